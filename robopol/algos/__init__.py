@@ -1,0 +1,5 @@
+"""Algorithms: one file each, its losses and its update, nothing else."""
+
+from robopol.algos.algorithm import Algorithm
+
+__all__ = ["Algorithm"]

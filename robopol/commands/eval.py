@@ -1,0 +1,69 @@
+"""Evaluate a checkpoint over held-out episodes.
+
+  robopol eval checkpoint=DIR [episodes=100] [seed=100000] [num_envs=32] [out=FILE.json] [video=FILE.mp4]
+
+``checkpoint`` is a run folder, a checkpoint or a policy folder. The
+world is the one the policy was trained for unless another is named: env=push env.options.domain.latency=1.
+The outcome of episode i depends on seed + i alone, not on num_envs.
+"""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from robopol.config import Config, parse
+from robopol.configs import load_config
+from robopol.envs.config import EnvConfig
+
+
+class EvalCommand(Config):
+    """What `robopol eval` is told.
+
+    Attributes:
+        checkpoint: A run folder, a checkpoint or a policy folder.
+        episodes: How many episodes.
+        seed: Seed of the first.
+        num_envs: Environments stepped together.
+        out: Where the result goes, as JSON.
+        video: Where a film of the first episodes goes, as MP4.
+        videos: How many episodes are filmed.
+        device: Where the policy runs; ``auto`` takes a GPU if there is one.
+        env: Another world than the one the policy was trained for.
+    """
+
+    checkpoint: str
+    episodes: int = Field(100, ge=1)
+    seed: int = Field(100_000, ge=0)
+    num_envs: int = Field(32, ge=1)
+    out: str | None = None
+    video: str | None = None
+    videos: int = Field(6, ge=1)
+    device: str = "auto"
+    env: EnvConfig | None = None
+
+
+def run(words: list[str]) -> int:
+    """Run the verb; see the module's text."""
+    command = parse(EvalCommand, load_config("eval", words))
+
+    from robopol.checkpoint import load_policy
+    from robopol.envs import make_env
+    from robopol.errors import ConfigError
+    from robopol.evaluation.report import evaluate_and_film, show
+    from robopol.files import write_json
+    from robopol.networks.precision import RuntimeConfig
+
+    runtime = RuntimeConfig(device=command.device).build()
+    runtime.apply()
+    policy = load_policy(command.checkpoint, runtime.device)
+    world = command.env or policy.spec.env
+    if world is None:
+        raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
+    with make_env(world.id, command.num_envs, **world.options) as env:
+        video = None if command.video is None else Path(command.video)
+        found, notes = evaluate_and_film(policy, env, command.episodes, command.seed, video, command.videos)
+    if command.out is not None:
+        write_json(Path(command.out), found.tree())
+    rows = {"checkpoint": command.checkpoint, "world": world.id}
+    show(found, rows | ({"result": command.out} if command.out else {}), notes)
+    return 0

@@ -1,0 +1,98 @@
+"""Say what there is to choose from.
+
+  robopol list [train|eval|collect|envs|GROUP] [KIND]
+
+Without words: the groups and their choices. With a verb, or a group and a kind: every key, its type, its default and
+what it means.
+"""
+
+import inspect
+import re
+import typing
+from typing import Any
+
+from robopol.config import Config, OneOf
+from robopol.errors import ConfigError
+from robopol.registry import KINDS, kinds, lookup, nearest
+
+
+def run(words: list[str]) -> int:
+    """Run the verb; see the module's text."""
+    if not words:
+        from robopol.configs import groups
+
+        for group, choices in groups().items():
+            print(f"{group:16} {', '.join(choices)}")
+        print("\nrobopol list train: every key; robopol list policy diffusion: the keys of one kind")
+    elif words == ["envs"]:
+        from robopol.envs import list_envs
+
+        print("\n".join(list_envs()))
+    elif words[0] in ("train", "eval", "collect") and len(words) == 1:
+        print("\n".join(_keys(_command(words[0]))))
+    elif words[0] in KINDS and len(words) == 1:
+        for kind in sorted(kinds(words[0])):
+            print(f"{kind:12} {(inspect.getdoc(lookup(words[0], kind)) or '').splitlines()[0]}")
+    elif words[0] in KINDS and len(words) == 2:
+        print("\n".join(_keys(lookup(words[0], words[1]))))
+    else:
+        known = ["train", "eval", "collect", "envs", *KINDS]
+        raise ConfigError(
+            f"nothing to list under '{' '.join(words)}'{nearest(words[0], known)}; there are {', '.join(known)}"
+        )
+    return 0
+
+
+def _command(verb: str) -> type[Config]:
+    if verb == "train":
+        from robopol.training.config import TrainConfig
+
+        return TrainConfig
+    if verb == "eval":
+        from robopol.commands.eval import EvalCommand
+
+        return EvalCommand
+    from robopol.commands.collect import CollectCommand
+
+    return CollectCommand
+
+
+def _keys(cls: type[Config], prefix: str = "") -> list[str]:
+    """Describe every key of a config class and of those inside it."""
+    lines = []
+    meanings = _meanings(cls)
+    for name, field in cls.model_fields.items():
+        if name == "kind":
+            continue
+        one_of = next((m for m in field.metadata if isinstance(m, OneOf)), None)
+        inner = field.annotation
+        parts = typing.get_args(inner)
+        nested: Any = next((c for c in (inner, *parts) if isinstance(c, type) and issubclass(c, Config)), None)
+        key = f"{prefix}{name}" + (".NAME" if nested is not None and typing.get_origin(inner) is dict else "")
+        if one_of is not None:
+            shown = f"one of {', '.join(sorted(kinds(one_of.group)))}"
+        else:
+            shown = "" if nested is not None else _type(inner)
+        default = "" if field.is_required() or nested is not None else f" = {_default(field.default)}"
+        lines.append(f"{key}{': ' if shown else ''}{shown}{default}\n    {meanings.get(name, '')}".rstrip())
+        if nested is not None:
+            lines += _keys(nested, f"{key}.")
+    return lines
+
+
+def _type(annotation: Any) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+
+
+def _default(value: Any) -> str:
+    return str(value.tree()["kind"]) if isinstance(value, Config) else repr(value)
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """Read the Attributes of the docstrings of a class and of its bases."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = (inspect.getdoc(base) or "").partition("Attributes:\n")[2]
+        for name, meaning in re.findall(r"^    (\w+): ((?:.*\n?)(?:        .*\n?)*)", text, re.MULTILINE):
+            found[name] = " ".join(meaning.split())
+    return found

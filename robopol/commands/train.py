@@ -1,0 +1,47 @@
+"""Train a policy from demonstrations, evaluate it, and leave a run folder.
+
+  robopol train env=push policy=diffusion data.demos.uri=demos.hdf5 [key=value ...]
+
+Groups: env, policy, policy/net,
+policy/sampler, algo, experiment; `robopol list` names their choices, `robopol list train` every key.
+
+  robopol train experiment=demo data.demos.uri=demos.hdf5
+  robopol train policy=flow policy/net=transformer policy.horizon=16 phases.cloning.updates=5000 ...
+  robopol train resume=RUN       go on with a run that was stopped or killed
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from robopol.config import parse
+from robopol.configs import load_config
+from robopol.errors import ConfigError
+
+
+def run(words: list[str]) -> int:
+    """Run the verb; see the module's text."""
+    resumed = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    if resumed:
+        if len(words) > 1:
+            raise ConfigError("a resumed run goes on as it was configured: give resume=RUN and nothing else")
+        from robopol.training.train import resume
+
+        resume(Path(resumed[0]))
+        return 0
+    tree = load_config("train", words)
+    if "run" not in tree:
+        tree["run"] = _name(tree)
+
+    from robopol.training.config import TrainConfig
+    from robopol.training.train import train
+
+    train(parse(TrainConfig, tree), words)
+    return 0
+
+
+def _name(tree: dict[str, Any]) -> str:
+    """Name a run after its world, its policy and the time."""
+    world = str((tree.get("env") or {}).get("id", "data")).split("/")[-1].split("-")[0].lower()
+    policy = (tree.get("policy") or {}).get("kind", "policy")
+    return f"runs/{world}-{policy}/{time.strftime('%Y%m%d-%H%M%S')}-seed{tree.get('seed', 0)}"

@@ -1,0 +1,113 @@
+"""Typed configuration: one strict conversion from a plain tree to frozen objects.
+
+A config class is a `Config` with typed fields and a ``build`` method. A field that may hold one of several
+kinds is annotated ``Annotated[Any, OneOf("policy")]``: its ``kind`` is looked up in `robopol.registry`, never
+imported by a path that the tree itself names.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
+
+from robopol.errors import ConfigError
+from robopol.registry import lookup, nearest
+
+T = TypeVar("T", bound="Config")
+
+
+class Config(BaseModel):
+    """A frozen, strict, JSON-able description of something that can be built."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the plain tree (JSON types) that `parse` turns back into this object."""
+        return self.model_dump(mode="json")
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Annotation of a field that holds any registered kind of one group.
+
+    Attributes:
+        group: A group of `robopol.registry.KINDS`.
+    """
+
+    group: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Tell pydantic to choose the class by the value's ``kind``."""
+        return core_schema.no_info_plain_validator_function(
+            self._choose, serialization=core_schema.plain_serializer_function_ser_schema(lambda v: v.tree())
+        )
+
+    def _choose(self, value: Any) -> Config:
+        if isinstance(value, Config):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+            raise ValueError(f"a {self.group} needs a mapping with a 'kind', got {value!r}")
+        chosen: Config = lookup(self.group, value["kind"]).model_validate_json(json.dumps(value))  # type: ignore[attr-defined]
+        return chosen
+
+
+def parse(cls: type[T], tree: Mapping[str, Any]) -> T:
+    """Convert a plain tree to a config object, reporting every fault at once.
+
+    Args:
+        cls: The config class.
+        tree: A tree of JSON types, e.g. from YAML or from a saved ``config.json``.
+
+    Returns:
+        The object.
+
+    Raises:
+        ConfigError: Names every missing key, unknown key (with the nearest existing names) and value of the
+            wrong type.
+    """
+    try:
+        # JSON mode: strict about types, yet a list in the tree may become a tuple.
+        return cls.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        faults = [_explain(cls, tree, fault) for fault in error.errors(include_url=False)]
+    lines = "\n".join(f"  {fault}" for fault in sorted(faults))
+    raise ConfigError(f"the configuration has {len(faults)} fault{'s' * (len(faults) > 1)}:\n{lines}")
+
+
+def _explain(cls: type[Config], tree: Mapping[str, Any], fault: Any) -> str:
+    """Say one fault in words."""
+    path = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"missing key: {path}"
+    if fault["type"] == "extra_forbidden":
+        fields = _model_at(cls, tree, fault["loc"][:-1]).model_fields
+        where = f"{path.rpartition('.')[0]} has" if "." in path else "the keys are"
+        return f"unknown key: {path}{nearest(str(fault['loc'][-1]), fields)}; {where} {', '.join(fields)}"
+    return f"{path}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
+
+
+def _model_at(cls: type[Config], tree: Any, loc: tuple[Any, ...]) -> type[Config]:
+    """Walk to the config class that describes the branch at ``loc``."""
+    for part in loc:
+        tree = tree[part]
+        if not isinstance(part, str):  # an item of a list: same annotation as the list's
+            continue
+        field = cls.model_fields[part]
+        one_of = next((m for m in field.metadata if isinstance(m, OneOf)), None)
+        if one_of is not None:
+            cls = lookup(one_of.group, tree["kind"])
+        else:
+            found = _config_class(field.annotation)
+            cls = found if found is not None else cls
+    return cls
+
+
+def _config_class(annotation: Any) -> type[Config] | None:
+    """Find the config class inside an annotation such as ``list[Phase] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return annotation
+    inner = (_config_class(a) for a in getattr(annotation, "__args__", ()))
+    return next((c for c in inner if c is not None), None)

@@ -1,0 +1,1 @@
+"""File formats of episodes, one module each: ``read(path, *, ...)`` and ``write(episodes, path, *, ...)``."""

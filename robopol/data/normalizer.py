@@ -1,0 +1,134 @@
+"""Linear maps to the range in which networks learn, and back; they travel inside the policy's state dict."""
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robopol.errors import ConfigError, DataError, ShapeError
+
+NormalizerMode: TypeAlias = Literal["minmax", "zscore", "quantile", "identity"]
+
+SMALLEST_RANGE = 1e-4
+"""An entry whose range is smaller is only centred (Chi et al. 2023, Diffusion Policy)."""
+
+STD_EPS = 1e-3
+"""Added to the standard deviation (robomimic)."""
+
+
+class Normalizer(nn.Module):
+    """One key's map, y = (x - offset) * scale in each of the D entries of the last axis.
+
+    Modes: ``minmax`` sends the smallest and largest training value to -1 and 1; ``quantile`` sends the 1 %
+    and 99 % quantiles there, for data with outliers; ``zscore`` gives mean 0 and standard deviation 1;
+    ``identity`` changes nothing and needs no fitting. Values outside the training range are mapped linearly,
+    not clipped. A constant maps to 0, and every number maps back to that constant: what was never varied in the
+    data is never varied by a policy.
+    """
+
+    scale: Tensor
+    offset: Tensor
+    unscale: Tensor
+
+    def __init__(self, dim: int, mode: NormalizerMode) -> None:
+        """Make a map that has still to be fitted, or loaded from a state dict.
+
+        Args:
+            dim: D, size of the last axis.
+            mode: How to fit.
+
+        Raises:
+            ConfigError: If the mode is unknown.
+        """
+        super().__init__()
+        if mode not in get_args(NormalizerMode):
+            raise ConfigError(f"unknown normalizer mode '{mode}'; the modes are {', '.join(get_args(NormalizerMode))}")
+        self.dim = dim
+        self.mode = mode
+        # NaN stands for "not fitted", so that the state dict of an unfitted map says so too.
+        self.register_buffer("scale", torch.full((dim,), 1.0 if mode == "identity" else float("nan")))
+        self.register_buffer("offset", torch.zeros(dim))
+        self.register_buffer("unscale", self.scale.clone())
+        self.register_buffer("unscale", torch.full((dim,), 1.0 if mode == "identity" else float("nan")))
+        self._known_fitted = False
+
+    @torch.no_grad()
+    def fit(self, data: Tensor) -> None:
+        """Choose scale and offset from training data.
+
+        Args:
+            data: (..., D), of the training split only.
+
+        Raises:
+            ShapeError: If the last axis is not D.
+            DataError: If there are no data or some are not finite.
+        """
+        self._check_shape(data)
+        values = data.detach().reshape(-1, self.dim).double()
+        if not len(values) or not bool(values.isfinite().all()):
+            raise DataError("a normalizer is fitted to at least one row, all of it finite")
+        if self.mode == "identity":
+            return
+        if self.mode == "zscore":
+            offset, spread = values.mean(0), values.std(0, correction=0)
+            constant, unscale = values.amin(0) == values.amax(0), spread + STD_EPS
+        else:
+            if self.mode == "minmax":
+                low, high = values.aminmax(dim=0)
+            else:
+                low, high = torch.from_numpy(np.quantile(values.cpu().numpy(), [0.01, 0.99], axis=0))
+            offset, spread = (low + high) / 2, high - low
+            constant, unscale = spread < SMALLEST_RANGE, spread / 2
+        self.offset.copy_(offset)
+        self.scale.copy_(torch.where(constant, 1.0, 1 / unscale))
+        self.unscale.copy_(torch.where(constant, 0.0, unscale))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """Map environment units to the network's range.
+
+        Args:
+            x: (..., D).
+
+        Returns:
+            (..., D).
+
+        Raises:
+            ShapeError: If the last axis is not D.
+            DataError: If the map was never fitted.
+        """
+        self._check_fitted()
+        self._check_shape(x)
+        return (x - self.offset) * self.scale
+
+    def unnormalize(self, y: Tensor) -> Tensor:
+        """Map the network's range back to environment units, the inverse of `normalize`.
+
+        Args:
+            y: (..., D).
+
+        Returns:
+            (..., D).
+
+        Raises:
+            ShapeError: If the last axis is not D.
+            DataError: If the map was never fitted.
+        """
+        self._check_fitted()
+        self._check_shape(y)
+        return y * self.unscale + self.offset
+
+    def _check_fitted(self) -> None:
+        # The buffer is looked at only until it was once seen fitted: on a GPU each look waits for it.
+        if not self._known_fitted:
+            self._known_fitted = bool(self.scale.isfinite().all())
+        if not self._known_fitted:
+            raise DataError("the normalizer was never fitted: call fit(training data) or load a state dict")
+
+    def _check_shape(self, x: Tensor) -> None:
+        if x.dim() < 1 or x.shape[-1] != self.dim:
+            raise ShapeError(f"the normalizer has {self.dim} dimensions, got shape {tuple(x.shape)}")
+
+    def extra_repr(self) -> str:
+        """Say size and mode in the printed module tree."""
+        return f"dim={self.dim}, mode={self.mode}"

@@ -1,0 +1,217 @@
+"""Checks of a machine: whether what robopol needs is there and works, and what to do where it does not."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from robopol.config import Config
+
+FREE_GB = 2.0
+"""Below this much free disk space, gigabytes, a warning is given."""
+MATMUL_ERROR = 1e-3
+"""Largest rms error of a float32 product of standard normal matrices, 512 wide; bfloat16 has 6e-2."""
+
+
+class Check(Config):
+    """What one check found.
+
+    Attributes:
+        name: What was checked.
+        status: ``"ok"``; ``"warn"``: something optional does not work; ``"fail"``: robopol will not work.
+        detail: What was found.
+        advice: What to do; empty if there is nothing to do.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    detail: str
+    advice: str = ""
+
+
+def diagnose() -> list[Check]:
+    """Check this machine and the current folder, in some seconds.
+
+    Returns:
+        What was found; a check that broke is a failed one.
+    """
+    found = []
+    for check in CHECKS:
+        try:
+            found += list(check())
+        except Exception as error:
+            name = check.__name__.removeprefix("check_")
+            advice = "mend what the other checks complain of; if they do not, report this as a fault of robopol"
+            found.append(Check(name=name, status="fail", detail=f"{type(error).__name__}: {error}", advice=advice))
+    return found
+
+
+def check_python() -> Iterator[Check]:
+    """Name the Python and the system."""
+    yield Check(name="python", status="ok", detail=f"{platform.python_version()}, {platform.platform()}")
+
+
+def check_packages() -> Iterator[Check]:
+    """Compare every package that robopol names with what is installed."""
+    from packaging.requirements import Requirement
+
+    try:
+        lines = importlib.metadata.requires("robopol") or []
+    except importlib.metadata.PackageNotFoundError:
+        yield Check(
+            name="robopol",
+            status="warn",
+            detail="runs from a folder without being installed, so versions are not checked",
+            advice="pip install -e . in that folder",
+        )
+        return
+    for needed in map(Requirement, lines):
+        extra = str(needed.marker).partition("extra == ")[2].strip("\"'") if needed.marker else ""
+        remedy = f"pip install 'robopol[{extra}]'" if extra else f"pip install '{needed.name}{needed.specifier}'"
+        bad: Literal["warn", "fail"] = "warn" if extra else "fail"
+        try:
+            version = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            status = "ok" if extra else bad  # not to have what is optional is no fault
+            detail = "not installed" + (" (optional)" if extra else "")
+            yield Check(name=needed.name, status=status, detail=detail, advice=remedy)
+            continue
+        if needed.specifier.contains(version, prereleases=True):
+            yield Check(name=needed.name, status="ok", detail=version)
+        else:
+            yield Check(name=needed.name, status=bad, detail=f"{version}, needed {needed.specifier}", advice=remedy)
+
+
+def check_processors() -> Iterator[Check]:
+    """Name the CPU and the GPU."""
+    import torch
+
+    from robopol.training.run import cpu_model
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check(name="cpu", status="ok", detail=f"{cores} x {cpu_model()}")
+    if torch.cuda.is_available():
+        torch.ones(64, 64, device="cuda").mm(
+            torch.ones(64, 64, device="cuda")
+        ).sum().item()  # are there kernels for it?
+        size = torch.cuda.get_device_properties(0).total_memory / 2**30
+        yield Check(
+            name="gpu",
+            status="ok",
+            detail=f"{torch.cuda.get_device_name()}, {size:.0f} GiB, CUDA {torch.version.cuda}",
+        )
+    elif Path("/proc/driver/nvidia/version").exists():
+        built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built without CUDA"
+        yield Check(
+            name="gpu",
+            status="warn",
+            detail=f"there is an NVIDIA driver, but torch {torch.__version__} cannot use it; it {built}",
+            advice="install a torch that fits the driver (pytorch.org, 'Get started'), or update the driver",
+        )
+    else:
+        yield Check(name="gpu", status="ok", detail="none; everything runs on the CPU")
+
+
+def check_matmul() -> Iterator[Check]:
+    """Choose the arithmetic that a run on the CPU would choose, and look at its error."""
+    from robopol.networks.precision import RuntimeConfig
+
+    runtime = RuntimeConfig(device="cpu").build()
+    setting = (runtime.precision, runtime.matmul, runtime.threads)
+    chosen = next(t for t in runtime.trials if (t.precision, t.matmul, t.threads) == setting)
+    good = chosen.rms_error < MATMUL_ERROR
+    yield Check(
+        name="matmul",
+        status="ok" if good else "fail",
+        detail=f"{runtime.precision} by '{runtime.matmul}' kernels, threads: {runtime.threads}; "
+        f"a small training step takes {chosen.step_ms:.2f} ms; rms error of a product {chosen.rms_error:.1e}",
+        advice="" if good else "set runtime.matmul=highest, update torch, check this machine's memory",
+    )
+
+
+def check_rendering() -> Iterator[Check]:
+    """Find an OpenGL backend that works."""
+    from robopol.envs.rendering import gl_backend, why_not
+
+    reason = why_not()
+    if reason is None:
+        yield Check(name="rendering", status="ok", detail=f"OpenGL by {gl_backend()}")
+    else:
+        what, _, advice = reason.partition("; ")
+        yield Check(name="rendering", status="warn", detail=what, advice=advice)
+
+
+def check_video() -> Iterator[Check]:
+    """Write a short MP4 and read it back."""
+    import av
+    import numpy as np
+
+    from robopol.evaluation.video import Film
+
+    film = Film([0], fps=10)
+    for shade in (0, 255):
+        film.frame(0, np.full((64, 64, 3), shade, np.uint8))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "film.mp4")
+            film.save(path)
+            with av.open(str(path)) as container:
+                first = next(container.decode(video=0)).to_ndarray(format="rgb24")
+    except (av.FFmpegError, ValueError, OSError) as error:
+        yield Check(
+            name="video",
+            status="warn",
+            detail=f"no H.264 in MP4: {error}",
+            advice="pip install --force-reinstall av (wheels have an encoder), or train with eval.videos=0",
+        )
+        return
+    if first.mean() > 20:
+        detail, advice = (
+            "an MP4 that was read back differs from what was written",
+            "pip install --force-reinstall av",
+        )
+        yield Check(name="video", status="warn", detail=detail, advice=advice)
+    else:
+        yield Check(name="video", status="ok", detail=f"H.264 in MP4 by av {av.__version__}")
+
+
+def check_disk() -> Iterator[Check]:
+    """Look for free space and write permission in the current folder, where runs go."""
+    here = Path.cwd()
+    try:
+        with tempfile.TemporaryFile(dir=here) as file:
+            file.write(b"0")
+    except OSError as error:
+        yield Check(
+            name="disk",
+            status="fail",
+            detail=f"cannot write in {here}: {error}",
+            advice="work in a folder of yours, or name one by run=",
+        )
+        return
+    free = shutil.disk_usage(here).free / 1e9
+    enough = free >= FREE_GB
+    yield Check(
+        name="disk",
+        status="ok" if enough else "warn",
+        detail=f"{free:.1f} GB free in {here}",
+        advice=""
+        if enough
+        else "delete old runs, keep fewer checkpoints (checkpoint.keep=1), or name another disk by run=",
+    )
+
+
+CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    check_python,
+    check_packages,
+    check_processors,
+    check_matmul,
+    check_rendering,
+    check_video,
+    check_disk,
+)
+"""Every check, in the order of the report."""

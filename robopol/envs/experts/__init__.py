@@ -1,0 +1,1 @@
+"""Scripted experts: one file a task; `robopol.envs.make_expert` makes them."""

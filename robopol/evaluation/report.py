@@ -1,0 +1,82 @@
+"""An evaluation with its film, and the short table that says how it went."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from robopol.envs import VectorEnv
+from robopol.evaluation.protocol import Evaluation, evaluate
+from robopol.evaluation.rollout import Outcome
+from robopol.evaluation.video import Film
+from robopol.policies import Policy
+from robopol.progress import progress
+
+
+def evaluate_and_film(
+    policy: Policy, env: VectorEnv, episodes: int, seed: int, video: Path | None, videos: int
+) -> tuple[Evaluation, list[str]]:
+    """Evaluate with a progress bar, filming the first episodes if asked to and if it is possible here.
+
+    Args:
+        policy: The policy.
+        env: Where it acts.
+        episodes: How many.
+        seed: Seed of the first.
+        video: Where the film goes; None films nothing.
+        videos: How many episodes are filmed.
+
+    Returns:
+        The evaluation, and what the user should know, e.g. why there is no film.
+    """
+    film, notes = None, []
+    if video is not None and videos > 0:
+        from robopol.envs.rendering import why_not
+
+        reason = why_not()
+        if reason is None:
+            film = Film(list(range(seed, seed + min(videos, episodes))), env.spec.control_hz or 10)
+        else:
+            notes.append(f"no video: {reason}")
+    wins = done = 0
+    with progress("evaluation", episodes, "episodes") as report:
+
+        def count(outcome: Outcome) -> None:
+            nonlocal wins, done
+            wins, done = wins + outcome.success, done + 1
+            report(done, f"{wins} succeeded")
+
+        found = evaluate(policy, env, episodes, seed, watcher=film, on_outcome=count)
+    if film is not None and video is not None:
+        film.save(video)
+    return found, notes
+
+
+def show(found: Evaluation | None, rows: Mapping[str, str], notes: Sequence[str]) -> None:
+    """Print the table.
+
+    Args:
+        found: The evaluation, if there was one.
+        rows: Further lines, name -> text.
+        notes: Sentences below the table.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    if found is not None:
+        low, high = found.success_ci95
+        table.add_row(
+            "success",
+            f"{found.success_rate:.1%}  (95% interval {low:.1%} to {high:.1%}, n = {found.episodes})",
+        )
+        if found.ways:
+            table.add_row("ways taken", ", ".join(f"{name} {count}" for name, count in found.ways.items()))
+        low, high = found.return_ci95
+        table.add_row("return", f"{found.return_mean:.2f}  (95% interval {low:.2f} to {high:.2f})")
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table, soft_wrap=True)
+    for note in notes:
+        console.print(note, soft_wrap=True, highlight=False, markup=False)

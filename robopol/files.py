@@ -1,0 +1,90 @@
+"""Files that are either there whole or not there at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".incomplete-"
+"""Names with this prefix are leftovers of a killed write and may be deleted."""
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Write a folder that appears under its name only once everything in it is on disk.
+
+    Args:
+        path: The final name; its parent is created, an older folder of that name is replaced.
+
+    Yields:
+        The folder to write into. If the block raises, nothing appears.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{TEMPORARY}{path.name}")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    for folder, _, names in os.walk(draft, topdown=False):
+        for name in names:
+            _sync(Path(folder, name))
+        _sync(Path(folder))
+    if path.exists():
+        old = path.with_name(f"{TEMPORARY}old-{path.name}")
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+        draft.rename(path)
+        shutil.rmtree(old)
+    else:
+        draft.rename(path)
+    _sync(path.parent)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file that appears under its name only once all of it is on disk.
+
+    Args:
+        path: The final name; its parent is created, an older file of that name is replaced.
+
+    Yields:
+        The name to write to. If the block raises, nothing changes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{TEMPORARY}{path.name}")
+    try:
+        yield draft
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    _sync(draft)
+    os.replace(draft, path)
+    _sync(path.parent)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
+
+
+def point(link: Path, target: str) -> None:
+    """Make ``link`` a relative symbolic link to ``target``, replacing an older one in one step."""
+    draft = link.with_name(f"{TEMPORARY}{link.name}")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(target)
+    os.replace(draft, link)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

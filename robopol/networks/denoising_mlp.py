@@ -1,0 +1,85 @@
+"""An MLP that denoises a whole action chunk at once: the network DPPO uses for state observations."""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from robopol.config import Config
+from robopol.networks.embeddings import SinusoidalEmbedding
+from robopol.networks.mlp import Activation, ResidualMLP
+
+
+class DenoisingMLPConfig(Config):
+    """A residual MLP on the flattened chunk, the embedded time and the flattened observations.
+
+    The defaults are DPPO's network for the Gym tasks (Ren et al. 2024; its ``DiffusionMLP`` in residual style
+    with three hidden sizes of 512): an input layer, one block of two layers, an output layer; ReLU in the
+    trunk, and a 16-d sinusoidal time embedding through Linear(32), Mish, Linear(16). Each two further hidden
+    sizes of theirs are one more block here.
+
+    Attributes:
+        width: Size of the hidden layers.
+        blocks: Residual blocks of two layers each.
+        activation: Activation of the trunk.
+        step_dim: Size of the time embedding; even, at least 4.
+    """
+
+    kind: Literal["mlp"] = "mlp"
+    width: PositiveInt = 512
+    blocks: PositiveInt = 1
+    activation: Activation = "relu"
+    step_dim: PositiveInt = 16
+
+    def build(self, action_dim: int, horizon: int, cond_dim: int, n_obs_steps: int) -> "DenoisingMLP":
+        """Make the network.
+
+        Args:
+            action_dim: A, size of one action.
+            horizon: Tp, actions in a chunk.
+            cond_dim: D, size of one encoded observation.
+            n_obs_steps: To, observations in the history.
+
+        Returns:
+            The network.
+
+        Raises:
+            ConfigError: If ``step_dim`` is odd or below 4.
+        """
+        return DenoisingMLP(self, action_dim * horizon, cond_dim * n_obs_steps)
+
+
+class DenoisingMLP(nn.Module):
+    """See `DenoisingMLPConfig`."""
+
+    def __init__(self, config: DenoisingMLPConfig, chunk_size: int, cond_size: int) -> None:
+        """Make the layers.
+
+        Args:
+            config: The sizes.
+            chunk_size: Tp * A.
+            cond_size: To * D.
+        """
+        super().__init__()
+        step = config.step_dim
+        self.embed_time = nn.Sequential(
+            SinusoidalEmbedding(step), nn.Linear(step, 2 * step), nn.Mish(), nn.Linear(2 * step, step)
+        )
+        in_features = chunk_size + step + cond_size
+        self.trunk = ResidualMLP(in_features, config.width, config.blocks, chunk_size, config.activation)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Predict, for each chunk, what the policy's prediction type names (noise, clean chunk, velocity).
+
+        Args:
+            x: Noisy action chunks (B, Tp, A).
+            t: Network times (B,), float32.
+            cond: Encoded observation histories (B, To, D).
+
+        Returns:
+            The prediction (B, Tp, A), float32.
+        """
+        features = torch.cat([x.flatten(1), self.embed_time(t), cond.flatten(1)], dim=-1)
+        prediction: Tensor = self.trunk(features)
+        return prediction.float().view(x.shape)

@@ -1,0 +1,53 @@
+"""Mish, ``x tanh(softplus(x))`` (Misra 2020), by way of the sigmoid.
+
+With s = sigmoid(x) and p = s (2 - s), ``tanh(softplus(x)) = p / (2 - p)``: no overflow and no cancellation
+at either end. On a CPU this is faster than torch's own kernel, which evaluates exp, log1p and tanh; on a GPU
+torch's fused kernel is the faster one.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def _gate(s: Tensor) -> Tensor:
+    """Return tanh(softplus(x)) from s = sigmoid(x)."""
+    p = (2 - s).mul_(s)
+    return p.div_(2 - p)
+
+
+class _Mish(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return _gate(x.sigmoid()).mul_(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        s = x.sigmoid()
+        gate = _gate(s)
+        slope = s.addcmul_(s, gate.square(), value=-1)  # d gate / dx = s (1 - gate^2)
+        return slope.mul_(x).add_(gate).mul_(grad)
+
+
+def mish(x: Tensor) -> Tensor:
+    """Apply Mish elementwise.
+
+    Args:
+        x: Any shape.
+
+    Returns:
+        The same shape and dtype.
+    """
+    if x.device.type != "cpu":
+        return F.mish(x)
+    product: Tensor = _Mish.apply(x)
+    return product

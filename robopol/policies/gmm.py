@@ -1,0 +1,92 @@
+"""Mixture-of-Gaussians policy over action chunks, the density baseline of robomimic (Mandlekar et al. 2021)."""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from torch.nn.functional import softplus
+
+from robopol.networks.mlp import MLP
+from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
+
+
+class GMMConfig(PolicyConfig):
+    """A mixture of diagonal Gaussians over the whole normalised chunk.
+
+    Attributes:
+        modes: Number of Gaussians, K.
+        hidden: Widths of the trunk.
+        min_std: Smallest standard deviation, in normalised action units.
+        deterministic: Act with the mean of a drawn mode instead of a sample around it (robomimic's low-noise
+            evaluation).
+    """
+
+    kind: Literal["gmm"] = "gmm"
+    modes: int = Field(5, ge=1)
+    hidden: tuple[int, ...] = (512, 512, 512)
+    min_std: float = Field(1e-3, gt=0)
+    deterministic: bool = True
+
+    def build(self, spec: PolicySpec) -> "MixturePolicy":
+        """Return the policy, its weights untrained."""
+        return MixturePolicy(self, spec, self.modes, self.hidden, self.min_std, deterministic=self.deterministic)
+
+
+class MixturePolicy(Policy):
+    """One network gives the weights, means and standard deviations of K Gaussians over the chunk.
+
+    The mode is chosen once for the whole chunk, so a chunk never mixes two ways of doing the task.
+    """
+
+    def __init__(
+        self,
+        config: PolicyConfig,
+        spec: PolicySpec,
+        modes: int,
+        hidden: tuple[int, ...],
+        min_std: float,
+        *,
+        deterministic: bool,
+    ) -> None:
+        """Make the trunk and its heads.
+
+        Args:
+            config: The policy's own config.
+            spec: The contract with the world.
+            modes: K; one is a plain Gaussian policy.
+            hidden: Widths of the trunk.
+            min_std: Smallest standard deviation, in normalised action units.
+            deterministic: Whether to act with the mean of the drawn mode.
+        """
+        super().__init__(config, spec)
+        self.modes, self.min_std, self.deterministic = modes, min_std, deterministic
+        size = modes * (1 + 2 * spec.horizon * spec.action_dim)
+        self.net = MLP(spec.n_obs_steps * self.observation.dim, hidden, size)
+
+    def _heads(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return log-weights (B, K), means and standard deviations (B, K, Tp, A)."""
+        logits, body = self.net(cond.flatten(1)).tensor_split([self.modes], -1)
+        body = body.unflatten(-1, (2, self.modes, self.spec.horizon, self.spec.action_dim))
+        return logits.log_softmax(-1), body[:, 0], softplus(body[:, 1]) + self.min_std
+
+    def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
+        log_weights, mean, std = self._heads(cond)
+        # Gumbel-max over the modes, with uniforms obtained from normals so that each row has one source of noise
+        normal = standard_normal((len(cond), n, self.modes), generator, cond.device).double()
+        uniform = torch.special.ndtr(normal).clamp(1e-12, 1 - 1e-12)
+        mode = (log_weights[:, None] - torch.log(-torch.log(uniform))).argmax(-1)  # (B, n)
+        row = torch.arange(len(cond), device=cond.device)[:, None]
+        if self.deterministic:
+            return mean[row, mode]
+        noise = standard_normal((len(cond), n, *mean.shape[2:]), generator, cond.device)
+        return mean[row, mode] + std[row, mode] * noise
+
+    def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: Generator | None) -> Tensor:
+        """Return -log p(the steps that count) over their number of entries."""
+        log_weights, mean, std = self._heads(cond)
+        z = (action[:, None] - mean) / std
+        log_prob = -0.5 * z**2 - std.log() - 0.5 * math.log(2 * math.pi)  # (B, K, Tp, A)
+        joint = torch.logsumexp(log_weights + (log_prob.sum(-1) * mask[:, None]).sum(-1), -1)  # (B,)
+        return -joint / (mask.sum(-1) * action.shape[-1])

@@ -1,0 +1,85 @@
+"""Where every kind of thing lives: group and kind -> the config class that builds it.
+
+The table holds names only, so listing what exists imports nothing. A class is imported when it is
+looked up. Other packages add kinds by an entry point in the group ``robopol.<group>``; nothing else
+can add a name, so a checkpoint or a config can never cause an import of its own choosing.
+"""
+
+import difflib
+import importlib
+from importlib.metadata import entry_points
+
+from robopol.errors import ConfigError
+
+KINDS: dict[str, dict[str, str]] = {
+    "policy": {
+        "diffusion": "robopol.policies.diffusion:DiffusionConfig",
+        "flow": "robopol.policies.flow:FlowConfig",
+        "gaussian": "robopol.policies.gaussian:GaussianConfig",
+        "gmm": "robopol.policies.gmm:GMMConfig",
+    },
+    "net": {
+        "mlp": "robopol.networks.denoising_mlp:DenoisingMLPConfig",
+        "unet": "robopol.networks.unet:UNetConfig",
+        "transformer": "robopol.networks.transformer:TransformerConfig",
+    },
+    "sampler": {
+        "ddpm": "robopol.policies.sampler:DDPMConfig",
+        "ddim": "robopol.policies.sampler:DDIMConfig",
+        "euler": "robopol.policies.sampler:EulerConfig",
+    },
+    "algo": {
+        "bc": "robopol.algos.bc:BCConfig",
+    },
+}
+"""group -> kind -> ``module:class`` of a `robopol.config.Config` with a ``build`` method."""
+
+
+def kinds(group: str) -> dict[str, str]:
+    """Return the kinds of a group, robopol's own and those of installed plugins.
+
+    Args:
+        group: A group of `KINDS`, e.g. ``"policy"``.
+
+    Returns:
+        Kind -> ``module:class``.
+
+    Raises:
+        ConfigError: If there is no such group.
+    """
+    if group not in KINDS:
+        raise ConfigError(f"there is no group '{group}'; the groups are {', '.join(KINDS)}")
+    plugins = {point.name: point.value for point in entry_points(group=f"robopol.{group}")}
+    return plugins | KINDS[group]
+
+
+def lookup(group: str, kind: str) -> type:
+    """Import and return the config class of a kind.
+
+    Args:
+        group: A group of `KINDS`.
+        kind: A kind in that group.
+
+    Returns:
+        The config class.
+
+    Raises:
+        ConfigError: If the kind is unknown; the nearest names are given.
+    """
+    known = kinds(group)
+    if kind not in known:
+        raise ConfigError(f"unknown {group} '{kind}'{nearest(kind, known)}; known: {', '.join(sorted(known))}")
+    module, name = known[kind].split(":")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def nearest(name: str, names: object) -> str:
+    """Return " (did you mean ...?)" for the names closest to ``name``, or an empty string.
+
+    Args:
+        name: What was written.
+        names: An iterable of the names that exist.
+    """
+    close = difflib.get_close_matches(name, [str(n) for n in names], n=3, cutoff=0.5)  # type: ignore[attr-defined]
+    return f" (did you mean {' or '.join(close)}?)" if close else ""

@@ -1,0 +1,1 @@
+"""Training: one loop, its data, and the folder that it leaves."""

@@ -1,0 +1,77 @@
+"""The contract that a policy is trained under: the data, and the world they must agree with."""
+
+from collections.abc import Mapping
+
+from robopol.config import parse
+from robopol.data import Episodes
+from robopol.envs import EnvSpec
+from robopol.errors import DataError
+from robopol.policies import PolicyConfig, PolicySpec
+
+
+def spec_for(config: PolicyConfig, data: Mapping[str, Episodes], world: EnvSpec | None) -> PolicySpec:
+    """Return the contract, after checking that all data agree with each other and with the world.
+
+    Args:
+        config: Says how many observations and actions the policy deals with.
+        data: Source -> episodes, at least one.
+        world: Where the policy will act, or None if nobody said.
+
+    Returns:
+        The contract; camera images are left out of the observation.
+
+    Raises:
+        DataError: Names every disagreement, and what the data do not say.
+    """
+    first = next(iter(data.values()))
+    meta, faults = first.meta, []
+    shapes = _shapes(first)
+    for name, episodes in data.items():
+        if _shapes(episodes) != shapes or episodes.action.shape[1] != first.action.shape[1]:
+            faults.append(
+                f"'{name}' has observations {_shapes(episodes)} and {episodes.action.shape[1]} action entries, "
+                f"the first source {shapes} and {first.action.shape[1]}"
+            )
+        if (episodes.meta.action_space, episodes.meta.control_hz) != (meta.action_space, meta.control_hz):
+            faults.append(
+                f"'{name}' is '{episodes.meta.action_space}' at {episodes.meta.control_hz} Hz, the first source "
+                f"'{meta.action_space}' at {meta.control_hz} Hz"
+            )
+    if world is not None:
+        for key, shape in shapes.items():
+            if tuple(world.obs_shapes.get(key, ())) != shape:
+                faults.append(
+                    f"observation '{key}' is {shape} in the data, {world.obs_shapes.get(key, 'absent')} in {world.id}"
+                )
+        if len(world.action_names) != first.action.shape[1]:
+            faults.append(
+                f"the data have {first.action.shape[1]} action entries, {world.id} takes {len(world.action_names)}"
+            )
+        if meta.action_space and meta.action_space != world.action_space:
+            faults.append(f"the data's actions are '{meta.action_space}', those of {world.id} '{world.action_space}'")
+        if meta.control_hz and abs(meta.control_hz - world.control_hz) > 1e-6:
+            faults.append(f"the data are at {meta.control_hz} Hz, {world.id} at {world.control_hz} Hz")
+    elif not (meta.action_names and meta.action_low and meta.control_hz):
+        faults.append("the data do not say their action names, bounds and control rate: name the env they are for")
+    if faults:
+        raise DataError("the data cannot be used: " + "; ".join(faults))
+    source = world or meta
+    return parse(
+        PolicySpec,
+        {
+            "obs_shapes": shapes,
+            "action_names": list(source.action_names),
+            "action_low": list(source.action_low),
+            "action_high": list(source.action_high),
+            "action_space": source.action_space,
+            "control_hz": source.control_hz,
+            "n_obs_steps": config.n_obs_steps,
+            "horizon": config.horizon,
+            "n_action_steps": config.n_action_steps,
+            "env": world and {"id": world.id, "options": world.options},
+        },
+    )
+
+
+def _shapes(episodes: Episodes) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(v.shape[1:]) for key, v in episodes.obs.items() if not key.startswith("images.")}

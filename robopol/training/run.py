@@ -1,0 +1,289 @@
+"""The folder of one run: what was asked for, where it ran, and its checkpoints.
+
+```
+config.json  overrides.txt  environment.json
+checkpoints/<step>/policy/                               what acts; see `robopol.checkpoint`
+checkpoints/<step>/train/state.safetensors, progress.json   what training goes on from
+checkpoints/last, checkpoints/best                       relative links to a step
+```
+
+Everything appears under its name at once and synced to disk, so a process killed at any instant leaves a
+folder whose newest checkpoint is whole. A checkpoint, once written, never changes.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robopol import __version__
+from robopol.errors import CheckpointError
+from robopol.files import TEMPORARY, point, whole_file, whole_folder, write_json
+
+CONFIG, OVERRIDES, ENVIRONMENT = "config.json", "overrides.txt", "environment.json"
+STATE, PROGRESS = "train/state.safetensors", "train/progress.json"
+
+
+class Checkpoint(NamedTuple):
+    """What training goes on from.
+
+    Attributes:
+        step: Updates done.
+        state: Everything that further updates depend on, on the CPU.
+        progress: What was saved beside it.
+    """
+
+    step: int
+    state: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
+class RunFolder:
+    """The folder of one run, for the one process that trains in it.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take a folder as it is; use `create` or `open`."""
+        self.path = path
+        self._checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Self:
+        """Begin a run.
+
+        Args:
+            path: The folder; it is made if needed and must not hold a run yet.
+            config: The whole configuration, as a tree of JSON types.
+            overrides: What was written on the command line.
+
+        Returns:
+            The run folder, without checkpoints.
+
+        Raises:
+            CheckpointError: If the folder holds a run already.
+        """
+        path = Path(path)
+        if is_run(path):
+            raise CheckpointError(
+                f"{path} already holds a run: go on with it by resume={path}, or name another folder by run="
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        with whole_file(path / OVERRIDES) as draft:
+            draft.write_text("".join(f"{line}\n" for line in overrides), encoding="utf-8")
+        write_json(path / ENVIRONMENT, environment())
+        write_json(path / CONFIG, config)  # last: a folder is a run once everything else is there
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a run to go on with it, and clean up what a killed process left unfinished.
+
+        Only the process that trains may do so: it takes what another one is just writing for a leftover.
+
+        Args:
+            path: A folder that `create` made.
+
+        Returns:
+            The run folder.
+
+        Raises:
+            CheckpointError: If it is not a run folder.
+        """
+        path = Path(path)
+        if not is_run(path):
+            what = f"has no {CONFIG} and {ENVIRONMENT}" if path.is_dir() else "is not a folder"
+            raise CheckpointError(f"{path} {what}: give the folder that the run was started with by run=")
+        folder = cls(path)
+        for place in (path, folder._checkpoints):
+            for leftover in place.glob(f"{TEMPORARY}*"):
+                _remove(leftover)
+        if steps := folder.steps():
+            folder._point("last", steps[-1])
+        return folder
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the run was created with.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+        """
+        return _read_json(self.path / CONFIG, "restore it, or start a new run")
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where the run was created; see the function `environment`.
+
+        Raises:
+            CheckpointError: If the file is damaged.
+        """
+        return _read_json(self.path / ENVIRONMENT, "restore it, or start a new run")
+
+    def steps(self) -> list[int]:
+        """Return the steps that have a whole checkpoint, oldest first."""
+        names = (folder.name for folder in self._checkpoints.glob("[0-9]*") if folder.is_dir())
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def checkpoint(self, step: int) -> Path:
+        """Return where the checkpoint of a step lies."""
+        return self._checkpoints / f"{step:08d}"
+
+    def save(
+        self,
+        step: int,
+        write_policy: Callable[[Path], None],
+        state: Mapping[str, Tensor],
+        progress: Mapping[str, Any],
+        keep: int,
+    ) -> None:
+        """Write the checkpoint of a step, unless there is one, and point ``last`` to it.
+
+        Args:
+            step: Updates done, at least 0.
+            write_policy: Writes the policy into the existing folder that it is given.
+            state: Everything that further updates depend on; no two tensors may share memory.
+            progress: More to save, of JSON types.
+            keep: How many of the newest checkpoints stay, at least 1; those that ``last`` and ``best`` point
+                to stay as well.
+        """
+        folder = self.checkpoint(step)
+        if not folder.exists():
+            with whole_folder(folder) as draft:
+                (draft / "policy").mkdir()
+                write_policy(draft / "policy")
+                (draft / "train").mkdir()
+                save_file({name: value.contiguous() for name, value in state.items()}, draft / STATE)
+                write_json(draft / PROGRESS, progress)
+        self._point("last", step)
+        kept = {self._linked("last"), self._linked("best"), *self.steps()[-keep:]}
+        for old in set(self.steps()) - kept:
+            _remove(self.checkpoint(old))
+
+    def mark_best(self, step: int) -> None:
+        """Point ``best`` to the checkpoint of a step.
+
+        Raises:
+            CheckpointError: If there is none.
+        """
+        if step not in self.steps():
+            raise CheckpointError(
+                f"{self.path} has no checkpoint of step {step} to mark as best; it has {self.steps()}"
+            )
+        self._point("best", step)
+
+    def latest(self) -> Checkpoint | None:
+        """Load the training state of the newest checkpoint.
+
+        Returns:
+            The checkpoint, or None if there is none yet.
+
+        Raises:
+            CheckpointError: If its files are damaged; says which and what to do.
+        """
+        steps = self.steps()
+        if not steps:
+            return None
+        folder = self.checkpoint(steps[-1])
+        older = f"the checkpoint of step {steps[-2]}" if len(steps) > 1 else "the beginning"
+        advice = f"delete {folder} to go on from {older}"
+        progress = _read_json(folder / PROGRESS, advice)
+        try:
+            state = load_file(folder / STATE)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{folder / STATE} cannot be read ({error}): {advice}") from error
+        return Checkpoint(steps[-1], state, progress)
+
+    def _point(self, link: str, step: int) -> None:
+        point(self._checkpoints / link, self.checkpoint(step).name)
+
+    def _linked(self, link: str) -> int | None:
+        """Return the step that a link points to."""
+        path = self._checkpoints / link
+        return int(os.readlink(path)) if path.is_symlink() else None
+
+
+def is_run(path: Path) -> bool:
+    """Say whether a folder holds a run."""
+    return (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()
+
+
+def environment() -> dict[str, Any]:
+    """Describe where a run takes place.
+
+    Returns:
+        JSON types: ``created`` (UTC), ``versions`` (package -> version), ``python``, ``platform``, ``cpu``,
+        ``gpu`` (None without one) and ``git``: ``commit`` and ``dirty`` of the working directory, or None if
+        it is not a git checkout.
+    """
+    return {
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {
+            "robopol": __version__,
+            "torch": torch.__version__,
+            **{name: importlib.metadata.version(name) for name in ("numpy", "mujoco", "gymnasium")},
+        },
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_model(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "git": _git(),
+    }
+
+
+def cpu_model() -> str:
+    """Return the name of the processor, or of its architecture if the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _git() -> dict[str, Any] | None:
+    # without optional locks, status cannot disturb a git command of the user's that runs beside it
+    command = ["git", "--no-optional-locks"]
+    try:
+        commit, changes = (
+            subprocess.run([*command, *verb], capture_output=True, text=True, timeout=20, check=True).stdout
+            for verb in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
+
+
+def _read_json(file: Path, advice: str) -> dict[str, Any]:
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError(f"it holds {type(tree).__name__}, not a mapping")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}): {advice}") from error
+    return tree
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; a folder loses its name first, so that no half of it is ever seen."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+        return
+    if not path.name.startswith(TEMPORARY):
+        doomed = path.with_name(f"{TEMPORARY}{path.name}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        path = path.rename(doomed)
+    shutil.rmtree(path)

@@ -1,0 +1,128 @@
+"""A whole run: train, evaluate, draw, and say how it went."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from robopol.checkpoint import load_policy
+from robopol.config import parse
+from robopol.data import describe
+from robopol.errors import CheckpointError
+from robopol.evaluation import Evaluation
+from robopol.evaluation.report import evaluate_and_film, show
+from robopol.files import write_json
+from robopol.plots import plot_curves
+from robopol.training.card import model_card
+from robopol.training.config import TrainConfig
+from robopol.training.run import RunFolder, is_run
+from robopol.training.trainer import Trainer
+
+
+def train(config: TrainConfig, overrides: list[str]) -> Path:
+    """Train a policy from the beginning.
+
+    Args:
+        config: What to do.
+        overrides: What the user typed, for the record.
+
+    Returns:
+        The run's ``summary.json``.
+
+    Raises:
+        ConfigError: If the parts do not fit each other, or the run folder is taken.
+        DataError: If the data cannot be used.
+    """
+    if is_run(Path(config.run)):
+        raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
+    with Trainer(config) as trainer:
+        trainer.start(RunFolder.create(config.run, trainer.config.tree(), overrides))
+        return _finish(trainer)
+
+
+def resume(path: Path) -> Path:
+    """Go on with a run that was stopped or killed; one that is finished is only evaluated again.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        The run's ``summary.json``.
+
+    Raises:
+        CheckpointError: If it is not a run folder, or is damaged.
+    """
+    folder = RunFolder.open(path)
+    with Trainer(parse(TrainConfig, folder.config | {"run": str(path)})) as trainer:
+        trainer.start(folder)
+        return _finish(trainer)
+
+
+def _finish(trainer: Trainer) -> Path:
+    """Train to the end, evaluate what was saved, and write everything that says how it went."""
+    _announce(trainer)
+    trainer.run()
+    config, path = trainer.config, trainer.folder.path
+    checkpoint = path / "checkpoints" / "last"
+    rows = {"checkpoint": str(checkpoint)}
+    notes: list[str] = []
+    found: Evaluation | None = None
+    if trainer.env is not None and config.eval.final_episodes > 0:
+        # the policy that a user will load, not the one in memory
+        policy = load_policy(checkpoint, trainer.device)
+        video = path / "evaluation.mp4" if config.eval.videos > 0 else None
+        found, notes = evaluate_and_film(
+            policy, trainer.env, config.eval.final_episodes, config.eval.seed, video, config.eval.videos
+        )
+        write_json(path / "evaluation.json", found.tree())
+        if video is not None and video.exists():
+            rows["video"] = str(video)
+    curves = path / "curves.png"
+    plot_curves([path / "metrics.jsonl"], curves)
+    rows["curves"] = str(curves)
+    data = {name: describe(episodes) for name, episodes in trainer.train_data.items()}
+    (path / "README.md").write_text(model_card(trainer.folder, found, data), encoding="utf-8")
+    summary = path / "summary.json"
+    write_json(summary, _summary(trainer, found, rows))
+    show(found, rows | {"next": _next(path)}, notes)
+    print(f"summary: {summary}")
+    return summary
+
+
+def _summary(trainer: Trainer, found: Evaluation | None, files: dict[str, str]) -> dict[str, Any]:
+    """Return the run in a few figures; `evaluation.json` has every episode."""
+    policy = trainer.algo.deployed()
+    summary: dict[str, Any] = {
+        "run": str(trainer.folder.path),
+        "policy": policy.config.tree()["kind"],
+        "parameters": sum(p.numel() for p in policy.parameters()),
+        "updates": trainer.step,
+        "train_seconds": round(trainer.seconds, 1),
+        "runtime": asdict(trainer.runtime),
+        **files,
+    }
+    if found is not None:
+        summary |= {key: value for key, value in found.tree().items() if key != "outcomes"}
+    return summary
+
+
+def _next(path: Path) -> str:
+    return (
+        f"robopol eval checkpoint={path} episodes=200 seed=200000 out=again.json\n"
+        f"robopol plot runs=[{path}]\n"
+        f"robopol collect checkpoint={path} out=rollouts.hdf5 keep=all"
+    )
+
+
+def _announce(trainer: Trainer) -> None:
+    """Say on one line each what is trained on what, and with which arithmetic."""
+    runtime, policy = trainer.runtime, trainer.algo.policy
+    size = sum(p.numel() for p in policy.parameters())
+    episodes = sum(len(part) for part in trainer.train_data.values())
+    print(f"{trainer.folder.path}: {policy.config.tree()['kind']} policy, {size:,} parameters, {episodes} episodes")
+    threads = f"{runtime.threads} thread{'s' * (runtime.threads > 1)}"
+    tried = "; ".join(
+        f"{t.precision} {t.matmul} x{t.threads}: {t.step_ms:.2f} ms, error {t.rms_error:.1e}" for t in runtime.trials
+    )
+    print(f"runtime: {runtime.device}, {runtime.precision}, matmul {runtime.matmul}, {threads}")
+    if tried:
+        print(f"  self-test: {tried}")

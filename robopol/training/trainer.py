@@ -1,0 +1,216 @@
+"""The one training loop: phases of updates, with logs, evaluations and checkpoints on the way."""
+
+import time
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from robopol.algos import Algorithm
+from robopol.checkpoint import save_policy
+from robopol.data import Episodes, load_episodes
+from robopol.envs import VectorEnv, make_env
+from robopol.errors import ConfigError, DataError
+from robopol.evaluation import evaluate
+from robopol.progress import progress
+from robopol.training.config import PhaseConfig, TrainConfig
+from robopol.training.contract import spec_for
+from robopol.training.loggers import Loggers
+from robopol.training.run import RunFolder
+from robopol.training.seeding import generator, seed_of
+from robopol.training.sources import Sources
+
+VALIDATION_WINDOWS = 512
+"""Most held-out windows that validation looks at, always the same ones."""
+
+
+class Trainer:
+    """Trains one policy and fills a run folder.
+
+    Everything random in an update is a function of (seed, step), so a run that was killed and resumed ends in
+    the same bits as one that was not.
+
+    Attributes:
+        algo: The algorithm, which holds the policy.
+        step: Updates done.
+        seconds: Time spent training, over all resumptions.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Build everything, so that what cannot work fails before there is a run folder.
+
+        Args:
+            config: What to do.
+
+        Raises:
+            ConfigError: If the parts do not fit each other.
+            DataError: If the data cannot be used.
+        """
+        self.env: VectorEnv | None = None
+        if config.env is not None:
+            self.env = make_env(config.env.id, config.eval.num_envs, **config.env.options)
+        self.train_data, held_out = _load_data(config)
+        spec = spec_for(config.policy, self.train_data, None if self.env is None else self.env.spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_of(config.seed, "initial weights"))
+            policy = config.policy.build(spec)
+        policy.fit_normalizers(Episodes.concat(list(self.train_data.values())))
+        widest = max((p.shape[-1] for p in policy.parameters() if p.ndim > 1), default=1)
+        self.runtime = config.runtime.build(widest, config.batch_size)
+        self.runtime.apply()
+        # pinned, so that a resumed run computes in the same way
+        self.config = config.model_copy(update={"runtime": self.runtime.pins()})
+        self.device = torch.device(self.runtime.device)
+        self.total = sum(phase.updates for phase in config.phases.values())
+        self.algo: Algorithm = config.algo.build(policy.to(self.device), self.total, self.runtime)
+        self.sources = Sources(self.train_data, spec, config.seed, self.device)
+        self.held_out = Sources(held_out, spec, 0, self.device)
+        self.step, self.seconds = 0, 0.0
+        self.best, self.best_step = -1.0, -1
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+
+    def start(self, folder: RunFolder) -> None:
+        """Take up the newest checkpoint of a run folder; in one without, start from the beginning.
+
+        Args:
+            folder: Where the run is kept.
+
+        Raises:
+            CheckpointError: If the checkpoint is damaged.
+        """
+        self.folder = folder
+        self.loggers = Loggers(folder.path, self.config.logging)
+        found = folder.latest()
+        if found is not None:
+            self.step = found.step
+            self.algo.load_state({name: value.to(self.device) for name, value in found.state.items()})
+            self.seconds = found.progress["seconds"]
+            self.best, self.best_step = found.progress["best"], found.progress["best_step"]
+            if self.best_step >= 0:
+                folder.mark_best(self.best_step)
+        self.loggers.rewind(self.step if found is not None else -1)
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the block closes the worlds."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the worlds."""
+        if self.env is not None:
+            self.env.close()
+
+    def run(self) -> None:
+        """Do all phases, from where the run stands to its end, and write the last checkpoint."""
+        first = 0
+        for name, phase in self.config.phases.items():
+            self._run_phase(name, phase, first)
+            first += phase.updates
+        self.loggers.close()
+
+    def _run_phase(self, name: str, phase: PhaseConfig, first: int) -> None:
+        """Do the updates of a phase that begins at update ``first``."""
+        config, last = self.config, first + phase.updates
+        if self.step >= last:
+            return
+        resumed, before, since = self.step, self.seconds, time.monotonic()
+        with progress(name, last, "updates", start=resumed) as report:
+            while self.step < last:
+                batch = self.sources.batch(phase.sources, config.batch_size, self.step)
+                rng = generator(self.device, config.seed, "update", self.step)
+                self._count(self.algo.update(batch, self.step, rng))
+                self.step += 1
+                self.seconds = before + time.monotonic() - since
+                saves = self.step % config.checkpoint.every == 0 or self.step == self.total
+                if self.step % config.log_every == 0 or saves:
+                    metrics = self._means() | {"time/updates_per_s": (self.step - resumed) / (time.monotonic() - since)}
+                    report(self.step, f"loss {metrics['train/loss']:.4f}")
+                    self.loggers.log(self.step, metrics)
+                if self.step % config.validate_every == 0 or self.step == self.total:
+                    self.loggers.log(self.step, self._validate(phase.sources))
+                if config.eval.every and self.step % config.eval.every == 0 and self.step != self.total:
+                    self._evaluate()
+                if saves:
+                    self._save()
+
+    def _count(self, metrics: Mapping[str, Tensor]) -> None:
+        for name, value in metrics.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._summed += 1
+
+    def _means(self) -> dict[str, float]:
+        """Return the means since they were last asked for."""
+        means = {name: value.item() / self._summed for name, value in self._sums.items()}
+        self._sums, self._summed = {}, 0
+        return means
+
+    def _validate(self, shares: Mapping[str, float]) -> dict[str, float]:
+        """Measure the deployed policy's loss and action error on held-out windows."""
+        shares = {name: share for name, share in shares.items() if name in self.held_out.windows}
+        if not shares:
+            return {}
+        policy = self.algo.deployed()
+        count = min(VALIDATION_WINDOWS, sum(len(self.held_out.windows[name]) for name in shares))
+        batch = self.held_out.batch(shares, max(count, len(shares)), 0)
+        rng = generator(self.device, 0, "validation")
+        with torch.no_grad():
+            loss = policy.loss(batch, rng).mean().item()
+        past = policy.spec.n_obs_steps - 1
+        chunk = policy.act(batch["obs"], generator=rng)[:, 0]
+        error, mask = (chunk - batch["action"][:, past:]).abs().mean(-1), batch["mask"][:, past:]
+        return {"val/loss": loss, "val/action_error": ((error * mask).sum() / mask.sum()).item()}
+
+    def _evaluate(self) -> None:
+        """Evaluate the deployed policy on the way, on seeds that the final evaluation does not use."""
+        if self.env is None:
+            return
+        eval_ = self.config.eval
+        seed = eval_.seed + eval_.final_episodes
+        found = evaluate(self.algo.deployed(), self.env, eval_.episodes, seed)
+        self.loggers.log(
+            self.step,
+            {
+                "eval/success_rate": found.success_rate,
+                "eval/success_rate_lo": found.success_ci95[0],
+                "eval/success_rate_hi": found.success_ci95[1],
+                "eval/return_mean": found.return_mean,
+                "eval/ep_len_mean": found.length_mean,
+            },
+        )
+        if found.success_rate > self.best:
+            self.best, self.best_step = found.success_rate, self.step
+            self._save()
+            self.folder.mark_best(self.step)
+
+    def _save(self) -> None:
+        self.loggers.flush()
+        self.folder.save(
+            self.step,
+            lambda path: save_policy(self.algo.deployed(), path),
+            self.algo.state(),
+            {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
+            self.config.checkpoint.keep,
+        )
+
+
+def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Episodes]]:
+    """Return the training and the held-out episodes of every source that a phase uses."""
+    train, held_out = {}, {}
+    used = {name for phase in config.phases.values() for name in phase.sources}
+    if unknown := used - config.data.keys():
+        raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {', '.join(config.data)}")
+    for name in sorted(used):
+        source = config.data[name]
+        episodes = load_episodes(source.uri)
+        if source.limit is not None:
+            episodes = episodes.select(torch.arange(min(source.limit, len(episodes))))
+        if source.validation == 0:
+            train[name] = episodes
+            continue
+        if len(episodes) < 2:
+            raise DataError(
+                f"{source.uri} has {len(episodes)} episodes, too few to hold one out: set data.{name}.validation=0"
+            )
+        train[name], held_out[name] = episodes.split(source.validation, config.seed)
+    return train, held_out
