@@ -86,7 +86,9 @@ def _explain(cls: type[Config], tree: Mapping[str, Any], fault: Any) -> str:
         fields = _model_at(cls, tree, fault["loc"][:-1]).model_fields
         where = f"{path.rpartition('.')[0]} has" if "." in path else "the keys are"
         return f"unknown key: {path}{nearest(str(fault['loc'][-1]), fields)}; {where} {', '.join(fields)}"
-    return f"{path}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"
+    message = fault["msg"].removeprefix("Value error, ")
+    came = "" if isinstance(fault["input"], Mapping) else f" (got {fault['input']!r})"
+    return f"{path}: {message}{came}".removeprefix(": ")
 
 
 def _model_at(cls: type[Config], tree: Any, loc: tuple[Any, ...]) -> type[Config]:

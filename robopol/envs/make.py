@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from robopol.envs.experts.expert import Expert
 
 TASKS: dict[str, tuple[str, str]] = {
+    "robopol/PickPlace-v0": (
+        "robopol.envs.pick_place:PickPlace",
+        "robopol.envs.experts.pick_place:PickPlaceExpert",
+    ),
     "robopol/Push-v0": ("robopol.envs.push:Push", "robopol.envs.experts.push:PushExpert"),
+    "robopol/PushT-v0": ("robopol.envs.push_t:PushT", "robopol.envs.experts.push_t:PushTExpert"),
     "robopol/Reach-v0": ("robopol.envs.reach:Reach", "robopol.envs.experts.reach:ReachExpert"),
+    "robopol/Stack-v0": ("robopol.envs.stack:Stack", "robopol.envs.experts.stack:StackExpert"),
 }
 """Gymnasium id -> the ``module:class`` of the task and of its expert."""
 

@@ -58,25 +58,17 @@ def show(found: Evaluation | None, rows: Mapping[str, str], notes: Sequence[str]
         rows: Further lines, name -> text.
         notes: Sentences below the table.
     """
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    lines = list(rows.items())
     if found is not None:
         low, high = found.success_ci95
-        table.add_row(
-            "success",
-            f"{found.success_rate:.1%}  (95% interval {low:.1%} to {high:.1%}, n = {found.episodes})",
-        )
+        how = [("success", f"{found.success_rate:.1%}  (95% interval {low:.1%} to {high:.1%}, n = {found.episodes})")]
         if found.ways:
-            table.add_row("ways taken", ", ".join(f"{name} {count}" for name, count in found.ways.items()))
+            how.append(("ways taken", ", ".join(f"{name} {count}" for name, count in found.ways.items())))
         low, high = found.return_ci95
-        table.add_row("return", f"{found.return_mean:.2f}  (95% interval {low:.2f} to {high:.2f})")
-    for name, text in rows.items():
-        table.add_row(name, text)
-    console.print(table, soft_wrap=True)
-    for note in notes:
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        how.append(("return", f"{found.return_mean:.2f}  (95% interval {low:.2f} to {high:.2f})"))
+        lines = how + lines
+    print()
+    for name, text in lines:
+        # paths are printed whole, to be copied
+        print(f"{name:<12}" + text.replace("\n", "\n" + " " * 12))
+    print(*notes, sep="\n", end="\n" if notes else "")

@@ -1,0 +1,48 @@
+# Everything here makes its own virtual environment in $(VENV); nothing else on the machine is touched.
+VENV ?= .venv
+BIN := $(VENV)/bin
+# the first Python that is new enough; name another with PYTHON=...
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test lint install help clean
+
+help:
+	@echo "make demo      demonstrations, a policy, its evaluation, a video: some five minutes after the install"
+	@echo "make test      all tests, types, style and the layer contract"
+	@echo "make install   robopol in $(VENV)"
+
+demo: install
+	$(BIN)/robopol collect env=push out=runs/demos/push.hdf5 episodes=200
+	$(BIN)/robopol train experiment=demo data.demos.uri=runs/demos/push.hdf5
+
+test: $(VENV)/.test
+	$(MAKE) lint VENV=$(VENV)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+install: $(VENV)/.run
+
+$(VENV)/.venv:
+	@test -n "$(PYTHON)" || { echo "robopol needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.venv pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+# robomimic without what it pins: only its data loader is used, to check our files with
+$(VENV)/.test: $(VENV)/.run pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group test
+	$(BIN)/python -m pip install --quiet --no-deps robomimic==0.3.0
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,150 @@
+"""Success and modes covered of diffusion, flow, GMM and Gaussian policies on the arm suite.
+
+    python benchmarks/imitation.py [--tasks push reach ...] [--seeds 0 1 2] [--out benchmarks/results/imitation.json]
+
+All policies of a task see the same demonstrations, have networks of about the same size, and are trained for the same
+number of updates. The Gaussian acts with its mean, and once more with samples. Every policy is evaluated over the same
+100 held-out episodes for each training seed. Finished runs are kept in ``--work`` and not trained again. For Push the
+ways the discs took are drawn.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robopol import __version__, load_policy, make_env
+from robopol.evaluation import PolicyActor, Recorder, rollout
+from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.files import write_json
+from robopol.plots import FAILED, Shape, plot_paths
+
+RESULTS = Path(__file__).parent / "results"
+
+COMMON = ["experiment=demo", "runtime.threads=1", "runtime.matmul=medium", "eval.videos=0"]
+POLICIES = {
+    "diffusion": [],
+    "flow": ["policy=flow", "policy/net=mlp", "policy/sampler=euler", "policy.net.width=512", "policy.net.blocks=2"],
+    "gmm": ["policy=gmm", "policy.hidden=[512,512,512,512]"],
+    "gaussian": ["policy=gaussian", "policy.hidden=[512,512,512,512]"],
+    "gaussian-sampled": ["policy=gaussian", "policy.hidden=[512,512,512,512]", "policy.deterministic=false"],
+}
+TASKS = {
+    "push": (200, 5000),
+    "reach": (100, 2000),
+    "pick_place": (200, 8000),
+    "stack": (200, 8000),
+    "push_t": (200, 8000),
+}
+"""Task -> demonstrations, updates."""
+
+
+def robopol(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "robopol.cli", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def train_all(task: str, seeds: list[int], work: Path) -> dict[str, list[Path]]:
+    """Return policy -> its finished runs, one a seed."""
+    episodes, updates = TASKS[task]
+    demos = work / f"{task}.hdf5"
+    if not demos.exists():
+        robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
+    runs: dict[str, list[Path]] = {}
+    for seed in seeds:
+        for name, words in POLICIES.items():
+            run = work / f"{task}-{name}-{seed}"
+            runs.setdefault(name, []).append(run)
+            if (run / "summary.json").exists():
+                continue
+            if run.exists():
+                robopol("train", f"resume={run}")
+                continue
+            # the demo's own policy is the diffusion one; a group choice must come before its keys
+            robopol(
+                "train", *COMMON, f"env={task}", *words, f"data.demos.uri={demos}", f"run={run}", f"seed={seed}",
+                f"phases.cloning.updates={updates}",
+            )  # fmt: skip
+    return runs
+
+
+def judge(runs: list[Path]) -> dict[str, object]:
+    """Put the seeds together: a Wilson interval over all episodes, and the spread between seeds."""
+    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
+    rates = [summary["success_rate"] for summary in summaries]
+    episodes = sum(summary["episodes"] for summary in summaries)
+    wins = round(sum(summary["success_rate"] * summary["episodes"] for summary in summaries))
+    ways: dict[str, int] = {}
+    for summary in summaries:
+        for way, count in summary["ways"].items():
+            ways[way] = ways.get(way, 0) + count
+    return {
+        "success_rate": wins / episodes,
+        "success_ci95": wilson(wins, episodes),
+        "by_seed": rates,
+        "seeds_ci95": bootstrap_mean(rates) if len(rates) > 1 else None,
+        "ways": ways,
+        "episodes": episodes,
+        "parameters": summaries[0]["parameters"],
+        "updates": summaries[0]["updates"],
+        "train_seconds": float(np.median([summary["train_seconds"] for summary in summaries])),
+    }
+
+
+def draw(runs: dict[str, list[Path]], folder: Path) -> None:
+    """Draw the ways that the discs of two policies took."""
+    for name in ("diffusion", "gaussian"):
+        policy = load_policy(runs[name][0])
+        assert policy.spec.env is not None
+        with make_env(policy.spec.env.id, 32, **policy.spec.env.options) as env:
+            recorder = Recorder(env, "policy")
+            rollout(PolicyActor(policy), env, range(100_000, 100_050), recorder=recorder)
+            names = env.envs[0].state_names  # type: ignore[attr-defined]
+        episodes = recorder.episodes()
+        disc, block, goal = (names.index(f"{thing} x [m]") for thing in ("disc", "block", "goal"))
+        state = episodes.obs["state"].numpy()
+        paths = [
+            state[start : start + length, disc : disc + 2]
+            for start, length in zip(episodes.starts.tolist(), episodes.lengths.tolist(), strict=True)
+        ]
+        labels = [
+            episodes.meta.way_names[way] if won else FAILED
+            for way, won in zip(episodes.way.tolist(), episodes.success.tolist(), strict=True)
+        ]
+        centre = state[:, block : block + 2].mean(0).tolist()
+        target = state[:, goal : goal + 2].mean(0).tolist()
+        shapes: list[Shape] = [
+            {"kind": "box", "xy": centre, "size": (0.04, 0.08), "label": "block"},
+            {"kind": "circle", "xy": target, "size": 0.03, "label": "goal"},
+        ]
+        plot_paths(paths, labels, folder / f"push-{name}.png", shapes, title=f"{name}: where the disc went")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--work", type=Path, default=Path("runs/imitation"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "imitation.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
+    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
+    for task in args.tasks:
+        runs = train_all(task, args.seeds, args.work)
+        tree["tasks"][task] = {name: judge(found) for name, found in runs.items()}
+        write_json(args.out, tree)
+        print(task)
+        for name, row in tree["tasks"][task].items():
+            low, high = row["success_ci95"]
+            print(f"  {name:17} {row['success_rate']:6.1%} [{low:.1%}, {high:.1%}]  {row['ways']}  {row['by_seed']}")
+        if task == "push":
+            draw(runs, args.out.parent)
+
+
+if __name__ == "__main__":
+    main()

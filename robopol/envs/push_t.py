@@ -1,0 +1,209 @@
+"""Push-T: push a T-shaped block onto the mark of a T with the closed fingertips."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopol.envs.task import Task, Verdict
+
+Array = NDArray[np.float64]
+Rectangle = tuple[float, float, float, float]
+"""Least x, least y, greatest x and greatest y, m."""
+
+WIDTH = 0.04
+"""Width of the bar and of the stem, m; the bar is 4, the stem 3 widths long."""
+HEIGHT = 0.03
+"""Height of the block, m."""
+SUCCESS_COVERAGE = 0.9
+"""Part of the mark that the block covers on success."""
+
+_CENTROID = -6 / 7 * WIDTH  # x of the centre of area from the bar's centre
+BAR: Rectangle = (-WIDTH / 2 - _CENTROID, -2 * WIDTH, WIDTH / 2 - _CENTROID, 2 * WIDTH)
+"""The bar in the block's frame: origin in the centre of area (and mass), x from the stem to the bar."""
+STEM: Rectangle = (-3.5 * WIDTH - _CENTROID, -WIDTH / 2, -WIDTH / 2 - _CENTROID, WIDTH / 2)
+"""The stem in the block's frame."""
+AREA = 7 * WIDTH**2
+"""Area of the T, m^2."""
+GYRATION_SQUARED = (1 / 12) * WIDTH**2 * (4 * 17 + 3 * 10) / 7 + (12 / 49) * (2 * WIDTH) ** 2
+"""Mean squared distance of the points of the T from its centre of area, m^2."""
+
+_GOAL = np.array([0.47, 0.0, 0.0])
+_GOAL_JITTER = np.array([0.01, 0.01, 0.1])
+_START_RANGE = np.array([0.06, 0.06, np.pi / 4])
+_START_COVERAGE = 0.6  # most that is covered at the start
+_TOOL = np.array([0.27, 0.0, 0.08, 0.0])
+_MOVED = 0.002  # m of root mean square motion of the block's points after which it has been pushed
+
+
+class PushT(Task):
+    """Push a T-shaped block onto a mark of its shape, as in Push-T but in space and with friction.
+
+    The block starts up to 6 cm (along x and y) and 45 degrees from the mark. Its frame has its origin in the
+    centre of area and x from the stem to the bar; poses are x, y and yaw of that frame, the mark's too. The
+    mark is jittered by up to 1 cm and 0.1 rad.
+
+    Reward of a step: the increase of the coverage, as far as `SUCCESS_COVERAGE`, in parts of what was to be
+    covered at the reset, so that the rewards of an episode without its success sum to at most 1; success adds
+    1.
+    Success: the block covers `SUCCESS_COVERAGE` of the mark. Way: the side of the block's own axis, seen from
+    the stem to the bar, from which the tool first moves it ("left" is the block's +y).
+
+    The task follows Push-T of Chi et al., "Diffusion Policy: Visuomotor policy learning via action diffusion",
+    RSS 2023 (after Florence et al., "Implicit behavioral cloning", CoRL 2021), whose T has these proportions.
+    """
+
+    id = "robopol/PushT-v0"
+    default_max_episode_steps = 150
+    way_names = ("left", "right")
+    object_state_names = (
+        "block x [m]",
+        "block y [m]",
+        "sin block yaw",
+        "cos block yaw",
+        "goal x [m]",
+        "goal y [m]",
+        "sin goal yaw",
+        "cos goal yaw",
+    )
+    memory_size = 6  # way + 1, coverage that counts, what was to be covered at the reset, block at the reset (3)
+
+    def objects(self) -> str:
+        """Write the block and the mark."""
+        return (
+            f'<body name="block" pos="0.47 0 {HEIGHT / 2}"><freejoint name="block"/>'
+            f"{_boxes(HEIGHT / 2, 'object', 'blue', 'mass')}</body>"
+            f'<body name="goal" mocap="true" pos="0.47 0 0.0005">{_boxes(0.0004, "mark", "goal")}</body>'
+        )
+
+    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+        """Draw the mark and the block; at most 0.6 of the mark is covered."""
+        self._block = self.model.body("block").id
+        goal = _GOAL + rng.uniform(-1.0, 1.0, 3) * _GOAL_JITTER
+        block = goal
+        while coverage(block, goal) > _START_COVERAGE:
+            block = goal + rng.uniform(-1.0, 1.0, 3) * _START_RANGE
+        self.data.mocap_pos[0, :2] = goal[:2]
+        self.data.mocap_quat[0] = _quaternion(goal[2])
+        joint = self.model.joint("block").qposadr[0]
+        self.data.qpos[joint : joint + 2] = block[:2]
+        self.data.qpos[joint + 3 : joint + 7] = _quaternion(block[2])
+        tool = _TOOL.copy()
+        tool[:2] += rng.uniform(-0.01, 0.01, 2)
+        return tool, 0.0
+
+    def observe(self, out: Array) -> None:
+        """Write the poses of the block and of the mark."""
+        for start, (x, y, yaw) in ((0, self.block), (4, self.goal)):
+            out[start : start + 4] = x, y, np.sin(yaw), np.cos(yaw)
+
+    def judge(self) -> Verdict:
+        """Measure the coverage, and from which side the block was moved if it just was."""
+        block = self.block
+        covered = coverage(block, self.goal)
+        counted = min(covered, SUCCESS_COVERAGE)
+        if self.memory[2] == 0:  # the reset
+            self.memory[1:3], self.memory[3:] = (counted, SUCCESS_COVERAGE - counted), block
+        if self.memory[0] == 0 and distance(block, self.memory[3:]) > _MOVED:
+            self.memory[0] = 1 if to_frame(self.tool_pose()[:2], block)[1] > 0 else 2
+        reward = (counted - self.memory[1]) / self.memory[2]
+        self.memory[1] = counted
+        return Verdict(float(reward), covered >= SUCCESS_COVERAGE, int(self.memory[0]) - 1)
+
+    @property
+    def block(self) -> Array:
+        """Pose of the block, (3,): x, y in m, yaw in rad."""
+        rotation = self.data.xmat[self._block]
+        return np.append(self.data.xpos[self._block, :2], np.arctan2(rotation[3], rotation[0]))
+
+    @property
+    def goal(self) -> Array:
+        """Pose of the mark, (3,): x, y in m, yaw in rad."""
+        w, _, _, z = self.data.mocap_quat[0]
+        return np.append(self.data.mocap_pos[0, :2], 2.0 * np.arctan2(z, w))
+
+
+def coverage(block: Array, goal: Array) -> float:
+    """Return the part of the mark's area that the block covers, exactly.
+
+    Args:
+        block: Pose of the block, (3,): x, y in m, yaw in rad.
+        goal: Pose of the mark, (3,).
+
+    Returns:
+        Area of the intersection over the area of the T, 0 to 1.
+    """
+    # The rectangles of a T do not overlap, so its area is the sum of theirs.
+    x, y = to_frame(block[:2], goal).tolist()
+    cos, sin = math.cos(block[2] - goal[2]), math.sin(block[2] - goal[2])
+    area = 0.0
+    for x0, y0, x1, y1 in (BAR, STEM):
+        corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
+        polygon = [(x + cos * px - sin * py, y + sin * px + cos * py) for px, py in corners]
+        area += clipped_area(polygon, BAR) + clipped_area(polygon, STEM)
+    return min(area / AREA, 1.0)
+
+
+def clipped_area(polygon: list[tuple[float, float]], window: Rectangle) -> float:
+    """Return the area of a convex polygon within an upright rectangle.
+
+    The polygon is cut by one side of the rectangle after the other (Sutherland and Hodgman, "Reentrant
+    polygon clipping", CACM 1974), then measured by the shoelace formula.
+
+    Args:
+        polygon: Its corners (x, y) in order.
+        window: The rectangle.
+
+    Returns:
+        Area, at least 0.
+    """
+    for axis, bound, sign in ((0, window[0], 1), (1, window[1], 1), (0, window[2], -1), (1, window[3], -1)):
+        kept: list[tuple[float, float]] = []
+        for start, end in zip(polygon[-1:] + polygon[:-1], polygon, strict=True):
+            inside, next_inside = sign * (start[axis] - bound), sign * (end[axis] - bound)
+            if inside * next_inside < 0:
+                part = inside / (inside - next_inside)
+                kept.append((start[0] + part * (end[0] - start[0]), start[1] + part * (end[1] - start[1])))
+            if next_inside >= 0:
+                kept.append(end)
+        polygon = kept
+    pairs = zip(polygon[-1:] + polygon[:-1], polygon, strict=True)
+    return abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in pairs)) / 2
+
+
+def distance(first: Array, second: Array) -> Array:
+    """Return the root mean square distance between the points of a T in two poses.
+
+    Its square is the squared distance of the centres plus ``2 (1 - cos(difference of the yaws))`` times
+    `GYRATION_SQUARED`.
+
+    Args:
+        first: Poses, (..., 3): x, y in m, yaw in rad.
+        second: Poses, (..., 3).
+
+    Returns:
+        Distances, (...) m.
+    """
+    difference = first - second
+    turn = 2.0 * GYRATION_SQUARED * (1.0 - np.cos(difference[..., 2]))
+    return np.sqrt(difference[..., 0] ** 2 + difference[..., 1] ** 2 + turn)
+
+
+def to_frame(point: Array, pose: Array) -> Array:
+    """Return a point of the world, (2,) m, in the frame of a pose, (3,)."""
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    x, y = point - pose[:2]
+    return np.array([cos * x + sin * y, cos * y - sin * x])
+
+
+def _boxes(half_height: float, attributes: str) -> str:
+    """Write the bar and the stem."""
+    return "".join(
+        f'<geom type="box" pos="{(x0 + x1) / 2} {(y0 + y1) / 2} 0" '
+        f'size="{(x1 - x0) / 2} {(y1 - y0) / 2} {half_height}" {attributes}/>'
+        for x0, y0, x1, y1 in (BAR, STEM)
+    )
+
+
+def _quaternion(yaw: float) -> Array:
+    return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])

@@ -1,0 +1,164 @@
+"""The evaluation protocol: outcomes that depend on the seed alone, honest intervals, contracts."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from robopol.config import parse
+from robopol.data import load_episodes, save_episodes
+from robopol.envs import make_env
+from robopol.errors import CheckpointError, ConfigError, EnvError
+from robopol.evaluation import ExpertActor, PolicyActor, evaluate, rollout
+from robopol.evaluation.collect import collect
+from robopol.evaluation.sb3 import SB3Actor
+from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.policies import Policy
+from robopol.registry import lookup
+from robopol.training.contract import spec_for
+
+REACH = "robopol/Reach-v0"
+
+
+@pytest.fixture(scope="module")
+def episodes():
+    with make_env(REACH, 4) as env:
+        return collect(ExpertActor(env), env, 6, 0, source="expert", only_success=True)
+
+
+def untrained(episodes, env_spec=None, **tree) -> Policy:
+    config = parse(
+        lookup("policy", "diffusion"),
+        {
+            "net": {"kind": "mlp", "width": 32},
+            "sampler": {"kind": "ddpm", "steps": 5},
+            "horizon": 8,
+            "n_action_steps": 4,
+            **tree,
+        },
+    )
+    with make_env(REACH) as env:
+        torch.manual_seed(0)
+        policy = config.build(spec_for(config, {"demos": episodes}, env.spec))
+    policy.fit_normalizers(episodes)
+    return policy
+
+
+def test_outcomes_depend_on_the_seed_alone(episodes):
+    """Not on how many environments run, nor on which episodes share a batch; down to the last bit of the return."""
+    policy = untrained(episodes)
+    found = []
+    for num_envs in (1, 3, 20):
+        with make_env(REACH, num_envs, max_episode_steps=25) as env:
+            found.append(evaluate(policy, env, episodes=7).outcomes)
+    assert found[0] == found[1] == found[2]
+    with make_env(REACH, 2, max_episode_steps=25) as env:
+        later = evaluate(policy, env, episodes=3, seed=100_004).outcomes
+    assert later == found[0][4:7]
+    assert len({outcome.total_reward for outcome in found[0]}) == 7
+
+
+def test_plans_are_executed_as_far_as_they_should_be(episodes):
+    class Counting(PolicyActor):
+        plans = 0
+
+        def _replan(self, slots):
+            self.plans += len(slots)
+            super()._replan(slots)
+
+    for n_action_steps, plans in ((1, 25), (4, 7), (7, 4)):
+        actor = Counting(untrained(episodes, n_action_steps=n_action_steps))
+        with make_env(REACH, 1, max_episode_steps=25) as env:
+            outcome = rollout(actor, env, [100_000])[0]
+        assert outcome.length == 25
+        assert actor.plans == plans
+
+
+def test_history_is_filled_with_the_first_observation(episodes):
+    seen = []
+
+    class Watching(PolicyActor):
+        def _replan(self, slots):
+            seen.append(self._history[slots[0]]["state"].clone())
+            super()._replan(slots)
+
+    with make_env(REACH, 1, max_episode_steps=5) as env:
+        rollout(Watching(untrained(episodes, n_action_steps=1)), env, [1])
+    assert torch.equal(seen[0][0], seen[0][1])
+    assert torch.equal(seen[1][0], seen[0][1])
+    assert not torch.equal(seen[1][1], seen[1][0])
+
+
+def test_collected_episodes_replay_and_survive_a_file(episodes, tmp_path):
+    assert len(episodes) == 6
+    assert episodes.success.all()
+    assert episodes.meta.env_id == REACH
+    save_episodes(episodes, tmp_path / "demos.hdf5")
+    again = load_episodes(tmp_path / "demos.hdf5")
+    assert again.equal(episodes)
+    with make_env(REACH) as env:
+        for index in range(2):
+            rows = range(int(episodes.starts[index]), int(episodes.starts[index] + episodes.lengths[index]))
+            env.reset([0], [int(episodes.seed[index])])
+            for row in rows:
+                result = env.step([0], episodes.action[row][None])
+            assert torch.equal(result.obs["state"][0], episodes.final_obs["state"][index])
+            assert bool(result.terminated[0])
+
+
+def test_collecting_does_not_depend_on_the_number_of_environments(episodes):
+    with make_env(REACH, 1) as env:
+        again = collect(ExpertActor(env), env, 6, 0, source="expert", only_success=True)
+    assert again.equal(episodes)
+
+
+def test_collecting_gives_up_in_words():
+    class Idle:
+        def reset(self, slots, seeds):
+            pass
+
+        def act(self, slots, obs):
+            return torch.zeros(len(slots), 5)
+
+    with make_env(REACH, 4, max_episode_steps=2) as env, pytest.raises(EnvError, match="0 of 20 episodes"):
+        collect(Idle(), env, 2, 0, source="idle", only_success=True)
+
+
+def test_a_policy_is_not_let_into_a_world_it_was_not_made_for(episodes):
+    policy = untrained(episodes)
+    with make_env("robopol/Push-v0") as env, pytest.raises(ConfigError, match="observation 'state' has shape"):
+        evaluate(policy, env, 1)
+    with make_env(REACH, action_space="ee_pose") as env, pytest.raises(ConfigError, match="'ee_pose'"):
+        evaluate(policy, env, 1)
+    with make_env(REACH, control_hz=20) as env, pytest.raises(ConfigError, match=r"20.0 Hz"):
+        evaluate(policy, env, 1)
+
+
+@pytest.mark.parametrize(("wins", "trials"), [(0, 10), (10, 10), (7, 10), (93, 100), (1, 1)])
+def test_wilson_is_scipys(wins, trials):
+    expected = stats.binomtest(wins, trials).proportion_ci(method="wilson")
+    assert wilson(wins, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_bootstrap_covers_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(200):
+        low, high = bootstrap_mean(rng.exponential(size=60), resamples=500)
+        hits += low <= 1.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_sb3_agents_act_only_when_trusted(tmp_path):
+    sb3 = pytest.importorskip("stable_baselines3")
+    agent = sb3.TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0)
+    agent.save(tmp_path / "agent.zip")
+    with make_env("Pendulum-v1", 2) as env:
+        with pytest.raises(CheckpointError, match="trust=true"):
+            SB3Actor(tmp_path / "agent.zip", "TD3", env, trust=False)
+        actor = SB3Actor(tmp_path / "agent.zip", "TD3", env, trust=True)
+        recorded = collect(actor, env, 2, 0, source="sb3 TD3", only_success=False)
+    expected = agent.predict(recorded.obs["state"][5].numpy(), deterministic=True)[0]
+    np.testing.assert_allclose(recorded.action[5].numpy(), expected, atol=1e-6)
+    assert recorded.truncated.sum() == 2
+    assert not recorded.terminated.any()
