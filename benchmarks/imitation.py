@@ -26,13 +26,25 @@ from robopol.plots import FAILED, Shape, plot_paths
 
 RESULTS = Path(__file__).parent / "results"
 
-COMMON = ["experiment=demo", "runtime.threads=1", "runtime.matmul=medium", "eval.videos=0"]
+COMMON = ["runtime.threads=1", "runtime.matmul=medium", "eval.videos=0"]
 POLICIES = {
-    "diffusion": [],
-    "flow": ["policy=flow", "policy/net=mlp", "policy/sampler=euler", "policy.net.width=512", "policy.net.blocks=2"],
-    "gmm": ["policy=gmm", "policy.hidden=[512,512,512,512]"],
-    "gaussian": ["policy=gaussian", "policy.hidden=[512,512,512,512]"],
-    "gaussian-sampled": ["policy=gaussian", "policy.hidden=[512,512,512,512]", "policy.deterministic=false"],
+    "diffusion": ["experiment=demo"],
+    "flow": [
+        "algo.lr=1e-3",
+        "policy=flow",
+        "policy/net=mlp",
+        "policy/sampler=euler",
+        "policy.net.width=512",
+        "policy.net.blocks=2",
+    ],
+    "gmm": ["algo.lr=1e-3", "policy=gmm", "policy.hidden=[512,512,512,512]"],
+    "gaussian": ["algo.lr=1e-3", "policy=gaussian", "policy.hidden=[512,512,512,512]"],
+    "gaussian-sampled": [
+        "algo.lr=1e-3",
+        "policy=gaussian",
+        "policy.hidden=[512,512,512,512]",
+        "policy.deterministic=false",
+    ],
 }
 TASKS = {
     "push": (200, 5000),
@@ -64,7 +76,6 @@ def train_all(task: str, seeds: list[int], work: Path) -> dict[str, list[Path]]:
             if run.exists():
                 robopol("train", f"resume={run}")
                 continue
-            # the demo's own policy is the diffusion one; a group choice must come before its keys
             robopol(
                 "train", *COMMON, f"env={task}", *words, f"data.demos.uri={demos}", f"run={run}", f"seed={seed}",
                 f"phases.cloning.updates={updates}",

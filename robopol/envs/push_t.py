@@ -70,10 +70,11 @@ class PushT(Task):
 
     def objects(self) -> str:
         """Write the block and the mark."""
+        block = _boxes(HEIGHT / 2, 'class="object" material="blue" density="700"')
+        mark = _boxes(0.0004, 'class="mark" material="goal"')
         return (
-            f'<body name="block" pos="0.47 0 {HEIGHT / 2}"><freejoint name="block"/>'
-            f"{_boxes(HEIGHT / 2, 'object', 'blue', 'mass')}</body>"
-            f'<body name="goal" mocap="true" pos="0.47 0 0.0005">{_boxes(0.0004, "mark", "goal")}</body>'
+            f'<body name="block" pos="0.47 0 {HEIGHT / 2}"><freejoint name="block"/>{block}</body>'
+            f'<body name="goal" mocap="true" pos="0.47 0 0.0005">{mark}</body>'
         )
 
     def place(self, rng: np.random.Generator) -> tuple[Array, float]:

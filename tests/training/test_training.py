@@ -1,12 +1,8 @@
 """Training runs: what they learn, what they leave, and that a killed one loses nothing."""
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -135,35 +131,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(demos, tmp_
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
-@pytest.mark.parametrize("trial", range(3))
-def test_a_killed_run_resumes_to_the_same_bits(demos, tmp_path, trial):
-    """Real processes, killed for good at random instants, saves included."""
-    words = overrides(demos, tmp_path / "whole", "checkpoint.every=3")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "robopol.cli", "train"]
-    subprocess.run([*command, *words], check=True, capture_output=True, env=environment)
-    rng = random.Random(trial)
-    words[-2] = f"run={tmp_path / 'killed'}"
-    next_words, kills = words, 0
-    while True:
-        process = subprocess.Popen(
-            [*command, *next_words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
-        )
-        log = tmp_path / "killed" / "metrics.jsonl"
-        begun = log.stat().st_size if log.exists() else 0
-        while process.poll() is None and kills < 3:
-            if log.exists() and log.stat().st_size > begun:  # training has gone on
-                time.sleep(rng.uniform(0, 0.3))
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.005)
-        _, errors = process.communicate()
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, errors.decode()
-        kills += 1
-        next_words = [f"resume={tmp_path / 'killed'}"]
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+def test_killed_runs_resume_to_the_same_bits():
+    """Real processes, killed for good at random instants; the benchmark does it a hundred times."""
+    script = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
+    done = subprocess.run([sys.executable, script, "--kills", "4"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "same bits" in done.stdout
 
 
 def test_a_run_folder_is_never_overwritten(finished, demos):

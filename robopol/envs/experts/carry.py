@@ -14,7 +14,7 @@ from robopol.envs.task import Task
 Array = NDArray[np.float64]
 
 _STEP = 0.03  # m a control step
-_GAIN = 0.6
+_GAIN = 0.6  # part of what is left that a step goes; less than all, so a delay does not make it swing
 _TURN = 0.12  # rad a control step
 _OPEN = 0.8  # opening around a cube, with 14 mm of air on either side
 _GRIP = 0.25  # opening asked for when a cube, 0.47 wide, is between the fingers; the servo presses

@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 from robopol.envs.experts.expert import Expert, advance
 from robopol.envs.gripper import FINGER_HALF_SIZE
 from robopol.envs.push_t import BAR, STEM, WIDTH, PushT, distance, to_frame
+from robopol.envs.task import Task
 
 Array = NDArray[np.float64]
 
 _STEP = 0.012  # m a control step while the tool pushes
 _TRAVEL = 0.035  # m a control step while the tool is above the block
 _LOW, _HIGH = 0.012, 0.05  # m of the fingertips above the table while they push, and above the block
+_EASE = 0.75  # part of the way to its aim that the tool goes at most in a control step; 1 rings if actions are late
 _GAP = 0.012  # m from the block at which the tool comes down
 _OVERHEAD = 8.0  # control steps that a change of the contact costs besides the way
 _GAIN = 0.0006  # m by which a push must be able to bring the block closer to go on
@@ -75,7 +77,7 @@ class PushTExpert(Expert):
     changes to another contact above the block. The first contact is on the side of the way.
     """
 
-    def start(self, env: PushT) -> None:
+    def start(self, env: Task) -> None:
         """Forget the last push."""
         self._contact = _CONTACTS.pick(0)
         self._phase = "choose"
@@ -132,8 +134,8 @@ class PushTExpert(Expert):
         angle, pieces = np.unravel_index(ahead.argmin(), ahead.shape)
         if distance(block, goal) - ahead[angle, pieces] < _GAIN:
             return None
-        step = min(_STEP, _PIECE * (pieces + 1))
-        place = contact.tool(tilt)[0] - step * _rotation(_ANGLES[angle]) @ contact.normal[0]
+        step = min(_STEP, _PIECE * (pieces + 1)) / _EASE
+        place = contact.tool(tilt)[0] - step * _rotation(float(_ANGLES[angle])) @ contact.normal[0]
         return block[:2] + _rotation(block[2]) @ place
 
 
@@ -193,8 +195,8 @@ def _rotation(angle: float) -> Array:
 def _next(env: PushT, aim: Array, height: float, step: float) -> tuple[Array, float]:
     """Return the reference that is a step closer to a point and a height, with the tool turned to yaw 0."""
     reference = env.commanded_pose()
-    point = advance(reference[:2], aim - reference[:2], step)
-    rise = np.clip(height - reference[2], -0.03, 0.03)
+    point = advance(reference[:2], _EASE * (aim - reference[:2]), step)
+    rise = np.clip(_EASE * (height - reference[2]), -0.03, 0.03)
     return np.array([*point, reference[2] + rise, 0.5 * reference[3]]), 0.0
 
 
