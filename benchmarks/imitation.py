@@ -13,12 +13,13 @@ import json
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from robopol import __version__, load_policy, make_env
+from robopol import __version__, evaluate, load_policy, make_env
 from robopol.evaluation import PolicyActor, Recorder, rollout
 from robopol.evaluation.statistics import bootstrap_mean, wilson
 from robopol.files import write_json
@@ -49,9 +50,9 @@ POLICIES = {
 TASKS = {
     "push": (200, 5000),
     "reach": (100, 2000),
-    "pick_place": (200, 8000),
-    "stack": (200, 8000),
-    "push_t": (200, 8000),
+    "pick_place": (200, 5000),
+    "stack": (200, 5000),
+    "push_t": (200, 5000),
 }
 """Task -> demonstrations, updates."""
 
@@ -60,27 +61,41 @@ def robopol(*words: str) -> None:
     subprocess.run([sys.executable, "-m", "robopol.cli", *words], check=True, stdout=subprocess.DEVNULL)
 
 
-def train_all(task: str, seeds: list[int], work: Path) -> dict[str, list[Path]]:
+def train_all(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, list[Path]]:
     """Return policy -> its finished runs, one a seed."""
     episodes, updates = TASKS[task]
     demos = work / f"{task}.hdf5"
     if not demos.exists():
         robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
-    runs: dict[str, list[Path]] = {}
-    for seed in seeds:
-        for name, words in POLICIES.items():
-            run = work / f"{task}-{name}-{seed}"
-            runs.setdefault(name, []).append(run)
-            if (run / "summary.json").exists():
-                continue
-            if run.exists():
-                robopol("train", f"resume={run}")
-                continue
-            robopol(
-                "train", *COMMON, f"env={task}", *words, f"data.demos.uri={demos}", f"run={run}", f"seed={seed}",
-                f"phases.cloning.updates={updates}",
-            )  # fmt: skip
+    runs: dict[str, list[Path]] = {name: [work / f"{task}-{name}-{seed}" for seed in seeds] for name in POLICIES}
+
+    def train(job: tuple[int, str]) -> None:
+        seed, name = job
+        run = work / f"{task}-{name}-{seed}"
+        if run.exists() and not (run / "summary.json").exists():
+            robopol("train", f"resume={run}")
+        elif not run.exists():
+            words = [f"data.demos.uri={demos}", f"run={run}", f"seed={seed}", f"phases.cloning.updates={updates}"]
+            robopol("train", *COMMON, f"env={task}", *POLICIES[name], *words)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(train, [(seed, name) for seed in seeds for name in POLICIES]))
+    runs["gaussian-sampled"] = [sampled(run) for run in runs["gaussian"]]
     return runs
+
+
+def sampled(run: Path) -> Path:
+    """Evaluate a Gaussian policy once more, acting with samples instead of its mean."""
+    folder = run.with_name(run.name + "-sampled")
+    if not (folder / "summary.json").exists():
+        summary = json.loads((run / "summary.json").read_text())
+        policy = load_policy(run)
+        policy.deterministic = False
+        assert policy.spec.env is not None
+        with make_env(policy.spec.env.id, 32, **policy.spec.env.options) as env:
+            found = evaluate(policy, env, summary["episodes"], summary["seeds"][0])
+        write_json(folder / "summary.json", summary | {k: v for k, v in found.tree().items() if k != "outcomes"})
+    return folder
 
 
 def judge(runs: list[Path]) -> dict[str, object]:
@@ -139,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs beside each other, one thread each")
     parser.add_argument("--work", type=Path, default=Path("runs/imitation"))
     parser.add_argument("--out", type=Path, default=RESULTS / "imitation.json")
     args = parser.parse_args()
@@ -146,7 +162,7 @@ def main() -> None:
     tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
     tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
     for task in args.tasks:
-        runs = train_all(task, args.seeds, args.work)
+        runs = train_all(task, args.seeds, args.work, args.jobs)
         tree["tasks"][task] = {name: judge(found) for name, found in runs.items()}
         write_json(args.out, tree)
         print(task)

@@ -45,9 +45,9 @@ class PushT(Task):
 
     Reward of a step: the increase of the coverage, as far as `SUCCESS_COVERAGE`, in parts of what was to be
     covered at the reset, so that the rewards of an episode without its success sum to at most 1; success adds
-    1.
+    1. A block that does not overlap the mark gets no reward for coming closer.
     Success: the block covers `SUCCESS_COVERAGE` of the mark. Way: the side of the block's own axis, seen from
-    the stem to the bar, from which the tool first moves it ("left" is the block's +y).
+        the stem to the bar, from which the tool first moves it ("left" is the block's +y).
 
     The task follows Push-T of Chi et al., "Diffusion Policy: Visuomotor policy learning via action diffusion",
     RSS 2023 (after Florence et al., "Implicit behavioral cloning", CoRL 2021), whose T has these proportions.

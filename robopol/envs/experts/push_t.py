@@ -50,18 +50,32 @@ class Contacts(NamedTuple):
         return Contacts(*(part[index : index + 1] for part in self))
 
     def tool(self, tilt: float, gap: float = 0.0) -> Array:
-        """Return where the middle of the tool is, (K, 2) m, if it is tilted and this far from the face."""
+        """Return where the middle of the tool is.
+
+        Args:
+            tilt: Yaw of the tool in the block's frame, rad.
+            gap: Distance of the tool from the face, m.
+
+        Returns:
+            Points, (K, 2) m.
+        """
         reach = np.abs(self.normal @ _rotation(tilt)) @ _HALF
         return (self.offset + reach + gap)[:, None] * self.normal + self.along[:, None] * self.tangent
 
     def touch(self, tilt: float) -> Array:
-        """Return where the tool touches the face, (K, 2) m.
+        """Return where the tool touches the face.
 
         A tilted tool touches with a corner. A flat one touches with a side, along which the pressure goes as
         near to the block's centre as it can.
+
+        Args:
+            tilt: Yaw of the tool in the block's frame, rad.
+
+        Returns:
+            Points, (K, 2) m.
         """
         normal, tangent = self.normal @ _rotation(tilt), self.tangent @ _rotation(tilt)
-        corner = self.along - ((np.sign(normal) * tangent) @ _HALF)
+        corner = self.along - (np.sign(normal) * tangent) @ _HALF
         half = np.abs(tangent) @ _HALF
         flat = np.clip(0.0, self.along - half, self.along + half)
         where = np.where(np.abs(normal).min(axis=1) < _FLAT, flat, corner)
@@ -161,10 +175,7 @@ def foresee(block: Array, goal: Array, contacts: Contacts, tilt: float) -> Array
     turn = _rotation(block[2])
     arm = (contacts.touch(tilt) @ turn.T)[:, None]
     inward = -(contacts.normal @ turn.T)[:, None]
-    cos, sin = np.cos(_ANGLES), np.sin(_ANGLES)
-    motion = _PIECE * np.stack(
-        [cos * inward[..., 0] - sin * inward[..., 1], sin * inward[..., 0] + cos * inward[..., 1]], axis=-1
-    )
+    motion = _PIECE * _turned(inward, _ANGLES)
     pose = np.broadcast_to(block, (*motion.shape[:2], 3)).copy()
     sticks = np.ones(motion.shape[:2], dtype=bool)
     ahead = np.empty((*motion.shape[:2], _PIECES))
