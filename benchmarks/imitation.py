@@ -23,7 +23,7 @@ from robopol import __version__, evaluate, load_policy, make_env
 from robopol.evaluation import PolicyActor, Recorder, rollout
 from robopol.evaluation.statistics import bootstrap_mean, wilson
 from robopol.files import write_json
-from robopol.plots import FAILED, Shape, plot_paths
+from robopol.training.plots import FAILED, Shape, plot_paths
 
 RESULTS = Path(__file__).parent / "results"
 

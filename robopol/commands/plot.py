@@ -32,7 +32,7 @@ def run(words: list[str]) -> int:
     tree = OmegaConf.to_container(OmegaConf.from_dotlist(words))
     command = parse(PlotCommand, tree)  # type: ignore[arg-type]
 
-    from robopol.plots import plot_curves
+    from robopol.training.plots import plot_curves
 
     logs = [Path(name) / "metrics.jsonl" for name in command.runs]
     if missing := [str(log) for log in logs if not log.is_file()]:

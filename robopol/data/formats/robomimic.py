@@ -27,8 +27,8 @@ from torch import Tensor
 
 from robopol.config import parse
 from robopol.data.episodes import Episodes, EpisodesMeta
-from robopol.data.formats.atomic import atomic_path
 from robopol.errors import DataError
+from robopol.files import whole_file
 from robopol.registry import nearest
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def write(episodes: Episodes, path: Path, *, valid: str = "0") -> None:
         raise DataError(f"{path}: the observation keys {sorted(names)} cannot all be named in a robomimic file")
     fraction = _fraction(valid)
     episodes = episodes.to("cpu")
-    with atomic_path(path) as temporary, h5py.File(temporary, "x", libver="latest") as file:
+    with whole_file(path) as draft, h5py.File(draft, "w", libver="latest") as file:
         data = file.create_group("data")
         data.attrs["total"] = episodes.num_steps
         data.attrs["env_args"] = json.dumps(_env_args(episodes.meta))

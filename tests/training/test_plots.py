@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from robopol.errors import DataError, ShapeError
-from robopol.plots import COLOURS, FAILED, plot_curves, plot_paths
+from robopol.training.plots import COLOURS, FAILED, plot_curves, plot_paths
 from robopol.training.loggers import MetricsLog
 
 
