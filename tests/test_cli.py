@@ -15,7 +15,8 @@ SMALL = ["policy/net=mlp", "policy.net.width=32", "phases.cloning.updates=30", "
 
 def heavy_imports(code: str) -> str:
     """Return which heavy packages a fresh interpreter has imported after ``code``."""
-    names = "torch numpy mujoco hydra pydantic gymnasium diffusers wandb stable_baselines3 robomimic matplotlib".split()
+    names = ["torch", "numpy", "mujoco", "hydra", "pydantic", "gymnasium", "diffusers", "wandb"]
+    names += ["stable_baselines3", "robomimic", "matplotlib"]
     code += f"; import sys; print([n for n in {names} if n in sys.modules], file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stderr.strip().splitlines()[-1]

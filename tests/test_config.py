@@ -72,7 +72,7 @@ def test_wrong_choices_are_refused_in_words(overrides, words):
 def test_a_tree_cannot_name_what_is_built():
     tree = load_config("train", [DATA, "run=r"])
     tree["algo"]["_target_"] = "os.system"
-    with pytest.raises(ConfigError, match="unknown key: algo._target_"):
+    with pytest.raises(ConfigError, match=r"unknown key: algo\._target_"):
         parse(TrainConfig, tree)
 
 

@@ -5,9 +5,10 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.functional import softplus
 
+from robopol.data import Episodes, Windows
 from robopol.networks.mlp import MLP
 from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
 
@@ -32,6 +33,10 @@ class GMMConfig(PolicyConfig):
     def build(self, spec: PolicySpec) -> "MixturePolicy":
         """Return the policy, its weights untrained."""
         return MixturePolicy(self, spec, self.modes, self.hidden, self.min_std, deterministic=self.deterministic)
+
+
+CLUSTERED = 2000
+"""Most chunks that are looked at to find where the modes begin."""
 
 
 class MixturePolicy(Policy):
@@ -65,6 +70,23 @@ class MixturePolicy(Policy):
         size = modes * (1 + 2 * spec.horizon * spec.action_dim)
         self.net = MLP(spec.n_obs_steps * self.observation.dim, hidden, size)
 
+    def fit_normalizers(self, episodes: Episodes) -> None:
+        """Fit the normalisers, and start the modes' means where chunks of the data cluster.
+
+        A density over a whole chunk is so sharp that, from means that start alike, one mode would win every sample
+        at once and the others would never learn.
+        """
+        super().fit_normalizers(episodes)
+        spec = self.spec
+        windows = Windows(episodes, spec.n_obs_steps, spec.horizon, spec.n_action_steps)
+        rng = torch.Generator().manual_seed(0)
+        chosen = torch.randperm(len(windows), generator=rng)[:CLUSTERED].to(episodes.device)
+        chunks = self.action_normalizer.normalize(windows.gather(chosen)["action"]).flatten(1)
+        head = self.net[-1]
+        assert isinstance(head, nn.Linear)
+        with torch.no_grad():
+            head.bias[self.modes :].unflatten(0, (2, self.modes, -1))[0].copy_(cluster(chunks, self.modes))
+
     def _heads(self, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return log-weights (B, K), means and standard deviations (B, K, Tp, A)."""
         logits, body = self.net(cond.flatten(1)).tensor_split([self.modes], -1)
@@ -90,3 +112,28 @@ class MixturePolicy(Policy):
         log_prob = -0.5 * z**2 - std.log() - 0.5 * math.log(2 * math.pi)  # (B, K, Tp, A)
         joint = torch.logsumexp(log_weights + (log_prob.sum(-1) * mask[:, None]).sum(-1), -1)  # (B,)
         return -joint / (mask.sum(-1) * action.shape[-1])
+
+
+def cluster(points: Tensor, count: int, rounds: int = 20) -> Tensor:
+    """Find cluster centres by Lloyd's algorithm, started from points far from each other.
+
+    Args:
+        points: (N, D).
+        count: K, centres.
+        rounds: Iterations.
+
+    Returns:
+        (K, D).
+    """
+    centres = points.mean(0, keepdim=True)
+    if count > 1:
+        centres = points[(points - centres).norm(dim=1).argmax()][None]
+    while len(centres) < count:
+        centres = torch.cat([centres, points[torch.cdist(points, centres).amin(1).argmax()][None]])
+    for _ in range(rounds):
+        nearest = torch.cdist(points, centres).argmin(1)
+        for index in range(count):
+            members = points[nearest == index]
+            if len(members):
+                centres[index] = members.mean(0)
+    return centres

@@ -11,9 +11,9 @@ from robopol.errors import CheckpointError
 from robopol.evaluation import Evaluation
 from robopol.evaluation.report import evaluate_and_film, show
 from robopol.files import write_json
-from robopol.training.plots import plot_curves
 from robopol.training.card import model_card
 from robopol.training.config import TrainConfig
+from robopol.training.plots import plot_curves
 from robopol.training.run import RunFolder, is_run
 from robopol.training.trainer import Trainer
 

@@ -8,6 +8,7 @@ import torch
 from robopol.config import parse
 from robopol.errors import ConfigError, DataError, ShapeError
 from robopol.policies import Policy, PolicySpec
+from robopol.policies.gmm import cluster
 from robopol.registry import lookup
 
 NETS = {
@@ -196,3 +197,12 @@ def test_parts_that_do_not_fit_are_refused_when_they_are_put_together(tree, chan
     config = parse(lookup("policy", "diffusion"), {**POLICIES["diffusion-mlp"], **changes})
     with pytest.raises(ConfigError, match=words):
         config.build(parse(PolicySpec, SPEC | tree))
+
+
+def test_clusters_are_found_where_they_are():
+    rng = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [5.0, 0.0], [0.0, 7.0]])
+    points = centres.repeat(50, 1) + 0.3 * torch.randn(150, 2, generator=rng)
+    found = cluster(points, 3)
+    assert torch.cdist(found, centres).amin(0).max() < 0.2
+    torch.testing.assert_close(cluster(points, 1)[0], points.mean(0))

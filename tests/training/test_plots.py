@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from robopol.errors import DataError, ShapeError
-from robopol.training.plots import COLOURS, FAILED, plot_curves, plot_paths
 from robopol.training.loggers import MetricsLog
+from robopol.training.plots import COLOURS, FAILED, plot_curves, plot_paths
 
 
 def run(folder, metric, values, first=100):
