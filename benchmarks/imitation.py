@@ -40,19 +40,13 @@ POLICIES = {
     ],
     "gmm": ["algo.lr=1e-3", "policy=gmm", "policy.hidden=[512,512,512,512]"],
     "gaussian": ["algo.lr=1e-3", "policy=gaussian", "policy.hidden=[512,512,512,512]"],
-    "gaussian-sampled": [
-        "algo.lr=1e-3",
-        "policy=gaussian",
-        "policy.hidden=[512,512,512,512]",
-        "policy.deterministic=false",
-    ],
 }
 TASKS = {
     "push": (200, 5000),
-    "reach": (100, 2000),
-    "pick_place": (200, 5000),
-    "stack": (200, 5000),
-    "push_t": (200, 5000),
+    "reach": (100, 1500),
+    "pick_place": (200, 4000),
+    "stack": (200, 4000),
+    "push_t": (200, 4000),
 }
 """Task -> demonstrations, updates."""
 

@@ -48,6 +48,6 @@ def gripper_drive() -> str:
 def gripper_actuator() -> str:
     """Write the servo of the width: control is the distance between the fingers in metres."""
     return (
-        f'<position name="gripper" tendon="width" kp="2000" dampratio="1" ctrlrange="0 {STROKE}" '
+        f'<position name="gripper" tendon="width" kp="2000" kv="96" ctrlrange="0 {STROKE}" '
         f'forcerange="-{GRIP_FORCE} {GRIP_FORCE}"/>'
     )

@@ -59,7 +59,10 @@ class Push(Task):
         return (
             f'<body name="disc" pos="{_DISC[0]} {_DISC[1]} {DISC_HEIGHT / 2}"><freejoint name="disc"/>'
             f'<geom name="disc" class="object" type="cylinder" size="{DISC_RADIUS} {DISC_HEIGHT / 2}" '
-            'mass="0.2" material="red"/>'
+            'mass="0.2" material="red" contype="4" conaffinity="0"/>'
+            # what fingers and block touch at half height: a box against a sphere is exact in every MuJoCo, against a
+            # cylinder it is not
+            f'<geom name="rim" class="object" type="sphere" size="{DISC_RADIUS}" mass="0" contype="0" group="3"/>'
             f'<geom class="mark" type="cylinder" pos="0 0 {DISC_HEIGHT / 2}" size="0.012 0.0003" '
             'rgba="1 1 1 1"/>'
             "</body>"

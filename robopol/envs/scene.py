@@ -40,12 +40,13 @@ _ASSETS = """
 </asset>
 """
 
-# The plane is what things rest on (plane contacts are the cheapest and steadiest); the box is what is seen.
+# The plane is what things rest on (plane contacts are the cheapest and steadiest); the box is what is seen. Contact
+# bits: 1 arm and fingers, 2 objects, 4 what touches nothing but the table.
 _WORLD = """
 <light pos="0.3 -0.9 1.8" dir="0.1 0.5 -1" diffuse="0.45 0.45 0.43" specular="0.1 0.1 0.1" castshadow="true"/>
 <light pos="1.4 0.9 1.6" dir="-0.6 -0.5 -1" diffuse="0.20 0.20 0.22" specular="0 0 0" castshadow="false"/>
 <geom name="floor" type="plane" pos="0 0 -0.75" size="4 4 0.1" material="floor" contype="0" conaffinity="0"/>
-<geom name="table" class="object" type="plane" size="1 1 0.1" group="3"/>
+<geom name="table" class="object" type="plane" size="1 1 0.1" group="3" contype="0" conaffinity="7"/>
 <geom type="box" class="mark" pos="0.45 0 -0.0201" size="0.65 0.6 0.02" material="table"/>
 <geom type="box" class="mark" pos="0.45 0 -0.39" size="0.5 0.45 0.35" material="leg"/>
 <camera name="front" pos="1.22 0 0.70" xyaxes="0 1 0 -0.66 0 0.75" fovy="42"/>

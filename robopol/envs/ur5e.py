@@ -56,9 +56,11 @@ _CYLINDER = (
 )
 _ARMATURE = (0.3, 0.3, 0.3, 0.1, 0.1, 0.1)
 
-# Gains of the position servos (N m/rad); damping is critical at zero pose, so the arm lags its reference by
-# about 30 to 50 ms, as the controller's own servo mode does.
+# Gains of the position servos (N m/rad, N m s/rad); damping is about critical at zero pose, so the arm lags its
+# reference by about 30 to 50 ms, as the controller's own servo mode does. Both are numbers because what MuJoCo makes
+# of a damping ratio depends on its version.
 _STIFFNESS = (16000.0, 16000.0, 12000.0, 3000.0, 3000.0, 1500.0)
+_DAMPING = (566.0, 553.0, 234.0, 39.5, 39.1, 24.6)
 
 # Shapes of each link in the body frame used here (the DH frame before d, a and alpha are applied):
 # (kind, start, end, radius, colour), m.
@@ -121,9 +123,11 @@ def arm_body(hand: str) -> str:
 def arm_actuators() -> str:
     """Write the position servos of the six joints as MJCF elements named after the joints."""
     lines = []
-    for name, kp, limit, effort in zip(JOINT_NAMES, _STIFFNESS, POSITION_LIMIT, EFFORT_LIMIT, strict=True):
+    for name, kp, kv, limit, effort in zip(
+        JOINT_NAMES, _STIFFNESS, _DAMPING, POSITION_LIMIT, EFFORT_LIMIT, strict=True
+    ):
         lines.append(
-            f'<position name="{name}" joint="{name}" kp="{kp}" dampratio="1" '
+            f'<position name="{name}" joint="{name}" kp="{kp}" kv="{kv}" '
             f'ctrlrange="{-limit} {limit}" forcerange="{-effort} {effort}"/>'
         )
     return "".join(lines)
