@@ -45,14 +45,14 @@ CONFIG = {"seed": 11, "algo": {"kind": "bc", "lr": 1e-4}}
 
 
 def demonstration():
-    """One episode of 6 steps."""
+    """One episode of 9 steps."""
     builder = EpisodeBuilder()
     rng = torch.Generator().manual_seed(0)
-    for i in range(7):
+    for i in range(10):
         obs = {"state": torch.randn(7, generator=rng), "object": torch.randn(4, generator=rng)}
-        if i < 6:
+        if i < 9:
             action = torch.randn(3, generator=rng)
-            builder.add(obs=obs, action=action, reward=0.0, terminated=i == 5, truncated=False)
+            builder.add(obs=obs, action=action, reward=0.0, terminated=i == 8, truncated=False)
     builder.finish(final_obs=obs, success=True, way=1, seed=0)
     return builder.build(EpisodesMeta(way_names=("left", "right")))
 
@@ -125,7 +125,7 @@ def test_the_body_says_what_goes_in_what_comes_out_and_how_good_it_was(run):
 def test_the_training_data_are_described(run):
     told = describe(demonstration())
     body = model_card(run, data={"demos": told})
-    assert "| `demos` | 1 | 6 | 100.0 % | right 1 |" in body
+    assert "| `demos` | 1 | 9 | 100.0 % | right 1 |" in body
 
 
 def test_without_an_evaluation_or_a_licence_the_card_claims_neither(run):
