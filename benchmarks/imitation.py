@@ -44,9 +44,9 @@ POLICIES = {
 TASKS = {
     "push": (200, 5000),
     "reach": (100, 1500),
-    "pick_place": (200, 4000),
-    "stack": (200, 4000),
-    "push_t": (200, 4000),
+    "pick_place": (200, 2500),
+    "stack": (200, 2500),
+    "push_t": (200, 2500),
 }
 """Task -> demonstrations, updates."""
 

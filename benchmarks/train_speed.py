@@ -38,6 +38,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robopol.algos.optimizer import AdamW
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.ema import EMA
 from robopol.networks.precision import Runtime, RuntimeConfig
@@ -225,7 +226,7 @@ def unet_step(peers: Path, runtime: Runtime) -> Step:
     net.load_state_dict(from_published(published.state_dict(), levels=3))
     del published
     alpha_bar = cosine_alpha_bar(TIMES)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, fused=True)
+    optimizer = AdamW(list(net.parameters()), (0.95, 0.999), 1e-6)
     ema = EMA(net)
     obs, action = pusht_batch()
 
@@ -235,8 +236,7 @@ def unet_step(peers: Path, runtime: Runtime) -> Step:
             predicted = net(noisy, t.float(), obs[:, :N_OBS])
         loss = F.mse_loss(predicted, noise)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        optimizer.step(1e-4)
         ema.update(net)
         return loss.item()
 
@@ -255,7 +255,7 @@ def mlp_step(peers: Path, runtime: Runtime) -> Step:
     starts = torch.cat([torch.arange(e - n, e - HOPPER_HORIZON + 1) for e, n in zip(ends, lengths, strict=True)])
     offsets = torch.arange(HOPPER_HORIZON)
     alpha_bar = cosine_alpha_bar(HOPPER_TIMES)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, weight_decay=1e-6, fused=True)
+    optimizer = AdamW(list(net.parameters()), (0.9, 0.999), 1e-6)
 
     def step() -> float:
         first = starts[torch.randint(len(starts), (HOPPER_BATCH,))]
@@ -264,8 +264,7 @@ def mlp_step(peers: Path, runtime: Runtime) -> Step:
             predicted = net(noisy, t.float(), states[first][:, None])
         loss = F.mse_loss(predicted, noise)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        optimizer.step(1e-3)
         return loss.item()
 
     return step

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robopol.algos.algorithm import Algorithm
-from robopol.algos.optimizer import load_optimizer_state, optimizer_state
+from robopol.algos.optimizer import AdamW
 from robopol.config import Config
 from robopol.networks.ema import EMA
 from robopol.networks.precision import Runtime
@@ -56,30 +56,17 @@ class BC(Algorithm):
         self.config, self.policy = config, policy
         self.total_updates, self.runtime = total_updates, runtime
         self.ema = EMA(policy, max_decay=config.ema_max)
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in policy.parameters() if p.ndim > 1]},
-            {"params": [p for p in policy.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            groups,
-            lr=config.lr,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = AdamW(list(policy.parameters()), config.betas, config.weight_decay)
 
     def update(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`."""
         lr = self.config.lr * warmup_cosine(step, self.config.warmup, self.total_updates)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
         with self.runtime.autocast():
             loss = (self.policy.loss(batch, generator) * batch["weight"]).mean()
         loss.backward()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(lr)
         self.ema.update(self.policy)
         return {"train/loss": loss.detach(), "train/grad_norm": norm, "train/lr": torch.tensor(lr)}
 
@@ -91,14 +78,18 @@ class BC(Algorithm):
         """See `Algorithm.state`."""
         raw = {f"policy.{name}": value for name, value in self.policy.state_dict().items()}
         averaged = {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        return raw | averaged | optimizer_state(self.optimizer, "optimizer")
+        memory = {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
+        return raw | averaged | memory
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """See `Algorithm.load_state`."""
-        for prefix, module in (("policy.", self.policy), ("ema.", self.ema)):
-            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            module.load_state_dict(part)
-        load_optimizer_state(self.optimizer, state, "optimizer")
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, value in state.items():
+            owner, _, rest = name.partition(".")
+            parts.setdefault(owner, {})[rest] = value
+        self.policy.load_state_dict(parts["policy"])
+        self.ema.load_state_dict(parts["ema"])
+        self.optimizer.load_state(parts["optimizer"])
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

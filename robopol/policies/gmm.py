@@ -19,7 +19,8 @@ class GMMConfig(PolicyConfig):
     Attributes:
         modes: Number of Gaussians, K.
         hidden: Widths of the trunk.
-        min_std: Smallest standard deviation, in normalised action units.
+        min_std: Smallest standard deviation, in normalised action units. The density of a whole chunk is a product over
+            all its entries; with a much smaller floor it becomes so sharp that one mode takes all samples for good.
         deterministic: Act with the mean of a drawn mode instead of a sample around it (robomimic's low-noise
             evaluation).
     """
@@ -27,7 +28,7 @@ class GMMConfig(PolicyConfig):
     kind: Literal["gmm"] = "gmm"
     modes: int = Field(5, ge=1)
     hidden: tuple[int, ...] = (512, 512, 512)
-    min_std: float = Field(1e-3, gt=0)
+    min_std: float = Field(0.1, gt=0)
     deterministic: bool = True
 
     def build(self, spec: PolicySpec) -> "MixturePolicy":

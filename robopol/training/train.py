@@ -66,12 +66,13 @@ def _finish(trainer: Trainer) -> Path:
     rows = {"checkpoint": str(checkpoint)}
     notes: list[str] = []
     found: Evaluation | None = None
-    if trainer.env is not None and config.eval.final_episodes > 0:
+    env = trainer.env() if config.eval.final_episodes > 0 else None
+    if env is not None:
         # the policy that a user will load, not the one in memory
         policy = load_policy(checkpoint, trainer.device)
         video = path / "evaluation.mp4" if config.eval.videos > 0 else None
         found, notes = evaluate_and_film(
-            policy, trainer.env, config.eval.final_episodes, config.eval.seed, video, config.eval.videos
+            policy, env, config.eval.final_episodes, config.eval.seed, video, config.eval.videos
         )
         write_json(path / "evaluation.json", found.tree())
         if video is not None and video.exists():

@@ -47,11 +47,13 @@ class Trainer:
             ConfigError: If the parts do not fit each other.
             DataError: If the data cannot be used.
         """
-        self.env: VectorEnv | None = None
+        world = None
         if config.env is not None:
-            self.env = make_env(config.env.id, config.eval.num_envs, **config.env.options)
+            with make_env(config.env.id, 1, **config.env.options) as one:
+                world = one.spec
+        self._env: VectorEnv | None = None
         self.train_data, held_out = _load_data(config)
-        spec = spec_for(config.policy, self.train_data, None if self.env is None else self.env.spec)
+        spec = spec_for(config.policy, self.train_data, world)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "initial weights"))
             policy = config.policy.build(spec)
@@ -98,8 +100,15 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         """Close the worlds."""
-        if self.env is not None:
-            self.env.close()
+        if self._env is not None:
+            self._env.close()
+
+    def env(self) -> VectorEnv | None:
+        """Return the world to evaluate in, made when it is first needed; None if none was named."""
+        config = self.config.env
+        if self._env is None and config is not None:
+            self._env = make_env(config.id, self.config.eval.num_envs, **config.options)
+        return self._env
 
     def run(self) -> None:
         """Do all phases, from where the run stands to its end, and write the last checkpoint."""
@@ -163,11 +172,11 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Evaluate the deployed policy on the way, on seeds that the final evaluation does not use."""
-        if self.env is None:
+        env, eval_ = self.env(), self.config.eval
+        if env is None:
             return
-        eval_ = self.config.eval
         seed = eval_.seed + eval_.final_episodes
-        found = evaluate(self.algo.deployed(), self.env, eval_.episodes, seed)
+        found = evaluate(self.algo.deployed(), env, eval_.episodes, seed)
         self.loggers.log(
             self.step,
             {
