@@ -128,6 +128,7 @@ class Trainer:
             while self.step < last:
                 batch = self.sources.batch(phase.sources, config.batch_size, self.step)
                 rng = generator(self.device, config.seed, "update", self.step)
+                torch.manual_seed(seed_of(config.seed, "dropout", self.step))  # layers draw from torch's own
                 self._count(self.algo.update(batch, self.step, rng))
                 self.step += 1
                 self.seconds = before + time.monotonic() - since

@@ -18,9 +18,10 @@ from robopol.errors import CheckpointError, ConfigError, DataError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
+from robopol.training.run import RunFolder
 from robopol.training.seeding import generator
 from robopol.training.sources import split_exactly
-from robopol.training.train import train
+from robopol.training.train import resume, train
 from robopol.training.trainer import Trainer
 
 SMALL = [
@@ -137,6 +138,25 @@ def test_killed_runs_resume_to_the_same_bits():
     done = subprocess.run([sys.executable, script, "--kills", "4"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "same bits" in done.stdout
+
+
+def test_dropout_resumes_to_the_same_bits_too(demos, tmp_path, monkeypatch):
+    more = ["policy/net=transformer", "policy.net.layers=2", "policy.net.width=32", "policy.net.heads=2"]
+    train(config(demos, tmp_path / "whole", *more), [])
+    save = RunFolder.save
+
+    def save_and_stop(self, step, *rest):
+        save(self, step, *rest)
+        if step == 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(demos, tmp_path / "stopped", *more), [])
+    monkeypatch.undo()
+    torch.rand(7)
+    resume(tmp_path / "stopped")
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
 def test_a_run_folder_is_never_overwritten(finished, demos):
