@@ -8,8 +8,11 @@ what it means.
 
 import inspect
 import re
+import types
 import typing
 from typing import Any
+
+from pydantic.fields import FieldInfo
 
 from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
@@ -73,7 +76,7 @@ def _keys(cls: type[Config], prefix: str = "") -> list[str]:
             shown = f"one of {', '.join(sorted(kinds(one_of.group)))}"
         else:
             shown = "" if nested is not None else _type(inner)
-        default = "" if field.is_required() or nested is not None else f" = {_default(field.default)}"
+        default = "" if field.is_required() or nested is not None else f" = {_default(field)}"
         lines.append(f"{key}{': ' if shown else ''}{shown}{default}\n    {meanings.get(name, '')}".rstrip())
         if nested is not None:
             lines += _keys(nested, f"{key}.")
@@ -81,11 +84,22 @@ def _keys(cls: type[Config], prefix: str = "") -> list[str]:
 
 
 def _type(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+    """Name a type as a user would write it."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type(inner[0])
+    if origin is typing.Literal:
+        return " or ".join(str(choice) for choice in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join("null" if part is type(None) else _type(part) for part in inner)
+    if inner:
+        return f"{_type(origin)}[{', '.join('...' if part is ... else _type(part) for part in inner)}]"
+    return str(getattr(annotation, "__name__", annotation))
 
 
-def _default(value: Any) -> str:
-    return str(value.tree()["kind"]) if isinstance(value, Config) else repr(value)
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    return str(value.tree()["kind"]) if isinstance(value, Config) else "null" if value is None else repr(value)
 
 
 def _meanings(cls: type) -> dict[str, str]:
