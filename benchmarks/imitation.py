@@ -43,10 +43,10 @@ POLICIES = {
 }
 TASKS = {
     "push": (200, 5000),
-    "reach": (100, 1500),
-    "pick_place": (200, 2500),
-    "stack": (200, 2500),
-    "push_t": (200, 2500),
+    "reach": (100, 1000),
+    "pick_place": (200, 2000),
+    "stack": (200, 2000),
+    "push_t": (200, 2000),
 }
 """Task -> demonstrations, updates."""
 

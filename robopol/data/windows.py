@@ -41,7 +41,8 @@ class Windows:
     ) -> None:
         """Index the windows; the data are not copied, the index takes 5 * Tp bytes a window.
 
-        An episode shorter than Tp - To - Ta + 2 steps has no window.
+        By that rule an episode of fewer than Tp - To - Ta + 2 steps would have no window and its demonstration would
+        be lost, so it has one, from its first step on.
 
         Args:
             episodes: What to cut.
@@ -55,7 +56,7 @@ class Windows:
         Raises:
             ConfigError: If To, Tp and Ta do not fit together.
             ShapeError: If the weights have the wrong shape.
-            DataError: If no episode is long enough, or a weight is negative or not finite.
+            DataError: If there is no episode, or a weight is negative or not finite.
         """
         if n_obs_steps < 1 or n_action_steps < 1 or n_obs_steps - 1 + n_action_steps > horizon:
             raise ConfigError(
@@ -63,15 +64,10 @@ class Windows:
                 f"{n_action_steps}: both must be at least 1 and n_obs_steps - 1 + n_action_steps <= horizon"
             )
         counts = episodes.lengths - horizon + n_action_steps - 1 + n_obs_steps
-        counts.clamp_(min=0)
+        counts.clamp_(min=1)
         total = int(counts.sum())
         if total == 0:
-            raise DataError(
-                f"no episode has a window: the longest of {len(episodes)} has "
-                f"{int(episodes.lengths.max()) if len(episodes) else 0} steps, "
-                f"needed are {horizon - n_obs_steps - n_action_steps + 2} (horizon {horizon}, "
-                f"n_obs_steps {n_obs_steps}, n_action_steps {n_action_steps})"
-            )
+            raise DataError("there are no episodes to cut windows from")
         if weights is None:
             weights = torch.ones_like(episodes.reward)
         if weights.shape != episodes.reward.shape:
