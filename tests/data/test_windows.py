@@ -79,10 +79,16 @@ def test_bad_windows_are_refused(make_episodes):
     for bad in (-1.0, float("nan")):
         with pytest.raises(DataError, match="not negative"):
             Windows(episodes, 2, 16, 8, weights=torch.full((10,), bad))
-    with pytest.raises(DataError, match="longest of 1 has 7 steps, needed are 8"):
-        Windows(make_episodes([7]), 2, 16, 8)
-    with pytest.raises(DataError, match="longest of 0 has 0"):
+    with pytest.raises(DataError, match="no episodes to cut"):
         Windows(episodes.select([]), 2, 16, 8)
+
+
+def test_a_short_demonstration_is_not_lost(make_episodes):
+    windows = Windows(make_episodes([3, 20]), 2, 16, 8)
+    assert (windows.episode == 0).sum() == 1
+    batch = windows.gather(torch.tensor([0]))
+    assert windows.start[0] == -1
+    assert batch["mask"][0].tolist() == [False] + [True] * 3 + [False] * 12
 
 
 @settings(max_examples=50, deadline=None)
