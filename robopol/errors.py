@@ -17,6 +17,10 @@ class CheckpointError(RobopolError, ValueError):
     """A policy folder or a run folder cannot be loaded."""
 
 
+class TrainingError(RobopolError, ArithmeticError):
+    """Training cannot go on."""
+
+
 class ShapeError(RobopolError, ValueError):
     """A tensor does not have the shape that was agreed."""
 

@@ -62,7 +62,7 @@ class CheckpointConfig(Config):
     """When the run is saved.
 
     Attributes:
-        every: Updates between checkpoints; one is always written at the end.
+        every: Updates between checkpoints; one is also written at every evaluation and at the end.
         keep: Newest checkpoints that are kept, besides the best one.
     """
 

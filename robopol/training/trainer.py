@@ -1,5 +1,6 @@
 """The one training loop: phases of updates, with logs, evaluations and checkpoints on the way."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Self
@@ -11,7 +12,7 @@ from robopol.algos import Algorithm
 from robopol.checkpoint import save_policy
 from robopol.data import Episodes, load_episodes
 from robopol.envs import VectorEnv, make_env
-from robopol.errors import ConfigError, DataError
+from robopol.errors import ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
 from robopol.progress import progress
 from robopol.training.config import PhaseConfig, TrainConfig
@@ -111,7 +112,11 @@ class Trainer:
         return self._env
 
     def run(self) -> None:
-        """Do all phases, from where the run stands to its end, and write the last checkpoint."""
+        """Do all phases, from where the run stands to its end, and write the last checkpoint.
+
+        Raises:
+            TrainingError: If the loss stops being finite; what was saved before stays.
+        """
         first = 0
         for name, phase in self.config.phases.items():
             self._run_phase(name, phase, first)
@@ -132,14 +137,20 @@ class Trainer:
                 self._count(self.algo.update(batch, self.step, rng))
                 self.step += 1
                 self.seconds = before + time.monotonic() - since
-                saves = self.step % config.checkpoint.every == 0 or self.step == self.total
+                evaluates = config.eval.every > 0 and self.step % config.eval.every == 0 and self.step != self.total
+                saves = self.step % config.checkpoint.every == 0 or self.step == self.total or evaluates
                 if self.step % config.log_every == 0 or saves:
                     metrics = self._means() | {"time/updates_per_s": (self.step - resumed) / (time.monotonic() - since)}
                     report(self.step, f"loss {metrics['train/loss']:.4f}")
                     self.loggers.log(self.step, metrics)
+                    if not math.isfinite(metrics["train/loss"]):  # before anything of it is saved
+                        raise TrainingError(
+                            f"training diverged before update {self.step}: the loss is {metrics['train/loss']}. What "
+                            f"was saved in {self.folder.path} is sound; lower algo.lr or set algo.clip_norm"
+                        )
                 if self.step % config.validate_every == 0 or self.step == self.total:
                     self.loggers.log(self.step, self._validate(phase.sources))
-                if config.eval.every and self.step % config.eval.every == 0 and self.step != self.total:
+                if evaluates:
                     self._evaluate()
                 if saves:
                     self._save()
@@ -190,8 +201,6 @@ class Trainer:
         )
         if found.success_rate > self.best:
             self.best, self.best_step = found.success_rate, self.step
-            self._save()
-            self.folder.mark_best(self.step)
 
     def _save(self) -> None:
         self.loggers.flush()
@@ -202,6 +211,8 @@ class Trainer:
             {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
             self.config.checkpoint.keep,
         )
+        if self.best_step == self.step:
+            self.folder.mark_best(self.step)
 
 
 def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Episodes]]:

@@ -14,7 +14,7 @@ from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import load_episodes, save_episodes
 from robopol.envs import make_env
-from robopol.errors import CheckpointError, ConfigError, DataError
+from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
@@ -98,7 +98,7 @@ def test_a_run_leaves_everything_it_should(finished):
     assert {"config.json", "overrides.txt", "environment.json", "metrics.jsonl", "metrics.csv"} <= names
     assert {"curves.png", "README.md", "summary.json", "evaluation.json", "checkpoints"} <= names
     assert (finished / "checkpoints" / "last" / "policy" / "config.json").is_file()
-    assert sorted(p.name for p in (finished / "checkpoints").glob("0*"))[-2:] == ["00000140", "00000160"]
+    assert sorted(p.name for p in (finished / "checkpoints").glob("0*"))[-2:] == ["00000150", "00000160"]
     summary = json.loads((finished / "summary.json").read_text())
     assert {"success_rate", "success_ci95", "return_mean", "return_ci95", "episodes", "seeds"} <= summary.keys()
     losses = [
@@ -172,6 +172,21 @@ def test_nothing_is_left_behind_when_the_parts_do_not_fit(demos, tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         train(config(Path("nowhere.hdf5"), tmp_path / "run"), [])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_diverging_run_stops_in_words_and_keeps_what_was_sound(demos, tmp_path):
+    with pytest.raises(TrainingError, match=r"diverged before update .*algo\.clip_norm"):
+        train(config(demos, tmp_path / "run", "algo.lr=1e30", "algo.warmup=40", "checkpoint.every=1"), [])
+    load_policy(tmp_path / "run")
+
+
+def test_the_best_checkpoint_is_kept(finished):
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    rates = {line["global_step"]: line["eval/success_rate"] for line in lines if "eval/success_rate" in line}
+    assert sorted(rates) == [30, 60, 90, 120, 150]
+    best = int((finished / "checkpoints" / "best").resolve().name)
+    assert rates[best] == max(rates.values())
+    load_policy(finished / "checkpoints" / "best")
 
 
 def test_sources_are_mixed_exactly(demos, tmp_path):
