@@ -43,10 +43,10 @@ POLICIES = {
 }
 TASKS = {
     "push": (200, 5000),
-    "reach": (100, 1000),
-    "pick_place": (200, 2000),
-    "stack": (200, 2000),
-    "push_t": (200, 2000),
+    "reach": (100, 1500),
+    "pick_place": (500, 20_000),
+    "stack": (500, 20_000),
+    "push_t": (500, 20_000),
 }
 """Task -> demonstrations, updates."""
 
