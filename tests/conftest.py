@@ -1,7 +1,6 @@
 """Settings of the whole test run."""
 
 import torch
-import torch._dynamo  # brings triton's LLVM in before a test that renders brings Mesa's: the other order crashes
 from hypothesis import settings
 
 # A test is never timed, and must not depend on how many cores there are.

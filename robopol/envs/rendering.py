@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -63,6 +64,12 @@ def _candidates() -> tuple[str, ...]:
     return (wished,) if wished in BACKENDS else BACKENDS
 
 
+def _load_triton() -> None:
+    """Load triton, where torch came with it, before Mesa: each brings an LLVM, and the other order crashes later."""
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("triton")
+
+
 class Renderer:
     """Pictures of one size of one model."""
 
@@ -80,6 +87,7 @@ class Renderer:
         backend = gl_backend()
         if backend is None:
             raise EnvError(why_not())
+        _load_triton()
         self._model = model
         # The context class is taken from the backend's own module: mujoco's own choice is made at its import.
         self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)

@@ -1,5 +1,8 @@
 """Pictures, where the machine can make them; a clear refusal where it cannot."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -73,3 +76,16 @@ def test_the_backend_asked_for_is_the_only_one_tried(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL")
     assert rendering.gl_backend.__wrapped__() is None
     assert tried == ["osmesa", "egl", "osmesa", "glfw"]
+
+
+def test_torchs_compiler_can_be_loaded_after_a_picture():
+    """Mesa and triton each bring an LLVM; loaded in the wrong order the process dies."""
+    code = (
+        "from robopol.envs import make_env\n"
+        "with make_env('robopol/Reach-v0') as env:\n"
+        "    env.reset([0], [0])\n"
+        "    env.render(0)\n"
+        "    import torch._dynamo\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or "no OpenGL backend works" in done.stderr, done.stderr
