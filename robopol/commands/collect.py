@@ -52,12 +52,11 @@ def run(words: list[str]) -> int:
     command = parse(CollectCommand, load_config("collect", words))
 
     from robopol.data import describe, save_episodes
-    from robopol.envs import make_env
     from robopol.evaluation import ExpertActor, PolicyActor
     from robopol.evaluation.collect import collect
     from robopol.evaluation.sb3 import SB3Actor
 
-    with make_env(command.env.id, command.num_envs, **command.env.options) as env:
+    with command.env.make(command.num_envs) as env:
         actor: ExpertActor | PolicyActor | SB3Actor
         if command.checkpoint is None:
             actor, source = ExpertActor(env, command.way, command.noise), "expert"

@@ -47,7 +47,6 @@ def run(words: list[str]) -> int:
     command = parse(EvalCommand, load_config("eval", words))
 
     from robopol.checkpoint import load_policy
-    from robopol.envs import make_env
     from robopol.errors import ConfigError
     from robopol.evaluation.report import evaluate_and_film, show
     from robopol.files import write_json
@@ -59,7 +58,7 @@ def run(words: list[str]) -> int:
     world = command.env or policy.spec.env
     if world is None:
         raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
-    with make_env(world.id, command.num_envs, **world.options) as env:
+    with world.make(command.num_envs) as env:
         video = None if command.video is None else Path(command.video)
         found, notes = evaluate_and_film(policy, env, command.episodes, command.seed, video, command.videos)
     if command.out is not None:

@@ -23,6 +23,7 @@ class _End:
     way: int
     seed: int
     model: int | None
+    task: int | None
 
 
 class EpisodeBuilder:
@@ -81,6 +82,7 @@ class EpisodeBuilder:
         way: int = -1,
         seed: int = -1,
         model: int | None = None,
+        task: int | None = None,
     ) -> None:
         """End the episode.
 
@@ -90,9 +92,10 @@ class EpisodeBuilder:
             way: Which way was taken; index into ``meta.way_names``, -1 for none.
             seed: Of the reset; -1 if unknown.
             model: Which of ``meta.models`` the simulator ran, if models are recorded.
+            task: Which of ``meta.tasks`` was to be done, if tasks are recorded.
         """
         last = None if final_obs is None else {key: _copy(value) for key, value in final_obs.items()}
-        self._end = _End(last, bool(success), int(way), int(seed), model)
+        self._end = _End(last, bool(success), int(way), int(seed), model, task)
 
     def build(self, meta: EpisodesMeta) -> Episodes:
         """Return the finished episode.
@@ -139,6 +142,7 @@ class EpisodeBuilder:
             meta=meta,
             states=_stack("states", self._states) if self._states else None,
             model=None if end.model is None else torch.tensor([end.model]),
+            task=None if end.task is None else torch.tensor([end.task]),
         )
 
 

@@ -33,8 +33,12 @@ _EPISODE_DTYPES = {
     "way": torch.int64,
     "seed": torch.int64,
     "model": torch.int64,
+    "task": torch.int64,
 }
-_OPTIONAL = ("states", "model")
+_NAMED = {"way": "way_names", "source": "source_names", "model": "models", "task": "tasks"}
+"""Column of codes -> the field of the meta that names the values; -1 stands for none."""
+_MERGED = ("models", "tasks")
+"""Fields of the meta that may differ between parts that are put together."""
 
 
 class EpisodesMeta(Config):
@@ -51,6 +55,8 @@ class EpisodesMeta(Config):
         way_names: Names of the values of ``Episodes.way``; may be empty.
         source_names: Names of the values of ``Episodes.source`` (who chose the action); may be empty.
         models: Simulator models (MJCF text) that ``Episodes.model`` points into.
+        tasks: What was to be done, in words, that ``Episodes.task`` points into.
+        env_wrappers: What the environment was wrapped in, from the inside out.
         versions: Package -> version with which the data were recorded.
     """
 
@@ -64,6 +70,8 @@ class EpisodesMeta(Config):
     way_names: tuple[str, ...] = ()
     source_names: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    env_wrappers: tuple[dict[str, JsonValue], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
 
 
@@ -90,6 +98,7 @@ class Episodes:
         meta: What is true of every episode.
         states: (N, D) float64, full simulator state before each step, or None.
         model: (E,) int64, simulator model of each episode; index into ``meta.models``, -1 for none; or None.
+        task: (E,) int64, what was to be done in each episode; index into ``meta.tasks``, -1 for none; or None.
 
     Raises:
         ShapeError: If a column has the wrong shape.
@@ -114,6 +123,7 @@ class Episodes:
     meta: EpisodesMeta
     states: Tensor | None = None
     model: Tensor | None = None
+    task: Tensor | None = None
 
     def __post_init__(self) -> None:
         """Check every column and how the columns fit together."""
@@ -249,7 +259,7 @@ class Episodes:
         Args:
             parts: At least one, all with the same columns.
             meta: What is true of all of them; needed only if their own metas differ (in more than the
-                simulator models, which are merged).
+                simulator models and the tasks, which are merged).
 
         Raises:
             ShapeError: If a column has different shapes.
@@ -277,10 +287,11 @@ class Episodes:
                 )
         merged = {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
         merged["starts"] = merged["lengths"].cumsum(0) - merged["lengths"]
-        models = tuple(dict.fromkeys(xml for part in parts for xml in part.meta.models))
-        if "model" in merged:
-            merged["model"] = torch.cat([_renumber(part, models) for part in parts])
-        return first._with(merged, (meta or first.meta).model_copy(update={"models": models}))
+        joined = {field: tuple(dict.fromkeys(n for p in parts for n in getattr(p.meta, field))) for field in _MERGED}
+        for code, field in _NAMED.items():
+            if field in joined and code in merged:
+                merged[code] = torch.cat([_renumber(part, code, joined[field]) for part in parts])
+        return first._with(merged, (meta or first.meta).model_copy(update=joined))
 
     def _present(self, names: dict[str, torch.dtype]) -> dict[str, Tensor]:
         found = {name: getattr(self, name) for name in names}
@@ -343,15 +354,16 @@ class Episodes:
 
     def _check_codes(self) -> None:
         """Codes point into the names that meta gives them."""
-        for name, names in (("way", self.meta.way_names), ("source", self.meta.source_names)):
-            column = getattr(self, name)
-            if names and len(column) and not -1 <= int(column.min()) <= int(column.max()) < len(names):
+        for name, field in _NAMED.items():
+            column, names = getattr(self, name), getattr(self.meta, field)
+            if column is None or not len(column):
+                continue
+            # Ways and sources may be numbered without names; a model or a task is nothing but its text.
+            if (names or field in _MERGED) and not -1 <= int(column.min()) <= int(column.max()) < len(names):
                 raise DataError(
                     f"column {name} goes from {int(column.min())} to {int(column.max())}; "
-                    f"meta names {len(names)}: {', '.join(names)}"
+                    f"meta.{field} has {len(names)} entries" + "".join(f", {name[:40]}" for name in names)
                 )
-        if self.model is not None and bool(((self.model < -1) | (self.model >= len(self.meta.models))).any()):
-            raise DataError(f"column model is {_few(self.model)}; meta has {len(self.meta.models)} models")
 
     def _check_finite(self) -> None:
         """No float column holds NaN or infinity."""
@@ -372,16 +384,16 @@ class Episodes:
 
 
 def _differing(one: EpisodesMeta, other: EpisodesMeta) -> list[str]:
-    names = [name for name in EpisodesMeta.model_fields if name != "models"]
+    names = [name for name in EpisodesMeta.model_fields if name not in _MERGED]
     return [name for name in names if getattr(one, name) != getattr(other, name)]
 
 
-def _renumber(part: Episodes, models: tuple[str, ...]) -> Tensor:
-    """Point a part's episodes into a merged table of models."""
-    assert part.model is not None
-    # The extra last entry is what -1 (no model) stays.
-    table = torch.tensor([*(models.index(xml) for xml in part.meta.models), -1], device=part.device)
-    return table[part.model]
+def _renumber(part: Episodes, column: str, names: tuple[str, ...]) -> Tensor:
+    """Point a part's column of codes into a merged table of names."""
+    # The extra last entry is what -1 (none) stays.
+    table = torch.tensor([*map(names.index, getattr(part.meta, _NAMED[column])), -1], device=part.device)
+    codes: Tensor = getattr(part, column)
+    return table[codes]
 
 
 def _few(column: Tensor) -> str:

@@ -1,10 +1,13 @@
 """Which world: an id and its options."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from robopol.config import Config
+
+if TYPE_CHECKING:
+    from robopol.envs.vector import VectorEnv
 
 
 class EnvConfig(Config):
@@ -17,3 +20,9 @@ class EnvConfig(Config):
 
     id: str
     options: dict[str, Any] = Field(default_factory=dict)
+
+    def make(self, num_envs: int = 1) -> "VectorEnv":
+        """Make a batch of these worlds; see `robopol.envs.make_env`."""
+        from robopol.envs.make import make_env
+
+        return make_env(self.id, num_envs, **self.options)

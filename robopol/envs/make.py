@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from robopol.envs.spec import EnvSpec
-from robopol.envs.vector import FlatObservation, VectorEnv, foreign_spec
+from robopol.envs.foreign import make_foreign
+from robopol.envs.serial import SerialVectorEnv
+from robopol.envs.vector import VectorEnv
 from robopol.errors import EnvError
 from robopol.registry import nearest
 
@@ -52,9 +53,9 @@ def make_env(id: str, num_envs: int = 1, **options: Any) -> VectorEnv:
     if id in TASKS:
         task = _load(TASKS[id][0])
         tasks = [task(**options) for _ in range(num_envs)]
-        return VectorEnv(tasks, tasks[0].env_spec)
-    others, spec = _foreign(id, num_envs, options)
-    return VectorEnv(others, spec)
+        return SerialVectorEnv(tasks, tasks[0].env_spec)
+    others, spec = make_foreign(id, num_envs, options)
+    return SerialVectorEnv(others, spec)
 
 
 def make_expert(env_id: str, way: str | None = None, noise: float | None = None) -> "Expert":
@@ -91,15 +92,3 @@ def register() -> None:
 def _load(name: str) -> Any:
     module, cls = name.split(":")
     return getattr(importlib.import_module(module), cls)
-
-
-def _foreign(id: str, num_envs: int, options: dict[str, Any]) -> tuple[list[gymnasium.Env], EnvSpec]:
-    """Make environments that are not robopol's."""
-    try:
-        envs = [FlatObservation(gymnasium.make(id, **options)) for _ in range(num_envs)]
-    except gymnasium.error.UnregisteredEnv as error:
-        close = nearest(id, {*TASKS, *gymnasium.registry})
-        raise EnvError(f"there is no environment '{id}'{close}; robopol's own: {', '.join(list_envs())}") from error
-    except (gymnasium.error.Error, TypeError) as error:
-        raise EnvError(f"gymnasium cannot make '{id}' with {options or 'no options'}: {error}") from error
-    return list(envs), foreign_spec(id, envs[0], options)

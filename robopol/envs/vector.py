@@ -1,10 +1,10 @@
-"""Many equal environments behind one call, with tensors in and out."""
+"""The contract of a batch of equal environments: tensors in and out, slots reset and stepped by the caller."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,32 +33,26 @@ class StepResult(NamedTuple):
     """(n,) int64: index into ``spec.way_names``, -1 while undecided or if there is none."""
 
 
-class VectorEnv:
+class VectorEnv(ABC):
     """A batch of environments whose slots are reset and stepped by the caller; nothing resets itself.
 
     The outcome of an episode depends on its seed and its actions alone, not on its slot or on the other
     slots.
 
     Attributes:
-        envs: The single environments, one per slot.
         spec: What each of them looks like.
         num_envs: How many slots there are.
         device: Where the tensors live.
+        envs: The single worlds behind the slots, for those who read their inside (experts, recorders); empty
+            where a batch is simulated as one.
     """
 
-    def __init__(self, envs: Sequence[gymnasium.Env[Any, Any]], spec: EnvSpec) -> None:
-        """Wrap environments.
+    spec: EnvSpec
+    num_envs: int
+    device: torch.device
+    envs: Sequence[Any] = ()
 
-        Args:
-            envs: Equal environments with dict observations.
-            spec: Their contract.
-        """
-        self.envs = list(envs)
-        self.spec = spec
-        self.num_envs = len(self.envs)
-        self.device = torch.device("cpu")
-        self._running = np.zeros(self.num_envs, dtype=bool)
-
+    @abstractmethod
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Observation:
         """Start an episode in each of some slots.
 
@@ -72,19 +66,8 @@ class VectorEnv:
         Raises:
             EnvError: If the slots or seeds are not as said.
         """
-        slots = self._checked(slots)
-        if len(seeds) != len(slots):
-            raise EnvError(
-                f"{self.spec.id}: reset of {len(slots)} slots with {len(seeds)} seeds; one per slot is needed"
-            )
-        observations = []
-        for slot, seed in zip(slots, seeds, strict=True):
-            if seed < 0:
-                raise EnvError(f"{self.spec.id}: a seed must be at least 0, got {seed}")
-            observations.append(self.envs[slot].reset(seed=int(seed))[0])
-            self._running[slot] = True
-        return self._stack(observations)
 
+    @abstractmethod
     def step(self, slots: Sequence[int], actions: Tensor) -> StepResult:
         """Execute one action in each of some slots.
 
@@ -100,57 +83,42 @@ class VectorEnv:
             EnvError: If a slot was not reset or its episode is over, or the actions have a wrong shape or a
                 number that is not finite.
         """
-        slots = self._checked(slots)
-        array = actions.detach().cpu().numpy()
-        if array.shape != (len(slots), len(self.spec.action_low)):
-            raise EnvError(
-                f"{self.spec.id}: the actions have shape {array.shape}, needed ({len(slots)}, "
-                f"{len(self.spec.action_low)}): one row per slot of {', '.join(self.spec.action_names)}"
-            )
-        if not np.isfinite(array).all():
-            row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise EnvError(f"{self.spec.id}: the action of slot {slots[row]} is not finite: {array[row].tolist()}")
-        stopped = [slot for slot in slots if not self._running[slot]]
-        if stopped:
-            raise EnvError(
-                f"{self.spec.id}: slots {stopped} were never reset or their episodes are over; reset them first"
-            )
-        array = np.clip(array, self.spec.action_low, self.spec.action_high).astype(np.float32)
-        observations, rewards, flags, ways = [], [], [], []
-        for slot, action in zip(slots, array, strict=True):
-            observation, reward, terminated, truncated, info = self.envs[slot].step(action)
-            observations.append(observation)
-            rewards.append(float(reward))
-            success = bool(info.get("success", info.get("is_success", False)))
-            flags.append((bool(terminated), bool(truncated), success))
-            ways.append(int(info.get("way", -1)))
-            self._running[slot] = not (terminated or truncated)
-        terminated_, truncated_, success_ = torch.tensor(flags, dtype=torch.bool).reshape(-1, 3).unbind(1)
-        return StepResult(
-            self._stack(observations),
-            torch.tensor(rewards, dtype=torch.float32),
-            terminated_,
-            truncated_,
-            success_,
-            torch.tensor(ways, dtype=torch.int64),
-        )
 
+    @abstractmethod
     def render(self, slot: int) -> NDArray[np.uint8]:
         """Return a picture of one slot, (H, W, 3) uint8.
 
         Raises:
             EnvError: If it cannot be rendered here; the message says why.
         """
-        picture = self.envs[self._checked([slot])[0]].render()
-        if not isinstance(picture, np.ndarray):
-            raise EnvError(f"{self.spec.id} gave no picture; pass render_mode='rgb_array' to make_env")
-        return picture
 
+    @abstractmethod
     def close(self) -> None:
         """Free what the environments hold."""
-        for env in self.envs:
-            env.close()
-        self._running[:] = False
+
+    @property
+    def model(self) -> str | None:
+        """The simulator's model as text (MJCF), or None if the world has none to show."""
+        return None
+
+    def save_state(self, slot: int) -> Tensor | None:
+        """Return all that decides how the episode in a slot goes on, (D,) float64; None if it cannot be told."""
+        return None
+
+    def restore_state(self, slot: int, state: Tensor) -> Observation:
+        """Continue the episode in a slot from a saved state.
+
+        Args:
+            slot: A slot that was reset.
+            state: (D,) float64, what `save_state` of an environment of the same id and options returned.
+
+        Returns:
+            The observation there, key -> (1, ...).
+
+        Raises:
+            EnvError: If the state does not fit, or this world cannot restore one.
+        """
+        raise EnvError(f"{self.spec.id} cannot continue from a saved state")
 
     def __enter__(self) -> "VectorEnv":
         """Return itself; leaving the block closes it."""
@@ -162,58 +130,58 @@ class VectorEnv:
         """Close."""
         self.close()
 
-    def _checked(self, slots: Sequence[int]) -> list[int]:
+    def check_slots(self, slots: Sequence[int]) -> list[int]:
+        """Return the slots as a list.
+
+        Raises:
+            EnvError: If they are not distinct or one does not exist.
+        """
         listed = [int(slot) for slot in slots]
         if len(set(listed)) < len(listed) or not all(0 <= slot < self.num_envs for slot in listed):
             raise EnvError(f"{self.spec.id}: slots must be distinct and within 0..{self.num_envs - 1}, got {listed}")
         return listed
 
-    def _stack(self, observations: list[dict[str, NDArray[Any]]]) -> Observation:
-        return {
-            key: torch.from_numpy(np.stack([observation[key] for observation in observations]))
-            if observations
-            else torch.empty((0, *shape), dtype=getattr(torch, self.spec.obs_dtypes[key]))
-            for key, shape in self.spec.obs_shapes.items()
-        }
-
-
-class FlatObservation(gymnasium.ObservationWrapper[Any, Any, Any]):
-    """Turns the flat box of an environment that is not robopol's into {"state": float32}."""
-
-    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
-        """Check that the environment fits.
+    def check_seeds(self, slots: Sequence[int], seeds: Sequence[int]) -> list[int]:
+        """Return the seeds as a list.
 
         Raises:
-            EnvError: If its observations are not a flat box or its actions not a box.
+            EnvError: If there is not one per slot, or one is negative.
         """
-        super().__init__(env)
-        name = env.spec.id if env.spec else type(env.unwrapped).__name__
-        for what, space in (("observations", env.observation_space), ("actions", env.action_space)):
-            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
-                raise EnvError(f"'{name}' has {what} {space}; a flat box (gymnasium.spaces.Box of one axis) is needed")
-        box = gymnasium.spaces.Box(-np.inf, np.inf, env.observation_space.shape, np.float32)
-        self.observation_space = gymnasium.spaces.Dict({"state": box})
+        if len(seeds) != len(slots):
+            raise EnvError(
+                f"{self.spec.id}: reset of {len(slots)} slots with {len(seeds)} seeds; one per slot is needed"
+            )
+        listed = [int(seed) for seed in seeds]
+        if listed and min(listed) < 0:
+            raise EnvError(f"{self.spec.id}: a seed must be at least 0, got {min(listed)}")
+        return listed
 
-    def observation(self, observation: Any) -> dict[str, NDArray[np.float32]]:
-        """Name the vector."""
-        return {"state": np.asarray(observation, dtype=np.float32)}
+    def check_actions(self, slots: Sequence[int], actions: Tensor) -> NDArray[np.float32]:
+        """Return the actions, (len(slots), A) float32, clipped to the action box.
 
+        Raises:
+            EnvError: If they have a wrong shape or a number that is not finite.
+        """
+        array = actions.detach().cpu().numpy()
+        if array.shape != (len(slots), len(self.spec.action_low)):
+            raise EnvError(
+                f"{self.spec.id}: the actions have shape {array.shape}, needed ({len(slots)}, "
+                f"{len(self.spec.action_low)}): one row per slot of {', '.join(self.spec.action_names)}"
+            )
+        if not np.isfinite(array).all():
+            row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise EnvError(f"{self.spec.id}: the action of slot {slots[row]} is not finite: {array[row].tolist()}")
+        clipped: NDArray[np.float32] = np.clip(array, self.spec.action_low, self.spec.action_high).astype(np.float32)
+        return clipped
 
-def foreign_spec(id: str, env: FlatObservation, options: dict[str, Any]) -> EnvSpec:
-    """Describe an environment that is not robopol's."""
-    box: Any = env.action_space
-    state: Any = env.observation_space
-    steps = env.spec.max_episode_steps if env.spec else None
-    period = getattr(env.unwrapped, "dt", None)
-    return EnvSpec(
-        id=id,
-        obs_shapes={"state": state["state"].shape},
-        obs_dtypes={"state": "float32"},
-        action_low=box.low.astype(float).tolist(),
-        action_high=box.high.astype(float).tolist(),
-        action_names=tuple(f"action {i}" for i in range(box.shape[0])),
-        action_space="box",
-        control_hz=1.0 / period if period else 0.0,
-        max_episode_steps=steps or 0,
-        options=options,
-    )
+    def check_running(self, slots: Sequence[int], running: Sequence[bool] | NDArray[np.bool_]) -> None:
+        """Check that every slot has a running episode.
+
+        Raises:
+            EnvError: If one was never reset, or its episode is over.
+        """
+        stopped = [slot for slot in slots if not running[slot]]
+        if stopped:
+            raise EnvError(
+                f"{self.spec.id}: slots {stopped} were never reset or their episodes are over; reset them first"
+            )

@@ -2,9 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from robopol import __version__
@@ -26,8 +24,7 @@ class Recorder:
             env: What is recorded.
             source: Who chooses the actions, e.g. ``"expert"``.
         """
-        self._worlds: list[Any] = list(env.envs)
-        model = getattr(self._worlds[0], "mjcf", None)
+        self._env, model = env, env.model
         spec = env.spec
         self.meta = EpisodesMeta(
             env_id=spec.id,
@@ -51,10 +48,8 @@ class Recorder:
         self._building[slot] = (EpisodeBuilder(), seed)
 
     def states(self, slots: list[int]) -> list[Tensor | None]:
-        """Return the simulator states of slots before they are stepped, (D,) float64 each."""
-        if self._model is None:
-            return [None] * len(slots)
-        return [torch.from_numpy(self._worlds[slot].save_state()) for slot in slots]
+        """Return the simulator states of slots before they are stepped, (D,) float64 each, where they can be told."""
+        return [self._env.save_state(slot) for slot in slots]
 
     def add(
         self,

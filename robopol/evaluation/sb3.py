@@ -4,7 +4,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from robopol.envs import VectorEnv
@@ -47,13 +49,12 @@ class SB3Actor:
         cls = getattr(stable_baselines3, algorithm, None) or getattr(sb3_contrib, algorithm)
         # Schedules and spaces of old files may not unpickle; acting does not need the former, and the env
         # knows the latter.
-        inner = env.envs[0]
         objects = {
             "learning_rate": 0.0,
             "lr_schedule": lambda _: 0.0,
             "clip_range": lambda _: 0.0,
-            "observation_space": inner.observation_space["state"],  # type: ignore[index]
-            "action_space": inner.action_space,
+            "observation_space": Box(-np.inf, np.inf, env.spec.obs_shapes["state"]),
+            "action_space": Box(np.array(env.spec.action_low, np.float32), np.array(env.spec.action_high, np.float32)),
         }
         try:
             self.agent = cls.load(path, device="cpu", custom_objects=objects)

@@ -11,7 +11,7 @@ from torch import Tensor
 from robopol.algos import Algorithm
 from robopol.checkpoint import save_policy
 from robopol.data import Episodes, load_episodes
-from robopol.envs import VectorEnv, make_env
+from robopol.envs import VectorEnv
 from robopol.errors import ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
 from robopol.progress import progress
@@ -50,7 +50,7 @@ class Trainer:
         """
         world = None
         if config.env is not None:
-            with make_env(config.env.id, 1, **config.env.options) as one:
+            with config.env.make() as one:
                 world = one.spec
         self._env: VectorEnv | None = None
         self.train_data, held_out = _load_data(config)
@@ -108,7 +108,7 @@ class Trainer:
         """Return the world to evaluate in, made when it is first needed; None if none was named."""
         config = self.config.env
         if self._env is None and config is not None:
-            self._env = make_env(config.id, self.config.eval.num_envs, **config.options)
+            self._env = config.make(self.config.eval.num_envs)
         return self._env
 
     def run(self) -> None:

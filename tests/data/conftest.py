@@ -25,6 +25,7 @@ def make_episodes() -> MakeEpisodes:
             way_names=("left", "right"),
             source_names=("expert", "human"),
             models=("<mujoco/>", "<mujoco model='b'/>") if states else (),
+            tasks=("pick the cube", "place it") if states else (),
             versions={"mujoco": "3.3.0", "env": "2"},
         )
 
@@ -55,6 +56,7 @@ def make_episodes() -> MakeEpisodes:
                 way=index % 3 - 1,
                 seed=1000 + index,
                 model=index % 3 - 1 if states else None,
+                task=index % 3 - 1 if states else None,
             )
             parts.append(builder.build(meta))
         return Episodes.concat(parts)

@@ -123,7 +123,7 @@ def test_concat_refuses_parts_that_differ(make_episodes):
         ("obs", {"other": torch.zeros(5, 1)}, DataError, "final_obs"),
         ("obs", {"state": torch.zeros(5, 2)}, ShapeError, "final_obs.state"),
         ("obs", {"state": torch.zeros(5, 0)}, ShapeError, "no other axis empty"),
-        ("model", torch.tensor([0, -1]), DataError, "0 models"),
+        ("model", torch.tensor([0, -1]), DataError, "models has 0"),
         (
             "states",
             torch.full((5, 2), torch.inf).double(),

@@ -8,7 +8,7 @@ Layout: ``data`` (attributes ``total``, ``env_args``) holds ``demo_<i>`` (attrib
 robopol adds what robomimic has no place for and does not look at: a group ``robopol``
 (attribute ``version``; ``meta``, the bytes of a JSON text) and in each demonstration another (``terminated``,
 ``truncated``, ``source``, ``intervention``; attributes ``success``, ``way``, ``seed``, ``has_final``,
-``model``). ``dones`` is ``terminated``. A file that robopol wrote reads back exactly. All that robopol reads
+``model``, ``task``). ``dones`` is ``terminated``. A file that robopol wrote reads back exactly. All that robopol reads
 of it carries checksums, which HDF5 does not put on texts of variable length: hence the bytes.
 """
 
@@ -142,6 +142,8 @@ def _write_demo(demo: "h5py.Group", episodes: Episodes, index: int, names: dict[
     exact.attrs["success"] = bool(episodes.success[index])
     exact.attrs["way"] = int(episodes.way[index])
     exact.attrs["seed"] = int(episodes.seed[index])
+    if episodes.task is not None:
+        exact.attrs["task"] = int(episodes.task[index])
     if episodes.model is not None:
         model = int(episodes.model[index])
         exact.attrs["model"] = model
@@ -427,7 +429,7 @@ def _check_dones(own: bool, dones: str | None) -> None:
 def _own_outcomes(demos: list[_Demo]) -> dict[str, np.ndarray]:
     """How each episode ended, from the attributes that robopol wrote."""
     exact = [_group(demo.group, "robopol") for demo in demos]
-    names = ["success", "way", "seed", *(["model"] if "model" in exact[0].attrs else [])]
+    names = ["success", "way", "seed", *(name for name in ("model", "task") if name in exact[0].attrs)]
     found = {name: np.array([_integer(group, name) for group in exact]) for name in names}
     return found | {"success": found["success"] != 0}
 
