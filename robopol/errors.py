@@ -41,3 +41,7 @@ class MissingExtraError(RobopolError, ImportError):
             purpose: What was asked for, in a few words.
         """
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'robopol[{extra}]'")
+
+
+class DataWarning(UserWarning):
+    """Something that a dataset holds is not carried over; the message names it."""
