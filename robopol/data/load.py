@@ -12,10 +12,19 @@ from robopol.data.episodes import Episodes
 from robopol.errors import DataError
 from robopol.registry import nearest
 
-FORMATS = {"robomimic": "robopol.data.formats.robomimic"}
-"""Format -> module with ``read`` and ``write``."""
+FORMATS = {
+    "arrays": "robopol.data.formats.arrays",
+    "d4rl": "robopol.data.formats.d4rl",
+    "dppo": "robopol.data.formats.dppo",
+    "lerobot": "robopol.data.formats.lerobot",
+    "minari": "robopol.data.formats.minari",
+    "ogbench": "robopol.data.formats.ogbench",
+    "robomimic": "robopol.data.formats.robomimic",
+    "zarr": "robopol.data.formats.zarr",
+}
+"""Format -> module with ``read`` and, where it can write, ``write``."""
 
-SUFFIXES = {".hdf5": "robomimic", ".h5": "robomimic"}
+SUFFIXES = {".hdf5": "robomimic", ".h5": "robomimic", ".zarr": "zarr"}
 """Suffix of a path without a format -> the format."""
 
 
