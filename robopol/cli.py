@@ -7,7 +7,7 @@ VERBS = {
     "train": "train a policy from demonstrations: robopol train env=push data.demos.uri=demos.hdf5",
     "eval": "evaluate a checkpoint: robopol eval checkpoint=RUN episodes=100",
     "collect": "record episodes of an expert or a policy: robopol collect env=push out=demos.hdf5 episodes=200",
-    "data": "look at a dataset: robopol data info demos.hdf5",
+    "data": "look at, check, convert and merge datasets: robopol data info demos.hdf5",
     "plot": "draw the curves of runs: robopol plot runs=[RUN,RUN] out=curves.png",
     "list": "say what there is to choose from: robopol list, robopol list policy diffusion",
     "doctor": "check this machine: robopol doctor",

@@ -1,27 +1,257 @@
-"""Say what a dataset holds.
+"""Look at a dataset, check it, convert it, put several together.
 
- robopol data info URI [--json]
+  robopol data info URI [--json]                       what it holds
+  robopol data check URI [replay=auto] [--json]        valid? and does it replay in its world?
+  robopol data stats URI [ref_min=A ref_max=B] [--json]  what it is good for
+  robopol data convert URI URI                         write it in another format
+  robopol data merge URI URI ... out=URI               put datasets of one world together
 
-A URI is a path, or format:path?option=value, e.g. robomimic:lift.hdf5?dones=success.
+A URI is a path, or format:path?option=value, e.g. robomimic:lift.hdf5?dones=success; or the name of a dataset
+that is downloaded once, e.g. d4rl:hopper-medium-v2, into ROBOPOL_DATA (~/.cache/robopol/data).
+
+check takes replay=states (restore recorded states, one step each), actions (open loop from the recorded seeds),
+none or auto; episodes=20, steps=50 (of an episode), tolerance=0.01 (standard deviations). The exit status is 1 if
+the file is not valid, or the replay goes another way, or a replay was asked for that is not possible.
+stats takes reference=URI (what coverage is compared with), bins=100, k=10, rows=10000, alpha=0.1, seed=0.
+merge takes versions=first, where nothing but the versions of the software differs.
 """
 
 import json
-from typing import Any
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from robopol.errors import ConfigError
+from pydantic import Field
+
+from robopol.config import Config, parse
+from robopol.errors import ConfigError, DataError, DataWarning
+from robopol.registry import nearest
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
+
+T = TypeVar("T", bound=Config)
+
+SHOWN = 10
+"""Items of a list that are shown as text."""
+
+
+class InfoCommand(Config):
+    """What `robopol data info` is told.
+
+    Attributes:
+        uri: The dataset.
+    """
+
+    uri: str
+
+
+class StatsCommand(Config):
+    """What `robopol data stats` is told.
+
+    Attributes:
+        uri: The dataset.
+        ref_min: Return of a random policy; that of D4RL by default.
+        ref_max: Return of an expert policy; that of D4RL by default.
+        reference: The dataset that coverage is compared with, e.g. all that an online run saw.
+        bins: Bins per column of the cells that coverage counts.
+        k: Neighbours that a row is compared with.
+        rows: Rows of the sample for those comparisons.
+        alpha: Temperature of the weighting by return.
+        seed: Of the sample and of random directions.
+    """
+
+    uri: str
+    ref_min: float | None = None
+    ref_max: float | None = None
+    reference: str | None = None
+    bins: int = Field(100, ge=1, le=1000)
+    k: int = Field(10, ge=1)
+    rows: int = Field(10_000, ge=1, le=10_000)
+    alpha: float = Field(0.1, gt=0)
+    seed: int = Field(0, ge=0)
+
+
+class CheckCommand(Config):
+    """What `robopol data check` is told.
+
+    Attributes:
+        uri: The dataset.
+        replay: How it is replayed; ``auto`` takes the first way that is possible.
+        episodes: How many episodes, evenly spaced.
+        steps: How many steps of an episode (``states`` only).
+        tolerance: Deviation that passes, standard deviations.
+    """
+
+    uri: str
+    replay: Literal["auto", "states", "actions", "none"] = "auto"
+    episodes: int = Field(20, ge=1)
+    steps: int = Field(50, ge=1)
+    tolerance: float = Field(0.01, ge=0)
+
+
+class ConvertCommand(Config):
+    """What `robopol data convert` is told.
+
+    Attributes:
+        uri: The dataset.
+        out: Where it goes.
+    """
+
+    uri: str
+    out: str
+
+
+class MergeCommand(Config):
+    """What `robopol data merge` is told.
+
+    Attributes:
+        uris: The datasets, in order.
+        out: Where they go.
+        versions: ``first`` keeps the versions of the software of the first where only those differ.
+    """
+
+    uris: tuple[str, ...] = Field(min_length=2)
+    out: str
+    versions: Literal["same", "first"] = "same"
 
 
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
-    as_json = "--json" in words
-    rest = [word for word in words if word != "--json"]
-    if len(rest) != 2 or rest[0] != "info":
-        raise ConfigError(f"say: robopol data info URI [--json]; got '{' '.join(words)}'")
-    from robopol.data import describe, load_episodes
+    verbs = {"info": _info, "check": _check, "stats": _stats, "convert": _convert, "merge": _merge}
+    if not words or words[0] not in verbs:
+        came = f"; got '{words[0]}'{nearest(words[0], verbs)}" if words else ""
+        raise ConfigError(f"say: robopol data info URI, or {', '.join(list(verbs)[1:])}{came}")
+    as_json = "--json" in words[1:]
+    rest = [word for word in words[1:] if word != "--json"]
+    if as_json and words[0] in ("convert", "merge"):
+        raise ConfigError(f"robopol data {words[0]} takes no --json")
+    # A URI may have a "=" too, but behind a ":", "/", "." or "?".
+    options = [word for word in rest if re.match(r"\w+=", word)]
+    with _spoken_warnings():
+        return verbs[words[0]]([word for word in rest if word not in options], options, as_json)
 
-    facts = describe(load_episodes(rest[1]))
-    print(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
+
+def _info(uris: list[str], options: list[str], as_json: bool) -> int:
+    from robopol.data.stats import describe, duplicates
+
+    episodes = _load(_told(InfoCommand, "info URI", ["uri"], uris, options).uri)
+    facts = describe(episodes) | {"duplicates": duplicates(episodes)}
+    _show(facts, as_json)
     return 0
+
+
+def _stats(uris: list[str], options: list[str], as_json: bool) -> int:
+    from robopol.data.stats import assess
+
+    told = _told(StatsCommand, "stats URI", ["uri"], uris, options)
+    if (told.ref_min is None) != (told.ref_max is None):
+        raise ConfigError("give both ref_min= and ref_max=, or neither")
+    references = None if told.ref_min is None or told.ref_max is None else (told.ref_min, told.ref_max)
+    reference = None if told.reference is None else _load(told.reference)
+    chosen = {name: getattr(told, name) for name in ("bins", "k", "rows", "alpha", "seed")}
+    _show(assess(_load(told.uri), references=references, reference=reference, **chosen), as_json)
+    return 0
+
+
+def _check(uris: list[str], options: list[str], as_json: bool) -> int:
+    from robopol.commands.data_check import check
+
+    told = _told(CheckCommand, "check URI", ["uri"], uris, options)
+    found, passed = check(_load(told.uri), told.replay, told.episodes, told.steps, told.tolerance)
+    _show(found | {"passed": passed}, as_json)
+    return int(not passed)
+
+
+def _convert(uris: list[str], options: list[str], _: bool) -> int:
+    from robopol.data import save_episodes
+
+    told = _told(ConvertCommand, "convert URI URI", ["uri", "out"], uris, options)
+    episodes = _load(told.uri)
+    save_episodes(episodes, told.out)
+    _report(episodes, told.out)
+    return 0
+
+
+def _merge(uris: list[str], options: list[str], _: bool) -> int:
+    from robopol.data import Episodes, save_episodes
+
+    told = parse(MergeCommand, {"uris": uris} | _tree(options))
+    parts = [_load(uri) for uri in told.uris]
+    for uri, part in zip(told.uris[1:], parts[1:], strict=True):
+        _check_same_world(told, uri, parts[0], part)
+    merged = Episodes.concat(parts, parts[0].meta)
+    save_episodes(merged, told.out)
+    _report(merged, told.out)
+    return 0
+
+
+def _check_same_world(told: MergeCommand, uri: str, first: "Episodes", other: "Episodes") -> None:
+    """Refuse, in words, to merge what was not recorded in the same world and way."""
+    mine, theirs = first.meta.tree(), other.meta.tree()
+    # Models and tasks are merged; everything else must be true of all episodes.
+    differing = [name for name in mine if mine[name] != theirs[name] and name not in ("models", "tasks")]
+    if differing == ["versions"] and told.versions == "first":
+        return
+    if differing:
+        hint = "; say versions=first to keep those of the first" if differing == ["versions"] else ""
+        lines = "".join(f"\n  {name}: {_brief(mine[name])} / {_brief(theirs[name])}" for name in differing)
+        raise DataError(f"{told.uris[0]} and {uri} do not say the same of all their episodes{hint}:{lines}")
+
+
+def _told(cls: type[T], usage: str, names: Sequence[str], uris: list[str], options: list[str]) -> T:
+    """Read the words of a sub-verb."""
+    if len(uris) != len(names):
+        raise ConfigError(f"say: robopol data {usage} [key=value ...]; got {len(uris)} URIs: {' '.join(uris)}")
+    return parse(cls, dict(zip(names, uris, strict=True)) | _tree(options))
+
+
+def _tree(options: list[str]) -> dict[str, Any]:
+    if not options:
+        return {}
+    from omegaconf import OmegaConf
+
+    tree: Any = OmegaConf.to_container(OmegaConf.from_dotlist(options))
+    return dict(tree)
+
+
+def _load(uri: str) -> "Episodes":
+    from robopol.data import load_episodes
+
+    return load_episodes(uri)
+
+
+@contextmanager
+def _spoken_warnings() -> Iterator[None]:
+    """Say what a format could not hold in one line each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", DataWarning)
+        show = warnings.showwarning
+
+        def say(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, DataWarning):
+                print(f"robopol data: warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = say
+        yield
+
+
+def _report(episodes: "Episodes", uri: str) -> None:
+    """Say what was written."""
+    path = Path(re.sub(r"^[A-Za-z][\w+-]+:", "", uri.partition("?")[0])).expanduser()
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    size = sum(file.stat().st_size for file in files)
+    print(f"{uri}: {len(episodes)} episodes, {episodes.num_steps} steps, {size / 1e6:.1f} MB")
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> None:
+    print(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts)))
 
 
 def _lines(tree: dict[str, Any], indent: str = "") -> list[str]:
@@ -30,9 +260,17 @@ def _lines(tree: dict[str, Any], indent: str = "") -> list[str]:
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             lines += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list) and value and isinstance(value[0], dict | str):
+            lines.append(f"{indent}{key}:")
+            lines += [f"{indent}  {_row(item)}" for item in value[:SHOWN]]
+            lines += [f"{indent}  ... {len(value) - SHOWN} more"] if len(value) > SHOWN else []
         else:
             lines.append(f"{indent}{key}: {_short(value)}")
     return lines
+
+
+def _row(item: dict[str, Any] | str) -> str:
+    return item if isinstance(item, str) else ", ".join(f"{key} {_short(value)}" for key, value in item.items())
 
 
 def _short(value: Any) -> str:
@@ -40,4 +278,9 @@ def _short(value: Any) -> str:
         return f"{value:.5g}"
     if isinstance(value, list):
         return "[" + ", ".join(_short(item) for item in value) + "]"
-    return str(value)
+    return "-" if value is None else str(value)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

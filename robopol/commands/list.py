@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from robopol.config import Config, OneOf
+from robopol.config import Config, group_of
 from robopol.errors import ConfigError
 from robopol.registry import KINDS, kinds, lookup, nearest
 
@@ -28,14 +28,12 @@ def run(words: list[str]) -> int:
             print(f"{group:16} {', '.join(choices)}")
         print("\nrobopol list train: every key; robopol list policy diffusion: the keys of one kind")
     elif words == ["envs"]:
-        from robopol.envs import list_envs
-
-        print("\n".join(list_envs()))
+        print("\n".join(_worlds()))
     elif words[0] in ("train", "eval", "collect") and len(words) == 1:
         print("\n".join(_keys(_command(words[0]))))
     elif words[0] in KINDS and len(words) == 1:
         for kind in sorted(kinds(words[0])):
-            print(f"{kind:12} {(inspect.getdoc(lookup(words[0], kind)) or '').splitlines()[0]}")
+            print(f"{kind:18} {(inspect.getdoc(lookup(words[0], kind)) or '').splitlines()[0]}")
     elif words[0] in KINDS and len(words) == 2:
         print("\n".join(_keys(lookup(words[0], words[1]))))
     else:
@@ -60,6 +58,18 @@ def _command(verb: str) -> type[Config]:
     return CollectCommand
 
 
+def _worlds() -> list[str]:
+    """Name robopol's own worlds and the families of others, and say what is installed."""
+    from robopol.envs import list_envs
+    from robopol.envs.foreign import FAMILIES
+
+    lines = list_envs()
+    for family in FAMILIES:
+        missing = "" if family.missing is None else f"  (not installed: pip install 'robopol[{family.extra}]')"
+        lines += ["", f"{family.name}{missing}", *(f"  {id}" for id in family.examples)]
+    return lines
+
+
 def _keys(cls: type[Config], prefix: str = "") -> list[str]:
     """Describe every key of a config class and of those inside it."""
     lines = []
@@ -67,13 +77,14 @@ def _keys(cls: type[Config], prefix: str = "") -> list[str]:
     for name, field in cls.model_fields.items():
         if name == "kind":
             continue
-        one_of = next((m for m in field.metadata if isinstance(m, OneOf)), None)
+        group = group_of(field)
         inner = field.annotation
         parts = typing.get_args(inner)
         nested: Any = next((c for c in (inner, *parts) if isinstance(c, type) and issubclass(c, Config)), None)
         key = f"{prefix}{name}" + (".NAME" if nested is not None and typing.get_origin(inner) is dict else "")
-        if one_of is not None:
-            shown = f"one of {', '.join(sorted(kinds(one_of.group)))}"
+        if group is not None:
+            several = "any of" if typing.get_origin(inner) is tuple else "one of"
+            shown = f"{several} {', '.join(sorted(kinds(group)))}"
         else:
             shown = "" if nested is not None else _type(inner)
         default = "" if field.is_required() or nested is not None else f" = {_default(field)}"

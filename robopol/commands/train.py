@@ -2,8 +2,8 @@
 
   robopol train env=push policy=diffusion data.demos.uri=demos.hdf5 [key=value ...]
 
-Groups: env, policy, policy/net,
-policy/sampler, algo, experiment; `robopol list` names their choices, `robopol list train` every key.
+Groups: env, policy, policy/encoder, policy/net, policy/sampler, algo, experiment; `robopol list` names their
+choices, `robopol list train` every key.
 
   robopol train experiment=demo data.demos.uri=demos.hdf5
   robopol train policy=flow policy/net=transformer policy.horizon=16 phases.cloning.updates=5000 ...

@@ -127,17 +127,17 @@ class Episodes:
 
     def __post_init__(self) -> None:
         """Check every column and how the columns fit together."""
-        if not self.obs or self.obs.keys() != self.final_obs.keys():
+        if self.obs.keys() != self.final_obs.keys():
             raise DataError(
-                f"obs has the keys {sorted(self.obs)} and final_obs has {sorted(self.final_obs)}; "
-                "they must be the same and at least one"
+                f"obs has the keys {sorted(self.obs)} and final_obs has {sorted(self.final_obs)}; they must be the same"
             )
         self._check_layout()
         self._check_bounds()
         self._check_codes()
         self._check_finite()
         for key, final in self.final_obs.items():
-            if bool(final[~self.has_final].any()):
+            # in blocks: images of many episodes are large
+            if any(bool(final[block].any()) for block in (~self.has_final).nonzero().flatten().split(256)):
                 raise DataError(f"final_obs.{key} must be zero in the episodes where has_final is False")
 
     def __len__(self) -> int:
@@ -193,6 +193,13 @@ class Episodes:
             found[key] = torch.where(at_end, self.final_obs[key][episode], column[following])
         return found, ~last | self.has_final[episode]
 
+    def without_images(self) -> "Episodes":
+        """Return the same episodes with low-dim observations only; the columns are shared."""
+        obs, final_obs = (
+            {key: column for key, column in part.items() if not is_image(key)} for part in (self.obs, self.final_obs)
+        )
+        return replace(self, obs=obs, final_obs=final_obs)
+
     def select(self, indices: Tensor | Sequence[int]) -> "Episodes":
         """Return some episodes, in the order asked for.
 
@@ -230,13 +237,7 @@ class Episodes:
 
     def split_indices(self, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
         """Return the episodes that `split` puts into each part, ascending."""
-        if not 0 <= fraction < 1:
-            raise DataError(f"the validation fraction must be in [0, 1), got {fraction}")
-        count = round(fraction * len(self))
-        if fraction > 0:
-            count = max(min(1, len(self) - 1), min(count, len(self) - 1))
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return order[count:].sort().values, order[:count].sort().values
+        return split_indices(len(self), fraction, seed)
 
     def to(self, device: torch.device | str) -> "Episodes":
         """Return the episodes with every column on a device."""
@@ -319,7 +320,7 @@ class Episodes:
         columns += [(name, column, len(self), "E") for name, column in self.episode_columns().items()]
         for name, column, rows, letter in columns:
             key = name.partition(".")[2]
-            image = key.startswith("images.")
+            image = is_image(key)
             dtype = dtypes.get(name, torch.uint8 if image else torch.float32)
             if column.dtype != dtype:
                 raise DataError(f"column {name} is {column.dtype}; it must be {dtype}")
@@ -381,6 +382,22 @@ class Episodes:
                     row -= int(self.starts[episode])
                 where = "" if name.startswith("final_obs.") else f", row {row}"
                 raise DataError(f"column {name} is not finite in episode {episode}{where}; mend or drop it")
+
+
+def is_image(key: str) -> bool:
+    """Return whether an observation key names a camera."""
+    return key.startswith("images.")
+
+
+def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Split ``count`` episodes as `Episodes.split` does; return the indices of both parts, ascending."""
+    if not 0 <= fraction < 1:
+        raise DataError(f"the validation fraction must be in [0, 1), got {fraction}")
+    held_out = round(fraction * count)
+    if fraction > 0:
+        held_out = max(min(1, count - 1), min(held_out, count - 1))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 def _differing(one: EpisodesMeta, other: EpisodesMeta) -> list[str]:

@@ -8,7 +8,11 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
+from robopol.data.cache import cached
 from robopol.data.episodes import Episodes
+from robopol.data.formats import arrays
+from robopol.data.image_columns import columns_in_memory
+from robopol.data.sources import is_id, known_options
 from robopol.errors import DataError
 from robopol.registry import nearest
 
@@ -28,12 +32,15 @@ SUFFIXES = {".hdf5": "robomimic", ".h5": "robomimic", ".zarr": "zarr"}
 """Suffix of a path without a format -> the format."""
 
 
-def load_episodes(uri: str | Path, **options: str) -> Episodes:
+def load_episodes(uri: str | Path, *, cache: str | Path | None = None, **options: str) -> Episodes:
     """Read a dataset.
 
     Args:
         uri: E.g. ``demos.hdf5``, ``robomimic:lift/low_dim.hdf5?dones=success&filter=train``. What a format
-            can be asked is said by its ``read``.
+            can be asked is said by its ``read``. Where there is no such path, the name of a dataset that can
+            be downloaded, e.g. ``d4rl:hopper-medium-v2``; see `robopol.data.sources`.
+        cache: A folder for datasets with more images than fit into memory: the dataset is converted once and its
+            images stay in files there; see `robopol.data.cache`.
         **options: The same options as keywords.
 
     Returns:
@@ -41,11 +48,15 @@ def load_episodes(uri: str | Path, **options: str) -> Episodes:
 
     Raises:
         DataError: If the URI, an option or the file is wrong; the file and the key are named. There is never
-            half a dataset.
+            half a dataset. Also if the images do not fit into memory and no cache was named.
     """
     module, path, options = _resolve(uri, options)
     _check_options(module.read, options)
-    episodes: Episodes = module.read(path, **options)
+    path, options = _located(module, path, options)
+    if cache is not None and module is not arrays:
+        return cached(Path(cache).expanduser(), path, module.read, options, module.__name__)
+    with columns_in_memory():
+        episodes: Episodes = module.read(path, **options)
     return episodes
 
 
@@ -61,6 +72,8 @@ def save_episodes(episodes: Episodes, uri: str | Path, **options: str) -> None:
         DataError: If the URI or an option is wrong, or the format cannot hold these episodes.
     """
     module, path, options = _resolve(uri, options)
+    if not hasattr(module, "write"):
+        raise DataError(f"robopol reads the format of {uri} but does not write it; write e.g. robomimic:PATH instead")
     _check_options(module.write, options)
     module.write(episodes, path, **options)
 
@@ -89,6 +102,17 @@ def _resolve(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Pat
             )
         kind = SUFFIXES[path.suffix]
     return importlib.import_module(FORMATS[kind]), path.expanduser(), options | keywords
+
+
+def _located(module: ModuleType, path: Path, options: dict[str, str]) -> tuple[Path, dict[str, str]]:
+    """Return path and options; those of the downloaded dataset where there is no such path, but such a dataset."""
+    source, name = module.__name__.rpartition(".")[2], path.as_posix()
+    kept = getattr(module, "datasets_folder", None)  # where the format's own tool keeps datasets by name
+    if path.exists() or not is_id(source, name) or (kept is not None and (kept() / path).exists()):
+        return path, options
+    from robopol.data.download import download
+
+    return download(source, name), known_options(source, name) | options
 
 
 def _check_options(function: Any, options: dict[str, str]) -> None:

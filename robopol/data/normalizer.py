@@ -49,7 +49,6 @@ class Normalizer(nn.Module):
         # NaN stands for "not fitted", so that the state dict of an unfitted map says so too.
         self.register_buffer("scale", torch.full((dim,), 1.0 if mode == "identity" else float("nan")))
         self.register_buffer("offset", torch.zeros(dim))
-        self.register_buffer("unscale", self.scale.clone())
         self.register_buffer("unscale", torch.full((dim,), 1.0 if mode == "identity" else float("nan")))
         self._known_fitted = False
 

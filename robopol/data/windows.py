@@ -1,34 +1,48 @@
 """Windows of observations and actions, cut from episodes by index arithmetic.
 
 A window holds To observations (oldest to now) and Tp actions that start at the same step as the first
-observation, so action To-1 belongs to the newest observation. In an episode of L steps the starts run from
--(To-1) to L-Tp+(Ta-1); steps outside the episode repeat its first or last frame and are masked (Chi et al.
-2023, Diffusion Policy).
+observation, so action To-1 belongs to the newest observation, "now". Every step of an episode is "now" once: in an
+episode of L steps the starts run from -(To-1) to L-To. Steps outside the episode repeat its first or last frame and
+are masked.
+
+Diffusion Policy (Chi et al. 2023) ends at the start L-Tp+(Ta-1), so the last Tp-Ta-To+1 steps are never "now". Where an
+episode ends with its success, as in robopol's arm suite, those steps hold how a task is finished, e.g. how an object is
+let go, and a policy that never saw them as "now" does not finish it (`benchmarks/window_rule.py`).
+
+Actions and low-dim observations are copied once, every episode with its repeated steps around it. There all windows
+are contiguous and a batch is one `index_select` on an overlapping view, several times faster than step by step.
+Images are never copied: their frames are looked up one by one.
 """
 
+from collections.abc import Iterable
+from copy import copy
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from robopol.data.episodes import Episodes
+from robopol.data.episodes import Episodes, is_image
 from robopol.data.sampling import batch_indices
 from robopol.errors import ConfigError, DataError, ShapeError
 
 Batch: TypeAlias = dict[str, Any]
 """``obs`` key -> (B, To, ...), ``action`` (B, Tp, A), ``mask`` (B, Tp) bool, ``weight`` (B,) float32."""
 
+IMAGE_SHARE = 0.5
+"""Images go to a GPU if they take at most this share of its free memory; otherwise every batch is sent there."""
+
 
 class Windows:
     """All windows of a set of episodes, episode by episode and in order of time.
 
     Attributes:
-        episodes: What the windows are cut from.
+        episodes: What the windows are cut from; its images are used where they lie, also in a file.
         n_obs_steps: To, observations per window.
         horizon: Tp, actions per window.
-        n_action_steps: Ta, actions that a policy executes of them.
-        episode: (W,) int64, the episode of each window.
+        device: Where batches are made.
+        episode: (W,) int64, the episode of each window, on the device of the episodes.
         start: (W,) int64, first step of each window, counted from the first step of its episode.
+        weight: (W,) float32, how much each window counts in a loss, on ``device``.
     """
 
     def __init__(
@@ -36,37 +50,34 @@ class Windows:
         episodes: Episodes,
         n_obs_steps: int,
         horizon: int,
-        n_action_steps: int,
         weights: Tensor | None = None,
+        *,
+        keys: Iterable[str] | None = None,
+        device: torch.device | str | None = None,
     ) -> None:
-        """Index the windows; the data are not copied, the index takes 5 * Tp bytes a window.
-
-        By that rule an episode of fewer than Tp - To - Ta + 2 steps would have no window and its demonstration would
-        be lost, so it has one, from its first step on.
+        """Index the windows and lay out the low-dim columns.
 
         Args:
             episodes: What to cut.
             n_obs_steps: To, at least 1.
-            horizon: Tp.
-            n_action_steps: Ta, at least 1; To - 1 + Ta may not exceed Tp.
+            horizon: Tp, at least To.
             weights: (N,) float32, finite and not negative: the weight of the window whose newest observation
                 is that step. Weights per episode are ``per_episode[episodes.episode_index]``. Ones if left
                 out.
+            keys: The observations that a batch holds; all if left out.
+            device: Where batches are made; the device of the episodes if left out.
 
         Raises:
-            ConfigError: If To, Tp and Ta do not fit together.
+            ConfigError: If To and Tp do not fit together.
             ShapeError: If the weights have the wrong shape.
             DataError: If there is no episode, or a weight is negative or not finite.
         """
-        if n_obs_steps < 1 or n_action_steps < 1 or n_obs_steps - 1 + n_action_steps > horizon:
+        if not 1 <= n_obs_steps <= horizon:
             raise ConfigError(
-                f"a window of horizon {horizon} cannot hold n_obs_steps {n_obs_steps} and n_action_steps "
-                f"{n_action_steps}: both must be at least 1 and n_obs_steps - 1 + n_action_steps <= horizon"
+                f"a window of horizon {horizon} cannot hold {n_obs_steps} observations: n_obs_steps must be from 1 to "
+                "the horizon"
             )
-        counts = episodes.lengths - horizon + n_action_steps - 1 + n_obs_steps
-        counts.clamp_(min=1)
-        total = int(counts.sum())
-        if total == 0:
+        if not len(episodes):
             raise DataError("there are no episodes to cut windows from")
         if weights is None:
             weights = torch.ones_like(episodes.reward)
@@ -77,44 +88,74 @@ class Windows:
         self.episodes = episodes
         self.n_obs_steps = n_obs_steps
         self.horizon = horizon
-        self.n_action_steps = n_action_steps
-        self.episode = torch.repeat_interleave(counts)
-        first_window = (counts.cumsum(0) - counts)[self.episode]
-        self.start = torch.arange(total, device=episodes.device) - first_window - (n_obs_steps - 1)
-        first_row = episodes.starts[self.episode, None]
-        last_row = first_row + episodes.lengths[self.episode, None] - 1
-        wanted = first_row + self.start[:, None] + torch.arange(horizon, device=episodes.device)
-        rows = torch.clamp(wanted, first_row, last_row)
-        self._rows = rows.to(torch.int32)  # (W, Tp)
-        self._mask = rows == wanted  # (W, Tp)
-        self._weight = weights.to(episodes.device, torch.float32)[rows[:, n_obs_steps - 1]]  # (W,)
+        # as tensors there say it: "cuda" becomes "cuda:0"
+        self.device = torch.empty(0, device=episodes.device if device is None else device).device
+        self.episode = episodes.episode_index
+        self.start = _ranges(episodes.lengths) - (n_obs_steps - 1)
+        # An episode of L windows is laid out in L + Tp - 1 rows; window w begins at row w + episode * (Tp - 1).
+        row = torch.arange(len(self.episode), device=episodes.device) + self.episode * (horizon - 1)
+        wanted, rows = _layout(episodes, episodes.lengths + horizon - 1, n_obs_steps - 1)
+        self.weight = weights.to(self.device, torch.float32)  # (W,)
+        self._row = row.to(self.device)
+        self._mask = _strided((rows == wanted).to(self.device), horizon)
+        self._action = _strided(episodes.action[rows].to(self.device), horizon)
+        chosen = {key: episodes.obs[key] for key in (episodes.obs if keys is None else keys)}
+        low_dim = {key: column for key, column in chosen.items() if not is_image(key)}
+        self._obs = {key: _strided(column[rows].to(self.device), n_obs_steps) for key, column in low_dim.items()}
+        self._images = _place({key: chosen[key] for key in chosen if is_image(key)}, self.device)
+        self._frames = {
+            place: _strided(rows.to(place), n_obs_steps) for place in {image.device for image in self._images.values()}
+        }
 
     def __len__(self) -> int:
         """Return W, the number of windows."""
-        return len(self._rows)
+        return len(self._row)
+
+    def only(self, episodes: Tensor) -> "Windows":
+        """Return the windows of some episodes, without copying any data.
+
+        Args:
+            episodes: (K,) int64, at least one, of those that have windows here; the windows come in that order.
+
+        Raises:
+            DataError: If no episode is chosen.
+        """
+        chosen = episodes.to(self.episode.device)
+        if not len(chosen):
+            raise DataError("there are no episodes to cut windows from")
+        counts = torch.bincount(self.episode, minlength=len(self.episodes))
+        # self may itself hold some episodes only: their first windows are found, not computed
+        first = torch.zeros_like(counts).scatter_reduce_(
+            0, self.episode, torch.arange(len(self), device=chosen.device), "amin", include_self=False
+        )
+        counts, first = counts[chosen], first[chosen]
+        index = _ranges(counts) + torch.repeat_interleave(first, counts)
+        part = copy(self)
+        part.episode, part.start = self.episode[index], self.start[index]
+        index = index.to(self.device)
+        part._row, part.weight = self._row[index], self.weight[index]
+        return part
 
     def gather(self, indices: Tensor) -> Batch:
         """Return a batch of windows.
 
         Args:
-            indices: (B,) int64 in [0, W), on the device of the episodes.
+            indices: (B,) int64 in [0, W).
 
         Returns:
-            ``{"obs": {key: (B, To, ...)}, "action": (B, Tp, A), "mask": (B, Tp) bool, "weight": (B,)}``;
-            mask is True where the step exists.
+            ``{"obs": {key: (B, To, ...)}, "action": (B, Tp, A), "mask": (B, Tp) bool, "weight": (B,)}`` on
+            ``device``; mask is True where the step exists.
         """
-        rows = self._rows.index_select(0, indices)  # (B, Tp)
-        obs_rows = rows[:, : self.n_obs_steps].reshape(-1)
-        batch = len(indices)
-        obs = {
-            key: column.index_select(0, obs_rows).view(batch, self.n_obs_steps, *column.shape[1:])
-            for key, column in self.episodes.obs.items()
-        }
+        indices = indices.to(self.device)
+        row = self._row.index_select(0, indices)  # (B,)
+        obs = {key: column.index_select(0, row) for key, column in self._obs.items()}
+        if self._images:
+            obs |= self._gather_images(row)
         return {
             "obs": obs,
-            "action": self.episodes.action.index_select(0, rows.view(-1)).view(batch, self.horizon, -1),
-            "mask": self._mask.index_select(0, indices),
-            "weight": self._weight.index_select(0, indices),
+            "action": self._action.index_select(0, row),
+            "mask": self._mask.index_select(0, row),
+            "weight": self.weight.index_select(0, indices),
         }
 
     def batch_indices(self, step: int, batch_size: int, seed: int) -> Tensor:
@@ -128,6 +169,49 @@ class Windows:
             seed: Of the run.
 
         Returns:
-            (batch_size,) int64 in [0, W), on the device of the episodes.
+            (batch_size,) int64 in [0, W), on the CPU.
         """
-        return batch_indices(len(self), step, batch_size, seed).to(self.episodes.device)
+        return batch_indices(len(self), step, batch_size, seed)
+
+    def _gather_images(self, row: Tensor) -> dict[str, Tensor]:
+        frames = {place: table.index_select(0, row.to(place)).view(-1) for place, table in self._frames.items()}
+        found = {}
+        for key, column in self._images.items():
+            images = column.index_select(0, frames[column.device])
+            if images.device != self.device:
+                images = images.pin_memory().to(self.device, non_blocking=True)
+            found[key] = images.unflatten(0, (-1, self.n_obs_steps))
+        return found
+
+
+def _ranges(counts: Tensor) -> Tensor:
+    """Return 0, 1, ... count - 1 for every count, one after the other."""
+    ends = counts.cumsum(0)
+    return torch.arange(int(ends[-1]), device=counts.device) - torch.repeat_interleave(ends - counts, counts)
+
+
+def _layout(episodes: Episodes, sizes: Tensor, before: int) -> tuple[Tensor, Tensor]:
+    """Lay every episode out over its size in rows, ``before`` of them before its first step.
+
+    Returns:
+        Two (P,) int64: the row that would belong there, and the nearest one of the same episode.
+    """
+    first = torch.repeat_interleave(episodes.starts, sizes)
+    last = torch.repeat_interleave(episodes.starts + episodes.lengths - 1, sizes)
+    wanted = first + _ranges(sizes) - before
+    return wanted, torch.clamp(wanted, first, last)
+
+
+def _strided(column: Tensor, steps: int) -> Tensor:
+    """View a contiguous column (P, ...) as its overlapping stretches of some steps, (P - steps + 1, steps, ...)."""
+    step = column.stride(0)
+    return column.as_strided((len(column) - steps + 1, steps, *column.shape[1:]), (step, *column.stride()))
+
+
+def _place(images: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Move images to the device if they fit there."""
+    if device.type != "cuda" or not images:
+        return images
+    free = torch.cuda.mem_get_info(device)[0]
+    fits = sum(column.nbytes for column in images.values()) <= IMAGE_SHARE * free
+    return {key: column.to(device) for key, column in images.items()} if fits else images

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robopol.envs import VectorEnv, make_expert
+from robopol.errors import EnvError
 from robopol.policies import Policy
 
 BLOCK = 16
@@ -94,6 +95,11 @@ class ExpertActor:
             EnvError: If the task has no expert or no such way.
         """
         self._worlds: list[Any] = list(env.envs)
+        if len(self._worlds) < env.num_envs:
+            raise EnvError(
+                f"an expert looks inside each {env.spec.id}, and these are stepped where it cannot: say env.workers=0 "
+                "and env.backend=serial"
+            )
         self.experts = [make_expert(env.spec.id, way=way, noise=noise) for _ in range(env.num_envs)]
 
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> None:

@@ -88,7 +88,7 @@ def summarise(outcomes: list[Outcome], env: VectorEnv) -> Evaluation:
     returns = [outcome.total_reward for outcome in outcomes]
     taken = Counter(outcome.way for outcome in wins)
     return Evaluation(
-        env=EnvConfig(id=env.spec.id, options=env.spec.options),
+        env=EnvConfig.of(env.spec),
         episodes=len(outcomes),
         seeds=(outcomes[0].seed, outcomes[-1].seed),
         success_rate=len(wins) / len(outcomes),

@@ -29,6 +29,7 @@ class Recorder:
         self.meta = EpisodesMeta(
             env_id=spec.id,
             env_options=spec.options,
+            env_wrappers=spec.wrappers,
             control_hz=spec.control_hz or None,
             action_space=spec.action_space,
             action_names=spec.action_names,
@@ -37,7 +38,8 @@ class Recorder:
             way_names=spec.way_names,
             source_names=(source,),
             models=() if model is None else (model,),
-            versions={"robopol": __version__} | {name: version(name) for name in ("mujoco", "gymnasium")},
+            versions={"robopol": __version__}
+            | {name: version(name) for name in ("mujoco", "gymnasium", *spec.packages)},
         )
         self._model = None if model is None else 0
         self._building: dict[int, tuple[EpisodeBuilder, int]] = {}

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from robopol.config import Config, OneOf
+from robopol.data.sampling import UniformConfig
 from robopol.envs.config import EnvConfig
 from robopol.evaluation import SEED0
 from robopol.networks.precision import RuntimeConfig
@@ -18,11 +19,15 @@ class DataConfig(Config):
         uri: Where they lie, e.g. ``robomimic:demos.hdf5``.
         validation: Share of the episodes, at least one, that is held out to measure the loss.
         limit: Use at most so many episodes, the first ones; None uses all.
+        cache: A folder for datasets with more images than fit into memory; see `robopol.data.load_episodes`.
+        sampling: How windows are drawn, e.g. ``{kind: top_k, share: 0.2}``.
     """
 
     uri: str
     validation: float = Field(0.02, ge=0, lt=1)
     limit: int | None = Field(None, ge=1)
+    cache: str | None = None
+    sampling: Annotated[Any, OneOf("sampling")] = UniformConfig()
 
 
 class PhaseConfig(Config):

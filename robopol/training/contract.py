@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from robopol.config import parse
 from robopol.data import Episodes
 from robopol.envs import EnvSpec
+from robopol.envs.config import EnvConfig
 from robopol.errors import DataError
 from robopol.policies import PolicyConfig, PolicySpec
 
@@ -18,18 +19,20 @@ def spec_for(config: PolicyConfig, data: Mapping[str, Episodes], world: EnvSpec 
         world: Where the policy will act, or None if nobody said.
 
     Returns:
-        The contract; camera images are left out of the observation.
+        The contract; of the observations it has those that the policy's encoder looks at.
 
     Raises:
         DataError: Names every disagreement, and what the data do not say.
+        ConfigError: If the encoder is to look at an observation that does not exist.
     """
     first = next(iter(data.values()))
     meta, faults = first.meta, []
-    shapes = _shapes(first)
+    shapes = config.encoder.select(_shapes(first))
     for name, episodes in data.items():
-        if _shapes(episodes) != shapes or episodes.action.shape[1] != first.action.shape[1]:
+        found = config.encoder.select(_shapes(episodes))
+        if found != shapes or episodes.action.shape[1] != first.action.shape[1]:
             faults.append(
-                f"'{name}' has observations {_shapes(episodes)} and {episodes.action.shape[1]} action entries, "
+                f"'{name}' has observations {found} and {episodes.action.shape[1]} action entries, "
                 f"the first source {shapes} and {first.action.shape[1]}"
             )
         if (episodes.meta.action_space, episodes.meta.control_hz) != (meta.action_space, meta.control_hz):
@@ -43,6 +46,9 @@ def spec_for(config: PolicyConfig, data: Mapping[str, Episodes], world: EnvSpec 
                 faults.append(
                     f"observation '{key}' is {shape} in the data, {world.obs_shapes.get(key, 'absent')} in {world.id}"
                 )
+        recorded = {key: value for key, value in meta.env_options.items() if world.options.get(key) != value}
+        if faults and recorded and meta.env_id == world.id:
+            faults.append(f"the data were recorded with env.options {recorded}")
         if len(world.action_names) != first.action.shape[1]:
             faults.append(
                 f"the data have {first.action.shape[1]} action entries, {world.id} takes {len(world.action_names)}"
@@ -68,10 +74,10 @@ def spec_for(config: PolicyConfig, data: Mapping[str, Episodes], world: EnvSpec 
             "n_obs_steps": config.n_obs_steps,
             "horizon": config.horizon,
             "n_action_steps": config.n_action_steps,
-            "env": world and {"id": world.id, "options": world.options},
+            "env": world and EnvConfig.of(world).tree(),
         },
     )
 
 
 def _shapes(episodes: Episodes) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(v.shape[1:]) for key, v in episodes.obs.items() if not key.startswith("images.")}
+    return {key: tuple(column.shape[1:]) for key, column in episodes.obs.items()}

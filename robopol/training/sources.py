@@ -1,35 +1,67 @@
 """Named data sources, and batches mixed from them in exact shares."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from robopol.data import Episodes, Windows
+from robopol.data.sampling import SamplingConfig, UniformConfig
 from robopol.errors import ConfigError
 from robopol.policies import PolicySpec
 from robopol.training.seeding import seed_of
 
 
 class Sources:
-    """Windows of several named sets of episodes."""
+    """Windows of several named sets of episodes.
 
-    def __init__(self, episodes: Mapping[str, Episodes], spec: PolicySpec, seed: int, device: torch.device) -> None:
+    Attributes:
+        seed: Of the draws.
+        windows: Source -> its windows.
+    """
+
+    def __init__(
+        self,
+        episodes: Mapping[str, Episodes],
+        spec: PolicySpec,
+        seed: int,
+        device: torch.device,
+        sampling: Mapping[str, SamplingConfig] | None = None,
+    ) -> None:
         """Index every source.
 
         Args:
             episodes: Name -> episodes.
             spec: Says how long the windows are, and which observations they hold.
-            seed: Of the order in which windows are seen.
-            device: Where the data lie and the batches are made.
+            seed: Of the draws.
+            device: Where the batches are made.
+            sampling: Name -> how its windows are drawn; uniformly where it is left out.
         """
-        self.seed = seed
-        self.windows = {
-            name: Windows(_only(part, spec.obs_shapes).to(device), spec.n_obs_steps, spec.horizon, spec.n_action_steps)
+        self._sampling = {name: (sampling or {}).get(name, UniformConfig()) for name in episodes}
+        windows = {
+            name: Windows(
+                self._sampling[name].observed(part),
+                spec.n_obs_steps,
+                spec.horizon,
+                keys=spec.obs_shapes,
+                device=device,
+            )
             for name, part in episodes.items()
         }
+        self._draw_from(windows, seed)
+
+    def only(self, episodes: Mapping[str, Tensor], seed: int) -> "Sources":
+        """Return some episodes of some sources; the data are shared.
+
+        Args:
+            episodes: Name -> (K,) int64, episodes of that source, at least one.
+            seed: Of the draws.
+        """
+        part = copy(self)
+        part._draw_from({name: self.windows[name].only(chosen) for name, chosen in episodes.items()}, seed)
+        return part
 
     def batch(self, shares: Mapping[str, float], batch_size: int, step: int) -> dict[str, Any]:
         """Return the batch of one training step, a function of its arguments and the seed alone.
@@ -42,12 +74,15 @@ class Sources:
         Returns:
             See `robopol.data.Windows.gather`.
         """
-        parts = []
-        for name, count in split_exactly(shares, batch_size).items():
-            windows = self.windows[name]
-            order = seed_of(self.seed, f"order of {name}")
-            parts.append(windows.gather(windows.batch_indices(step, count, order)))
+        parts = [
+            self._drawn[name].batch(step, count, seed_of(self.seed, f"order of {name}"))
+            for name, count in split_exactly(shares, batch_size).items()
+        ]
         return parts[0] if len(parts) == 1 else _join(parts)
+
+    def _draw_from(self, windows: dict[str, Windows], seed: int) -> None:
+        self.windows, self.seed = windows, seed
+        self._drawn = {name: self._sampling[name].build(part) for name, part in windows.items()}
 
 
 def split_exactly(shares: Mapping[str, float], total: int) -> dict[str, int]:
@@ -66,12 +101,6 @@ def split_exactly(shares: Mapping[str, float], total: int) -> dict[str, int]:
         name = max(movable, key=lambda n: step * (exact[n] - counts[n]))
         counts[name] += step
     return counts
-
-
-def _only(episodes: Episodes, keys: Iterable[str]) -> Episodes:
-    """Leave out observations that nobody looks at."""
-    obs, final = ({key: part[key] for key in keys} for part in (episodes.obs, episodes.final_obs))
-    return replace(episodes, obs=obs, final_obs=final)
 
 
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:

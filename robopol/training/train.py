@@ -36,7 +36,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
     with Trainer(config) as trainer:
         trainer.start(RunFolder.create(config.run, trainer.config.tree(), overrides))
-        return _finish(trainer)
+        return finish(trainer)
 
 
 def resume(path: Path) -> Path:
@@ -54,10 +54,10 @@ def resume(path: Path) -> Path:
     folder = RunFolder.open(path)
     with Trainer(parse(TrainConfig, folder.config | {"run": str(path)})) as trainer:
         trainer.start(folder)
-        return _finish(trainer)
+        return finish(trainer)
 
 
-def _finish(trainer: Trainer) -> Path:
+def finish(trainer: Trainer) -> Path:
     """Train to the end, evaluate what was saved, and write everything that says how it went."""
     _announce(trainer)
     trainer.run()

@@ -11,6 +11,7 @@ from torch import Tensor
 from robopol.algos import Algorithm
 from robopol.checkpoint import save_policy
 from robopol.data import Episodes, load_episodes
+from robopol.data.episodes import split_indices
 from robopol.envs import VectorEnv
 from robopol.errors import ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
@@ -34,6 +35,7 @@ class Trainer:
 
     Attributes:
         algo: The algorithm, which holds the policy.
+        train_data: Source -> its training episodes, without images.
         step: Updates done.
         seconds: Time spent training, over all resumptions.
     """
@@ -53,8 +55,9 @@ class Trainer:
             with config.env.make() as one:
                 world = one.spec
         self._env: VectorEnv | None = None
-        self.train_data, held_out = _load_data(config)
-        spec = spec_for(config.policy, self.train_data, world)
+        episodes, train, held_out = _load_data(config)
+        spec = spec_for(config.policy, episodes, world)
+        self.train_data = {name: part.without_images().select(train[name]) for name, part in episodes.items()}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "initial weights"))
             policy = config.policy.build(spec)
@@ -67,8 +70,9 @@ class Trainer:
         self.device = torch.device(self.runtime.device)
         self.total = sum(phase.updates for phase in config.phases.values())
         self.algo: Algorithm = config.algo.build(policy.to(self.device), self.total, self.runtime)
-        self.sources = Sources(self.train_data, spec, config.seed, self.device)
-        self.held_out = Sources(held_out, spec, 0, self.device)
+        sampling = {name: config.data[name].sampling for name in episodes}
+        sources = Sources(episodes, spec, config.seed, self.device, sampling)
+        self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.step, self.seconds = 0, 0.0
         self.best, self.best_step = -1.0, -1
         self._sums: dict[str, Tensor] = {}
@@ -215,23 +219,23 @@ class Trainer:
             self.folder.mark_best(self.step)
 
 
-def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Episodes]]:
-    """Return the training and the held-out episodes of every source that a phase uses."""
-    train, held_out = {}, {}
+def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tensor], dict[str, Tensor]]:
+    """Load every source that a phase uses: its episodes, and which of them are for training and which held out.
+
+    Nothing is copied for the split. The episodes have all observations that batches will have.
+    """
+    episodes, train, held_out = {}, {}, {}
     used = {name for phase in config.phases.values() for name in phase.sources}
     if unknown := used - config.data.keys():
         raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {', '.join(config.data)}")
     for name in sorted(used):
         source = config.data[name]
-        episodes = load_episodes(source.uri)
-        if source.limit is not None:
-            episodes = episodes.select(torch.arange(min(source.limit, len(episodes))))
-        if source.validation == 0:
-            train[name] = episodes
-            continue
-        if len(episodes) < 2:
-            raise DataError(
-                f"{source.uri} has {len(episodes)} episodes, too few to hold one out: set data.{name}.validation=0"
-            )
-        train[name], held_out[name] = episodes.split(source.validation, config.seed)
-    return train, held_out
+        loaded = load_episodes(source.uri, cache=source.cache)
+        count = min(source.limit or len(loaded), len(loaded))
+        if source.validation > 0 and count < 2:
+            raise DataError(f"{source.uri} has {count} episodes, too few to hold one out: set data.{name}.validation=0")
+        episodes[name] = source.sampling.observed(loaded)
+        train[name], out = split_indices(count, source.validation, config.seed)
+        if len(out):
+            held_out[name] = out
+    return episodes, train, held_out

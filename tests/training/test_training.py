@@ -20,7 +20,7 @@ from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator
-from robopol.training.sources import split_exactly
+from robopol.training.sources import Sources, split_exactly
 from robopol.training.train import resume, train
 from robopol.training.trainer import Trainer
 
@@ -221,10 +221,17 @@ def test_updates_are_functions_of_seed_and_step(demos, tmp_path):
         assert not torch.equal(rng[0], rng[2])
 
 
+def drawn_from(sources: Sources) -> list[int]:
+    """Seeds of the episodes that the windows of the source are cut from."""
+    windows = sources.windows["demos"]
+    return windows.episodes.seed[windows.episode].tolist()
+
+
 def test_validation_episodes_are_never_trained_on(demos, tmp_path):
     with Trainer(config(demos, tmp_path / "run")) as trainer:
         trained = set(trainer.train_data["demos"].seed.tolist())
-        held_out = set(trainer.held_out.windows["demos"].episodes.seed.tolist())
+        held_out = set(drawn_from(trainer.held_out))
+        assert set(drawn_from(trainer.sources)) == trained
     assert trained
     assert held_out
     assert not trained & held_out

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from robopol.config import parse
 from robopol.data.episodes import Episodes, EpisodesMeta
+from robopol.data.image_columns import image_column
 from robopol.errors import DataError
 from robopol.files import whole_file
 from robopol.registry import nearest
@@ -72,7 +73,8 @@ def read(path: Path, *, dones: str | None = None, filter: str | None = None, sta
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     try:
-        with h5py.File(path, "r") as file:
+        # datasets are read whole: the cache of chunks that each keeps by default would only take memory
+        with h5py.File(path, "r", rdcc_nbytes=0) as file:
             episodes = _Reader(file, path.stat().st_size).read(dones, filter)
         return episodes if state is None else _join(episodes, state.split(","))
     except Exception as error:  # h5py raises nearly anything on a damaged file
@@ -235,7 +237,8 @@ class _Reader:
     def __init__(self, file: "h5py.File", file_size: int) -> None:
         self._file = file
         self._limit = _GZIP_LIMIT * file_size + 2**20
-        self._declared = 0
+        self._declared = self._held = 0  # bytes
+        self._counted: set[str] = set()
 
     def read(self, dones: str | None, filter: str | None) -> Episodes:
         data = _group(self._file, "data")
@@ -353,12 +356,17 @@ class _Reader:
             raise DataError(f"{dataset.name} keeps its values in another file; copy them into this one")
         if dataset.dtype.kind not in kinds:
             raise DataError(f"{dataset.name} holds {dataset.dtype}; only plain numbers are read")
-        sizes = (math.prod(shape) * dataset.dtype.itemsize for shape in (dataset.shape, dataset.chunks or ()))
-        self._declared += max(sizes)
-        if self._declared > min(self._limit, _memory()):
+        if dataset.name in self._counted:
+            return dataset
+        self._counted.add(dataset.name)
+        whole, chunk = (math.prod(shape) * dataset.dtype.itemsize for shape in (dataset.shape, dataset.chunks or ()))
+        self._declared += max(whole, chunk)
+        # `image_column` decides whether images fit; of them one demonstration is in memory here
+        self._held += chunk if dataset.dtype == np.uint8 and dataset.ndim == 4 else max(whole, chunk)
+        if self._declared > self._limit or self._held > _memory():
             raise DataError(
-                f"{dataset.name} has shape {dataset.shape}: with it the file declares "
-                f"{self._declared:,} bytes; its size allows {self._limit:,}, this machine {_memory():,}"
+                f"{dataset.name} has shape {dataset.shape}: with it the file declares {self._declared:,} bytes; "
+                f"its size allows {self._limit:,}, this machine {_memory():,}"
             )
         return dataset
 
@@ -453,7 +461,8 @@ def _dtype(column: str) -> Any:
 
 def _fill(demos: list[_Demo], datasets: list["h5py.Dataset"], dtype: Any) -> np.ndarray:
     """Read one dataset of every demonstration into one column (N, ...)."""
-    column = np.empty((demos[-1].rows.stop, *datasets[0].shape[1:]), dtype)
+    shape = (demos[-1].rows.stop, *datasets[0].shape[1:])
+    column = image_column(shape).numpy() if dtype == np.uint8 else np.empty(shape, dtype)
     for demo, dataset in zip(demos, datasets, strict=True):
         with np.errstate(over="ignore"):  # an overflow becomes infinite, which Episodes refuses
             column[demo.rows] = dataset[()]

@@ -1,0 +1,84 @@
+"""What `robopol data check` finds: a valid dataset, the world it names, and a replay in it."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from robopol.errors import EnvError
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
+    from robopol.evaluation.replay import Drift
+
+
+def check(
+    episodes: "Episodes", mode: Literal["auto", "states", "actions", "none"], count: int, steps: int, tolerance: float
+) -> tuple[dict[str, Any], bool]:
+    """Replay a dataset, which is valid as it was read.
+
+    Args:
+        episodes: The dataset.
+        mode: How it is replayed. ``auto``: open loop where there are seeds; the episodes that drift, and all where
+            there are no seeds, step by step.
+        count: How many episodes, evenly spaced.
+        steps: How many steps of an episode step by step; the episodes that drifted are replayed whole.
+        tolerance: Deviation that passes, standard deviations.
+
+    Returns:
+        What was found, in JSON types, and whether the check is passed.
+    """
+    facts: dict[str, Any] = {"valid": True, "env_id": episodes.meta.env_id}
+    facts |= {"episodes": len(episodes), "steps": episodes.num_steps, "notes": [], "replays": {}}
+    if mode == "none" or not len(episodes):
+        return facts, True
+    from robopol.evaluation.replay import differences, replay, restart_deviations, spaced, why_not, world_of
+
+    try:
+        env = world_of(episodes)
+    except EnvError as error:
+        return facts | {"notes": [f"no replay: {error}"]}, mode == "auto"
+    with env:
+        facts["notes"] = differences(episodes, env)
+        left = spaced(len(episodes), count)
+        for way in ("actions", "states"):
+            if mode not in ("auto", way) or not left:
+                continue
+            try:
+                if reason := why_not(way, episodes, env):
+                    raise EnvError(reason)
+                there, later = restart_deviations(episodes, env) if way == "states" else (0.0, 0.0)
+                whole = bool(facts["replays"])
+                drifts = replay(episodes, env, way, left, None if whole else steps, compare_start=there == 0)
+            except EnvError as error:  # e.g. pictures cannot be drawn here
+                facts["notes"].append(f"no replay of {way}: {error}")
+                continue
+            facts["notes"] += _restart(there, later)
+            allowed = max(tolerance, later)
+            facts["replays"][way] = _summary(drifts, allowed)
+            passed = {drift.episode for drift in drifts if drift.within(allowed)}
+            left = [index for index in left if index not in passed]
+    done = facts["replays"]
+    return facts, not left if done else mode == "auto"
+
+
+def _restart(there: float, later: float) -> list[str]:
+    """Say how far the world is from itself once it is restored."""
+    notes = []
+    if there:
+        notes.append(
+            f"the world here observes a state that is restored up to {there:.2g} standard deviations otherwise than "
+            "before; observations at restored states are not compared"
+        )
+    if later:
+        notes.append(f"it goes on from them up to {later:.2g} standard deviations otherwise; that much is allowed")
+    return notes
+
+
+def _summary(drifts: "list[Drift]", tolerance: float) -> dict[str, Any]:
+    failed = [drift for drift in drifts if not drift.within(tolerance)]
+    return {
+        "episodes": len(drifts),
+        "to_the_bit": all(drift.within(0) for drift in drifts),
+        "greatest_deviation": max((max(drift.start_max or 0.0, drift.next_max) for drift in drifts), default=0.0),
+        "tolerance": tolerance,
+        "differing": len(failed),
+        "drifts": [drift.tree() for drift in failed],
+    }

@@ -1,0 +1,130 @@
+"""What readers of folders of foreign files share: columns filled piece by piece, losses named once, images decoded."""
+
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopol.errors import DataError, DataWarning
+
+
+class Losses:
+    """What of a dataset does not fit into `Episodes`, collected for one warning."""
+
+    def __init__(self) -> None:
+        """Begin with nothing lost."""
+        # Dicts keep the order and each name once.
+        self._narrowed: dict[str, None] = {}
+        self._left: dict[str, None] = {}
+
+    def fill(self, name: str, column: np.ndarray, rows: slice, values: np.ndarray) -> None:
+        """Copy values into rows of a column and remember if the column's type cannot hold them all.
+
+        Args:
+            name: What the file calls them.
+            column: (N, ...), is changed.
+            rows: Where the values go.
+            values: (rows, ...), any type of number.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused by Episodes
+            column[rows] = values
+        if name not in self._narrowed and values.dtype != column.dtype and not np.array_equal(column[rows], values):
+            self._narrowed[name] = None
+
+    def leave(self, what: str) -> None:
+        """Remember that something has no place in `Episodes`."""
+        self._left[what] = None
+
+    def warn(self, path: Path) -> None:
+        """Warn once of everything, if there is anything."""
+        parts = []
+        if self._left:
+            parts.append(f"not carried over: {', '.join(self._left)}")
+        if self._narrowed:
+            parts.append(f"rounded to float32: {', '.join(self._narrowed)}")
+        if parts:
+            warnings.warn(f"{path}: {'; '.join(parts)}", DataWarning, stacklevel=4)
+
+
+def check_replaceable(path: Path, marker: str) -> None:
+    """Raise if a folder that is to be written exists and is not a dataset of the same format.
+
+    Args:
+        path: The folder.
+        marker: A file that every dataset of the format has, relative to the folder.
+
+    Raises:
+        DataError: If something else would be lost.
+    """
+    if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+        raise DataError(f"{path} exists and is not a dataset with {marker}; choose another path or remove it")
+
+
+def from_arrow(column: Any, shape: Sequence[int], name: str) -> np.ndarray:
+    """Return an Arrow column of numbers, or of lists of one length, as an array.
+
+    Args:
+        column: An Arrow array, chunked or not.
+        shape: Shape of one row; ``(1,)`` may also be a plain number.
+        name: For the error.
+
+    Returns:
+        (rows, *shape), the column's own type.
+
+    Raises:
+        DataError: If the column is ragged, has holes or is not of numbers.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    rows = len(array)
+    sizes = () if tuple(shape) == (1,) and not pa.types.is_nested(array.type) else shape
+    for size in sizes:
+        lists = pa.types.is_list(array.type) or pa.types.is_large_list(array.type)
+        if array.null_count or not (lists or pa.types.is_fixed_size_list(array.type)):
+            raise DataError(f"{name} holds {array.type} and {array.null_count} holes; each row must be {tuple(shape)}")
+        sizes_found = pc.unique(pc.list_value_length(array)).to_pylist()
+        if sizes_found not in ([], [size]):
+            raise DataError(f"{name} holds lists of {sizes_found[:3]} values; each row must be {tuple(shape)}")
+        array = array.flatten()
+    plain = pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)
+    if array.null_count or not plain:
+        raise DataError(
+            f"{name} has {array.null_count} holes and holds {array.type}; it must hold numbers without holes"
+        )
+    return array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
+
+
+def decode_image(encoded: bytes, image: np.ndarray, name: str) -> None:
+    """Decode a PNG or JPEG image.
+
+    Args:
+        encoded: The bytes of the file.
+        image: (H, W, C) or (H, W) uint8, is filled.
+        name: For the error.
+
+    Raises:
+        DataError: If the bytes are not such an image, of this size.
+    """
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    try:
+        with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as picture:
+            # The header is compared before anything is decompressed.
+            if picture.size != (width, height) or len(picture.getbands()) != image[0, 0].size:
+                raise DataError(
+                    f"{name} is {picture.height} x {picture.width} x {len(picture.getbands())}; "
+                    f"it must be {' x '.join(map(str, image.shape))}"
+                )
+            image[...] = np.asarray(picture, np.uint8).reshape(image.shape)
+    except (OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{name} is not a PNG or JPEG image: {error}") from error
