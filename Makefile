@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint install help clean
+.PHONY: demo test test-extras lint install help clean
 
 help:
 	@echo "make demo      demonstrations, a policy, its evaluation, a video: some five minutes after the install"
 	@echo "make test      all tests, types, style and the layer contract"
+	@echo "make test-extras   tests in worlds that need an environment of their own (metaworld, robosuite, warp)"
 	@echo "make install   robopol in $(VENV)"
 
 demo: install
@@ -19,6 +20,21 @@ demo: install
 test: $(VENV)/.test
 	$(MAKE) lint VENV=$(VENV)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Each in $(VENV)-<name>. TORCH names another build of torch, e.g. TORCH=torch==2.13.0+cpu.
+test-extras: $(VENV)-metaworld/.test $(VENV)-robosuite/.test $(VENV)-warp/.test
+	$(VENV)-metaworld/bin/python -m pytest tests/extras/metaworld
+	$(VENV)-robosuite/bin/python -m pytest tests/extras/robosuite
+	$(VENV)-warp/bin/python -m pytest tests/extras/warp
+
+$(VENV)-%/.test: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "robopol needs Python 3.11 or newer: make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(if $(TORCH),$(VENV)-$*/bin/python -m pip install --quiet "$(TORCH)")
+	$(VENV)-$*/bin/python -m pip install --quiet --editable . --group test-$*
+	$(if $(filter robosuite,$*),$(VENV)-$*/bin/python -m pip install --quiet --no-deps robosuite==1.5.2)
+	@touch $@
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -45,4 +61,4 @@ $(VENV)/.test: $(VENV)/.run pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-metaworld $(VENV)-robosuite $(VENV)-warp build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -6,11 +6,12 @@ imported by a path that the tree itself names.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from robopol.errors import ConfigError
@@ -95,16 +96,27 @@ def _model_at(cls: type[Config], tree: Any, loc: tuple[Any, ...]) -> type[Config
     """Walk to the config class that describes the branch at ``loc``."""
     for part in loc:
         tree = tree[part]
-        if not isinstance(part, str):  # an item of a list: same annotation as the list's
-            continue
-        field = cls.model_fields[part]
-        one_of = next((m for m in field.metadata if isinstance(m, OneOf)), None)
-        if one_of is not None:
-            cls = lookup(one_of.group, tree["kind"])
-        else:
-            found = _config_class(field.annotation)
-            cls = found if found is not None else cls
+        if isinstance(part, str):  # else an item of a list: the list's field says what it is
+            field = cls.model_fields[part]
+        group = group_of(field)
+        found = _config_class(field.annotation)
+        if group is not None and isinstance(tree, Mapping):
+            cls = lookup(group, tree["kind"])
+        elif found is not None:
+            cls = found
     return cls
+
+
+def group_of(field: FieldInfo) -> str | None:
+    """Return the group whose kinds a field, or each item of it, may hold; None if it is no such field."""
+
+    def search(annotation: Any, metadata: Sequence[Any]) -> str | None:
+        inner = getattr(annotation, "__metadata__", ())
+        own = next((m.group for m in (*metadata, *inner) if isinstance(m, OneOf)), None)
+        parts = () if own is not None else getattr(annotation, "__args__", ())
+        return own or next((group for part in parts if (group := search(part, ())) is not None), None)
+
+    return search(field.annotation, field.metadata)
 
 
 def _config_class(annotation: Any) -> type[Config] | None:

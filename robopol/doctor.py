@@ -133,6 +133,19 @@ def check_matmul() -> Iterator[Check]:
     )
 
 
+def check_simulation() -> Iterator[Check]:
+    """See whether worlds are stepped in native threads."""
+    from robopol.envs.native import why_not
+    from robopol.envs.native.worlds import usable_cores
+
+    reason = why_not()
+    if reason is None:
+        yield Check(name="simulation", status="ok", detail=f"native threads, up to {usable_cores()}")
+    else:
+        what, _, advice = reason.partition("; ")
+        yield Check(name="simulation", status="warn", detail=f"one world after the other: {what}", advice=advice)
+
+
 def check_rendering() -> Iterator[Check]:
     """Find an OpenGL backend that works."""
     from robopol.envs.rendering import gl_backend, why_not
@@ -210,6 +223,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
     check_packages,
     check_processors,
     check_matmul,
+    check_simulation,
     check_rendering,
     check_video,
     check_disk,

@@ -18,6 +18,10 @@ KINDS: dict[str, dict[str, str]] = {
         "gaussian": "robopol.policies.gaussian:GaussianConfig",
         "gmm": "robopol.policies.gmm:GMMConfig",
     },
+    "encoder": {
+        "low_dim": "robopol.policies.observation:LowDimConfig",
+        "image": "robopol.policies.image_observation:ImageConfig",
+    },
     "net": {
         "mlp": "robopol.networks.denoising_mlp:DenoisingMLPConfig",
         "unet": "robopol.networks.unet:UNetConfig",
@@ -27,6 +31,23 @@ KINDS: dict[str, dict[str, str]] = {
         "ddpm": "robopol.policies.sampler:DDPMConfig",
         "ddim": "robopol.policies.sampler:DDIMConfig",
         "euler": "robopol.policies.sampler:EulerConfig",
+    },
+    "sampling": {
+        "uniform": "robopol.data.sampling:UniformConfig",
+        "trajectory_weighted": "robopol.data.weighting:TrajectoryWeightedConfig",
+        "top_k": "robopol.data.weighting:TopKConfig",
+        "hindsight": "robopol.data.hindsight:HindsightConfig",
+    },
+    "wrapper": {
+        "action_repeat": "robopol.envs.wrappers.action_repeat:ActionRepeatConfig",
+        "camera": "robopol.envs.wrappers.camera:CameraConfig",
+        "concatenate": "robopol.envs.wrappers.keys:ConcatenateConfig",
+        "frame_stack": "robopol.envs.wrappers.frame_stack:FrameStackConfig",
+        "latency": "robopol.envs.wrappers.latency:LatencyConfig",
+        "observation_noise": "robopol.envs.wrappers.observation_noise:ObservationNoiseConfig",
+        "select": "robopol.envs.wrappers.keys:SelectConfig",
+        "success": "robopol.envs.wrappers.success:SuccessConfig",
+        "time_limit": "robopol.envs.wrappers.time_limit:TimeLimitConfig",
     },
     "algo": {
         "bc": "robopol.algos.bc:BCConfig",

@@ -9,7 +9,7 @@ import pytest
 from robopol import doctor
 from robopol.config import parse
 from robopol.doctor import Check, diagnose
-from robopol.envs import rendering
+from robopol.envs import native, rendering
 from robopol.networks import precision
 
 
@@ -20,7 +20,9 @@ def found():
 
 def test_the_machine_that_runs_the_tests_has_what_robopol_needs(found):
     assert [check for check in found if check.status == "fail"] == []
-    assert {"python", "cpu", "gpu", "matmul", "rendering", "video", "disk"} <= {check.name for check in found}
+    assert {"python", "cpu", "gpu", "matmul", "simulation", "rendering", "video", "disk"} <= {
+        check.name for check in found
+    }
 
 
 def test_whoever_does_not_get_ok_is_told_what_to_do(found):
@@ -74,6 +76,14 @@ def test_robopol_need_not_be_installed(monkeypatch):
     (check,) = doctor.check_packages()
     assert check.status == "warn"
     assert "pip install -e ." in check.advice
+
+
+def test_without_native_threads_there_is_a_warning_with_advice(monkeypatch):
+    monkeypatch.setattr(native, "why_not", lambda: "native threads need a C compiler; install one")
+    (check,) = doctor.check_simulation()
+    assert check.status == "warn"
+    assert check.detail.endswith("native threads need a C compiler")
+    assert check.advice == "install one"
 
 
 def test_without_opengl_there_is_a_warning_with_advice(monkeypatch):

@@ -1,10 +1,11 @@
 """Which world: an id and its options."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from robopol.config import Config
+from robopol.config import Config, OneOf
+from robopol.envs.spec import Backend, EnvSpec
 
 if TYPE_CHECKING:
     from robopol.envs.vector import VectorEnv
@@ -16,13 +17,40 @@ class EnvConfig(Config):
     Attributes:
         id: A robopol or gymnasium id; ``robopol list envs`` names them.
         options: Passed to the environment.
+        wrappers: What it is wrapped in, from the inside out, e.g. ``[{kind: action_repeat, times: 2}]``.
+        backend: How the worlds are stepped: ``auto``, ``serial`` or ``native``, with equal results; or ``warp``,
+            together on a GPU.
+        threads: How many threads step natively; None is one per usable core.
+        workers: Processes that share the worlds, for heavy ones; 0 keeps them in this one. The results are equal.
+        device: Where ``warp`` simulates; None is the GPU where there is one.
     """
 
     id: str
     options: dict[str, Any] = Field(default_factory=dict)
+    wrappers: tuple[Annotated[Any, OneOf("wrapper")], ...] = ()
+    backend: Backend = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    workers: int = Field(default=0, ge=0)
+    device: str | None = None
+
+    @classmethod
+    def of(cls, spec: EnvSpec) -> "EnvConfig":
+        """Return the config of a world that exists; how it is stepped is left open."""
+        return cls(id=spec.id, options=spec.options, wrappers=spec.wrappers)
 
     def make(self, num_envs: int = 1) -> "VectorEnv":
         """Make a batch of these worlds; see `robopol.envs.make_env`."""
         from robopol.envs.make import make_env
 
-        return make_env(self.id, num_envs, **self.options)
+        env = make_env(
+            self.id,
+            num_envs,
+            backend=self.backend,
+            threads=self.threads,
+            workers=self.workers,
+            device=self.device,
+            **self.options,
+        )
+        for wrapper in self.wrappers:
+            env = wrapper.build(env)
+        return env

@@ -1,12 +1,9 @@
 """A cube that fits between the fingers: its model, where it is, and whether it was let go."""
 
-import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
-from robopol.envs.task import Task
-
-Array = NDArray[np.float64]
+from robopol.envs.arrays import Array, arrays, length
+from robopol.envs.view import View
 
 EDGE = 0.04
 """Edge of a cube, m."""
@@ -40,58 +37,46 @@ def cube_mjcf(name: str, material: str) -> str:
 
 
 class Cube:
-    """A cube of a model, read from the simulator's state."""
+    """A cube in a simulated world, or one in each of many; arrays have the leading axes of the view."""
 
-    def __init__(self, task: Task, name: str) -> None:
-        """Find the cube.
+    def __init__(self, view: View, name: str) -> None:
+        """Name the cube.
 
         Args:
-            task: The task whose model has it.
-            name: Its name there.
+            view: What is seen of the world.
+            name: The cube's body.
         """
-        self._data: mujoco.MjData = task.data
-        self._body: int = task.model.body(name).id
-        joint = task.model.joint(name)
-        self._qpos, self._dof = int(joint.qposadr[0]), int(joint.dofadr[0])
+        self._view, self._name = view, name
 
     @property
     def position(self) -> Array:
-        """The centre, (3,) m."""
-        position: Array = self._data.xpos[self._body].copy()
-        return position
+        """The centre, (..., 3) m."""
+        return self._view.position(self._name)
 
     @property
-    def yaw(self) -> float:
-        """The yaw of its sides, which a quarter turn does not change: in [-pi/4, pi/4) rad."""
-        axes = self._data.xmat[self._body].reshape(3, 3)
-        flat = axes[:, np.argmin(np.abs(axes[2]))]  # on whichever face the cube lies
-        return quarter(float(np.arctan2(flat[1], flat[0])))
+    def yaw(self) -> Array:
+        """The yaw of its sides, which a quarter turn does not change: (...) in [-pi/4, pi/4) rad."""
+        axes = self._view.rotation(self._name)
+        xp = arrays(axes)
+        level = xp.abs(axes[..., 2, :]).argmin(-1)[..., None]  # on whichever face the cube lies
+        flat = xp.where(level == 0, axes[..., 0], xp.where(level == 1, axes[..., 1], axes[..., 2]))
+        return quarter(xp.arctan2(flat[..., 1], flat[..., 0]))
 
     @property
-    def still(self) -> bool:
-        """Whether it moves slower than `STILL_SPEED`."""
-        return bool(np.linalg.norm(self._data.qvel[self._dof : self._dof + 3]) < STILL_SPEED)
+    def still(self) -> Array:
+        """Whether it moves slower than `STILL_SPEED`, (...) bool."""
+        return length(self._view.velocity(self._name)) < STILL_SPEED
 
-    def put(self, position: Array, yaw: float) -> None:
-        """Put it somewhere, level.
-
-        Args:
-            position: Where its centre goes, (3,) m.
-            yaw: Its yaw, rad.
-        """
-        self._data.qpos[self._qpos : self._qpos + 3] = position
-        self._data.qpos[self._qpos + 3 : self._qpos + 7] = np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)
-
-    def lies_at(self, height: float) -> bool:
+    def lies_at(self, height: Array) -> Array:
         """Return whether it is at rest with its centre at a height, m."""
-        return self.still and bool(abs(self.position[2] - height) < HEIGHT_TOLERANCE)
+        return self.still & (abs(self.position[..., 2] - height) < HEIGHT_TOLERANCE)
 
-    def released_by(self, task: Task) -> bool:
+    def released(self) -> Array:
         """Return whether the gripper is open and its fingertips are `AWAY` above the cube."""
-        above = task.tool_pose()[2] - self.position[2]
-        return bool(task.opening() > RELEASED_OPENING and above > AWAY)
+        above = self._view.tool_pose()[..., 2] - self.position[..., 2]
+        return (self._view.opening() > RELEASED_OPENING) & (above > AWAY)
 
 
-def quarter(angle: float) -> float:
+def quarter(angle: Array) -> Array:
     """Return the angle equal to another up to quarter turns that lies in [-pi/4, pi/4), rad."""
     return (angle + np.pi / 4) % (np.pi / 2) - np.pi / 4

@@ -1,20 +1,38 @@
 """Forward and inverse kinematics of the arm's tool, on a model that holds nothing but the arm."""
 
+from typing import Protocol
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.envs.arrays import Array
 from robopol.envs.scene import scene_mjcf
 from robopol.envs.ur5e import POSITION_LIMIT
 
-Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
 
 HOME = np.array([-0.3007, -1.6682, 1.9950, -1.8975, -1.5708, -1.8715])
 """Elbow up, tool pointing down over the table at about (0.45, 0, 0.2, 0), rad; where the search for a start
 begins."""
 
 _LIMIT = np.array(POSITION_LIMIT)
-_LARGEST_MOVE = 0.5  # rad per iteration: far from the solution the linearisation is not to be trusted further
+LARGEST_MOVE = 0.5
+"""Of a joint in one iteration, rad: far from the solution the linearisation is not to be trusted further."""
+TOLERANCE = 1e-6
+"""The search for joints ends when the error of the pose is below this (m, and rad alike)."""
+MAX_ITERATIONS = 50
+"""The search for joints ends after this many iterations at the latest."""
+
+
+class Kinematics(Protocol):
+    """Where the tools of arms are for given joints, and which joints put them somewhere; see `ToolKinematics`."""
+
+    def pose(self, q: Array) -> Array:
+        """Return tool poses, (..., 6) to (..., 4)."""
+
+    def inverse(self, pose: Array, start: Array) -> tuple[Array, Array]:
+        """Return joint positions for tool poses, (..., 4) and (..., 6) to (..., 6), and the errors left, (...)."""
 
 
 class ToolKinematics:
@@ -31,7 +49,7 @@ class ToolKinematics:
         self._tool = self._model.site("tool").id
         self._jacobian = np.zeros((6, self._model.nv))
 
-    def forward(self, q: Array) -> tuple[Array, Array]:
+    def forward(self, q: Vector) -> tuple[Vector, Vector]:
         """Compute the tool's position and orientation.
 
         Args:
@@ -44,14 +62,14 @@ class ToolKinematics:
         mujoco.mj_kinematics(self._model, self._data)
         return self._data.site_xpos[self._tool].copy(), self._data.site_xmat[self._tool].reshape(3, 3).copy()
 
-    def pose(self, q: Array) -> Array:
+    def pose(self, q: Vector) -> Vector:
         """Compute the tool pose (x, y, z, yaw), (4,), of a tool that points down."""
         position, rotation = self.forward(q)
         return np.array([*position, np.arctan2(rotation[1, 0], rotation[0, 0])])
 
     def inverse(
-        self, pose: Array, start: Array, tolerance: float = 1e-6, max_iterations: int = 50
-    ) -> tuple[Array, float]:
+        self, pose: Vector, start: Vector, tolerance: float = TOLERANCE, max_iterations: int = MAX_ITERATIONS
+    ) -> tuple[Vector, float]:
         """Find joint positions that reach a tool pose, by damped least squares.
 
         The damping is half the squared error plus a small bias (Sugihara, "Solvability-unconcerned inverse
@@ -94,6 +112,6 @@ class ToolKinematics:
             normal = arm.T @ arm
             normal.flat[::7] += 0.5 * squared + 1e-9
             move = np.linalg.solve(normal, arm.T @ error)
-            q += move * min(1.0, _LARGEST_MOVE / max(float(np.abs(move).max()), 1e-12))
+            q += move * min(1.0, LARGEST_MOVE / max(float(np.abs(move).max()), 1e-12))
             np.clip(q, -_LIMIT, _LIMIT, out=q)
         return q, squared**0.5

@@ -1,18 +1,22 @@
 """Make environments and experts by name."""
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 
-from robopol.envs.foreign import make_foreign
+from robopol.envs.foreign import family_of, make_foreign
+from robopol.envs.locomotion import find_task
+from robopol.envs.native import why_not
 from robopol.envs.serial import SerialVectorEnv
+from robopol.envs.spec import Backend
 from robopol.envs.vector import VectorEnv
 from robopol.errors import EnvError
 from robopol.registry import nearest
 
 if TYPE_CHECKING:
-    from robopol.envs.experts.expert import Expert
+    from robopol.envs.experts.demonstrator import Demonstrator
 
 TASKS: dict[str, tuple[str, str]] = {
     "robopol/PickPlace-v0": (
@@ -32,14 +36,30 @@ def list_envs() -> list[str]:
     return sorted(TASKS)
 
 
-def make_env(id: str, num_envs: int = 1, **options: Any) -> VectorEnv:
+def make_env(
+    id: str,
+    num_envs: int = 1,
+    *,
+    backend: Backend = "auto",
+    threads: int | None = None,
+    workers: int = 0,
+    device: str | None = None,
+    **options: Any,
+) -> VectorEnv:
     """Make a batch of equal environments.
 
     Args:
-        id: One of `list_envs`, or any gymnasium id with a flat box of observations and a box of actions.
+        id: One of `list_envs`, or an id of `robopol.envs.foreign`: any gymnasium id with boxes of observations and
+            actions, and those of other families.
         num_envs: How many.
-        **options: The fields of `robopol.envs.spec.TaskOptions`, or what ``gymnasium.make`` takes for another
-            id.
+        backend: How they are stepped: "serial" one after the other; "native" by threads that run MuJoCo without
+            Python, for robopol's tasks and those of `robopol.envs.locomotion.list_tasks`; "auto" natively where that
+            is possible. The results are equal. "warp" simulates the same tasks together on a GPU, in float32; see
+            ``docs/gpu-simulation.md``.
+        threads: How many threads step natively; None is one per usable core, at most one per environment.
+        workers: Processes that share the environments; 0 keeps them in this one. The results are equal.
+        device: Where "warp" simulates and keeps its tensors, such as "cuda:1"; None is the GPU where there is one.
+        **options: The fields of `robopol.envs.spec.TaskOptions`, or what the family takes for another id.
 
     Returns:
         The batch; no slot is reset yet.
@@ -50,22 +70,35 @@ def make_env(id: str, num_envs: int = 1, **options: Any) -> VectorEnv:
     """
     if num_envs < 1:
         raise EnvError(f"num_envs must be at least 1, got {num_envs}")
-    if id in TASKS:
-        task = _load(TASKS[id][0])
-        tasks = [task(**options) for _ in range(num_envs)]
-        return SerialVectorEnv(tasks, tasks[0].env_spec)
-    others, spec = make_foreign(id, num_envs, options)
-    return SerialVectorEnv(others, spec)
+    if threads is not None and threads < 1:
+        raise EnvError(f"threads must be at least 1, got {threads}")
+    if device is not None and backend != "warp":
+        raise EnvError(f"device='{device}' is for backend='warp'; backend='{backend}' simulates on the CPU")
+    if backend == "warp":
+        if threads or workers:
+            raise EnvError("backend='warp' simulates all worlds as one: leave out threads and workers")
+        return _make_warp(id, num_envs, options, device)
+    if workers:
+        from robopol.envs.processes import ProcessVectorEnv
+
+        return ProcessVectorEnv(id, num_envs, {"backend": backend, "threads": threads or 1, **options}, workers)
+    if backend == "auto":
+        backend = "serial" if _why_not_native(id, options) else "native"
+    if backend not in _BACKENDS:
+        raise EnvError(
+            f"there is no backend '{backend}'{nearest(backend, _BACKENDS)}; choose auto, warp, {', '.join(_BACKENDS)}"
+        )
+    return _BACKENDS[backend](id, num_envs, options, threads)
 
 
-def make_expert(env_id: str, way: str | None = None, noise: float | None = None) -> "Expert":
-    """Make the scripted expert of one of robopol's environments; use one expert per environment slot.
+def make_expert(env_id: str, way: str | None = None, noise: float | None = None) -> "Demonstrator":
+    """Make the scripted expert of an environment; use one expert per environment slot.
 
     Args:
-        env_id: One of `list_envs`.
+        env_id: One of `list_envs`, or an id of a family that has experts; see ``docs/worlds.md``.
         way: The way that it takes, a name of the task's ``way_names``; None draws one at every reset.
-        noise: Standard deviation of the noise on the executed action, m; None is the expert's default, 0 is
-            none.
+        noise: Standard deviation of the noise on the executed action, m (in other families: in shares of half the
+            width of an action's bounds); None is the expert's default, 0 is none.
 
     Returns:
         The expert: ``reset(env, rng)``, then ``act(env)`` for every step, where ``env`` is a single
@@ -74,10 +107,18 @@ def make_expert(env_id: str, way: str | None = None, noise: float | None = None)
     Raises:
         EnvError: If the environment has no expert or no such way.
     """
-    if env_id not in TASKS:
-        raise EnvError(f"'{env_id}' has no expert{nearest(env_id, TASKS)}; those that have: {', '.join(list_envs())}")
-    task, expert = (_load(name) for name in TASKS[env_id])
-    made: Expert = expert(task.way_names, way=way, noise=noise)
+    made: Demonstrator
+    if env_id in TASKS:
+        task, expert = (_load(name) for name in TASKS[env_id])
+        made = expert(task.way_names, way=way, noise=noise)
+        return made
+    name = family_of(env_id).expert(env_id)
+    if name is None:
+        raise EnvError(
+            f"'{env_id}' has no expert{nearest(env_id, TASKS)}; those that have: {', '.join(list_envs())}, and of "
+            "other families metaworld/..., PointMaze_..., cube-... and pointmaze-..."
+        )
+    made = _load(name)(way=way, noise=noise)
     return made
 
 
@@ -87,6 +128,60 @@ def register() -> None:
         if id not in gymnasium.registry:
             # Truncation is the task's own: its limit is an option.
             gymnasium.register(id, entry_point=entry_point)
+
+
+def _make_serial(id: str, num_envs: int, options: dict[str, Any], threads: int | None) -> VectorEnv:
+    envs = [_make_one(id, options) for _ in range(num_envs)]
+    return SerialVectorEnv(envs, envs[0].env_spec)
+
+
+def _make_one(id: str, options: dict[str, Any]) -> Any:
+    return _load(TASKS[id][0])(**options) if id in TASKS else make_foreign(id, options)
+
+
+def _make_native(id: str, num_envs: int, options: dict[str, Any], threads: int | None) -> VectorEnv:
+    reason = _why_not_native(id, options)
+    if reason:
+        raise EnvError(reason)
+    if id in TASKS:
+        from robopol.envs.native.arm import NativeTasks
+
+        return NativeTasks([_make_one(id, options) for _ in range(num_envs)], threads)
+    from robopol.envs.native.locomotion import NativeLocomotion
+
+    return NativeLocomotion(_make_one(id, options), num_envs, threads)
+
+
+def _make_warp(id: str, num_envs: int, options: dict[str, Any], device: str | None) -> VectorEnv:
+    import torch
+
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise EnvError(f"there is no device '{device}': {error}") from error
+    if id in TASKS:
+        from robopol.envs.warp.arm import WarpTasks
+
+        return WarpTasks(_make_one(id, options), num_envs, place)
+    if find_task(id, options) is None:
+        raise EnvError(
+            f"'{id}' cannot be simulated by MuJoCo Warp with {options or 'no options'}; leave out the backend"
+        )
+    from robopol.envs.warp.locomotion import WarpLocomotion
+
+    return WarpLocomotion(_make_one(id, options), num_envs, place)
+
+
+def _why_not_native(id: str, options: dict[str, Any]) -> str | None:
+    if id not in TASKS and find_task(id, options) is None:
+        return f"'{id}' cannot be stepped natively with {options or 'no options'}; use backend='serial'"
+    return why_not()
+
+
+_BACKENDS: dict[str, Callable[[str, int, dict[str, Any], int | None], VectorEnv]] = {
+    "native": _make_native,
+    "serial": _make_serial,
+}
 
 
 def _load(name: str) -> Any:

@@ -5,10 +5,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.envs.arrays import Array, arrays, length
 from robopol.envs.cube import EDGE, YAW_RANGE, Cube, cube_mjcf
 from robopol.envs.task import Task, Verdict
-
-Array = NDArray[np.float64]
+from robopol.envs.view import View
 
 GOAL_RADIUS = 0.025
 """Success: the cube's centre is this close to the mark's, m."""
@@ -35,7 +35,7 @@ class PickPlace(Task):
     the rest of the progress of the cube along the shortest way over the wall, both in parts of their lengths at
     the reset, so that the rewards of an episode without its success sum to at most 1; success adds 1.
     Success: the cube lies still on the table, its centre within `GOAL_RADIUS` of the mark's, and the gripper is
-        open and above it (`cube.Cube.released_by`). There is one way.
+        open and above it (`cube.Cube.released`). There is one way.
     """
 
     id = "robopol/PickPlace-v0"
@@ -63,48 +63,63 @@ class PickPlace(Task):
             'rgba="0.93 0.98 0.93 1"/></body>'
         )
 
-    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+    def place(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
         """Draw cube and mark on their sides of the wall, and the start within 3 cm (0.2 rad) of its own."""
         x, y = rng.uniform(_LOW, _HIGH)
-        self.cube.put(np.array([x, -y, EDGE / 2]), rng.uniform(-YAW_RANGE, YAW_RANGE))
+        self.put("cube", np.array([x, -y, EDGE / 2]), rng.uniform(-YAW_RANGE, YAW_RANGE))
         self.data.mocap_pos[0, :2] = rng.uniform(_LOW, _HIGH)
         return _START + rng.uniform(-1.0, 1.0, 4) * np.array([0.03, 0.03, 0.03, 0.2]), 0.8
 
-    def observe(self, out: Array) -> None:
-        """Write the cube's pose and where the mark is."""
-        out[:3] = self.cube.position
-        out[3] = self.cube.yaw
-        out[4:] = self.goal[:2]
+    def observe(self, view: View) -> Array:
+        """Return the cube's pose and where the mark is."""
+        cube = Cube(view, "cube")
+        parts = cube.position, cube.yaw[..., None], view.position("goal")[..., :2]
+        return arrays(parts[0]).concatenate(parts, axis=-1)
 
-    def judge(self) -> Verdict:
+    def begin(self, view: View) -> Array:
+        """Remember the lengths of both ways."""
+        reach, left = _reach(view), _way_left(view.position("cube"), view.position("goal"))
+        return arrays(reach).stack([reach, reach, left, left], axis=-1)
+
+    def judge(self, view: View, memory: Array) -> Verdict:
         """Measure what is left of both ways."""
-        cube, goal = self.cube.position, self.goal
-        reach, left = float(np.linalg.norm(self.tool_pose()[:3] - cube)), _way_left(cube, goal)
-        if self.memory[3] == 0:  # the reset
-            self.memory[:] = reach, reach, left, left
-        approach = max(0.0, self.memory[0] - reach) / self.memory[1]
-        transport = (self.memory[2] - left) / self.memory[3]
-        self.memory[0], self.memory[2] = min(self.memory[0], reach), left
+        xp = arrays(memory)
+        least, first_reach, last, first_left = (memory[..., i] for i in range(4))
+        cube, mark = Cube(view, "cube"), view.position("goal")
+        reach, left = _reach(view), _way_left(cube.position, mark)
+        approach = (least - reach).clip(0.0) / first_reach
+        transport = (last - left) / first_left
         reward = APPROACH_SHARE * approach + (1 - APPROACH_SHARE) * transport
-        near = bool(np.linalg.norm((cube - goal)[:2]) < GOAL_RADIUS)
-        success = near and self.cube.lies_at(goal[2]) and self.cube.released_by(self)
-        return Verdict(float(reward), success, -1)
+        near = length((cube.position - mark)[..., :2]) < GOAL_RADIUS
+        success = near & cube.lies_at(EDGE / 2) & cube.released()
+        return Verdict(reward, success, xp.stack([xp.minimum(least, reach), first_reach, left, first_left], axis=-1))
 
     @cached_property
     def cube(self) -> Cube:
         """The cube."""
-        return Cube(self, "cube")
+        return Cube(self.view, "cube")
 
     @property
-    def goal(self) -> Array:
+    def goal(self) -> NDArray[np.float64]:
         """Where the cube's centre belongs, (3,) m."""
         return np.append(self.data.mocap_pos[0, :2], EDGE / 2)
 
 
-def _way_left(cube: Array, goal: Array) -> float:
-    """Return the length of the shortest way of the cube to the goal over the wall at y = 0, m."""
-    if cube[1] >= 0:
-        return float(np.linalg.norm(goal - cube))
-    crossing = cube + (goal - cube) * cube[1] / (cube[1] - goal[1])
-    crossing[2] = CROSSING_HEIGHT
-    return float(np.linalg.norm(crossing - cube) + np.linalg.norm(goal - crossing))
+def _reach(view: View) -> Array:
+    """Return the distance of the tool from the cube, (...) m."""
+    return length(view.tool_pose()[..., :3] - view.position("cube"))
+
+
+def _way_left(cube: Array, mark: Array) -> Array:
+    """Return the length of the shortest way of the cube to the mark over the wall at y = 0, (...) m."""
+    xp = arrays(cube)
+    goal = _at_height(mark, EDGE / 2)
+    y = cube[..., 1:2].clip(max=0.0)  # beyond the wall there is nothing to cross
+    crossing = _at_height(cube + (goal - cube) * y / (y - goal[..., 1:2]), CROSSING_HEIGHT)
+    over = length(crossing - cube) + length(goal - crossing)
+    return xp.where(cube[..., 1] >= 0, length(goal - cube), over)
+
+
+def _at_height(point: Array, height: float) -> Array:
+    """Return points, (..., 3) m, moved up or down to a height."""
+    return arrays(point).concatenate((point[..., :2], 0.0 * point[..., 2:] + height), axis=-1)

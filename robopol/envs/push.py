@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.envs.arrays import Array, arrays, length
 from robopol.envs.task import Task, Verdict
-
-Array = NDArray[np.float64]
+from robopol.envs.view import View
 
 DISC_RADIUS = 0.045
 """m; wider than the open gripper, so the disc rests against both fingertips and cannot slip between them."""
@@ -74,9 +74,8 @@ class Push(Task):
             'rgba="0.93 0.98 0.93 1"/></body>'
         )
 
-    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+    def place(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
         """Jitter the disc by up to 1 cm along x, and everything else by up to 5 mm along x and y."""
-        self._disc = self.model.body("disc").id
         disc = self.model.joint("disc").qposadr[0]
         self.data.qpos[disc : disc + 2] = _DISC + rng.uniform(-1.0, 1.0, 2) * [0.01, 0.005]
         self.data.mocap_pos[0, :2] = _BLOCK + rng.uniform(-0.005, 0.005, 2)
@@ -85,39 +84,54 @@ class Push(Task):
         tool[:2] += rng.uniform(-0.005, 0.005, 2)
         return tool, FORK_OPENING
 
-    def observe(self, out: Array) -> None:
-        """Write the positions of disc, block and goal."""
-        out[:2] = self.disc
-        out[2:4] = self.block
-        out[4:] = self.goal
+    def observe(self, view: View) -> Array:
+        """Return the positions of disc, block and goal."""
+        places = [view.position(body)[..., :2] for body in ("disc", "block", "goal")]
+        return arrays(places[0]).concatenate(places, axis=-1)
 
-    def judge(self) -> Verdict:
+    def begin(self, view: View) -> Array:
+        """Remember the length of the way."""
+        left = _way_left(*_places(view))
+        return arrays(left).stack([0.0 * left, left, left], axis=-1)
+
+    def judge(self, view: View, memory: Array) -> Verdict:
         """Measure the way that is left."""
-        disc, block, goal = self.disc, self.block, self.goal
-        left = float(np.linalg.norm(disc - goal))
-        near = left < GOAL_RADIUS
-        if disc[0] < block[0]:
-            sides = block + np.array([[0.0, DETOUR], [0.0, -DETOUR]])
-            left = float((np.linalg.norm(sides - disc, axis=1) + np.linalg.norm(sides - goal, axis=1)).min())
-        elif self.memory[0] == 0:
-            self.memory[0] = 1 if disc[1] > block[1] else 2
-        if self.memory[2] == 0:
-            self.memory[1:] = left
-        reward = (self.memory[1] - left) / self.memory[2]
-        self.memory[1] = left
-        return Verdict(float(reward), near, int(self.memory[0]) - 1)
+        xp = arrays(memory)
+        way, last, first = memory[..., 0], memory[..., 1], memory[..., 2]
+        disc, block, goal = _places(view)
+        left = _way_left(disc, block, goal)
+        passed = (way == 0) & (disc[..., 0] >= block[..., 0])
+        way = xp.where(passed, xp.where(disc[..., 1] > block[..., 1], 1.0, 2.0), way)
+        near = length(disc - goal) < GOAL_RADIUS
+        return Verdict((last - left) / first, near, xp.stack([way, left, first], axis=-1), way - 1)
 
     @property
-    def disc(self) -> Array:
+    def disc(self) -> NDArray[np.float64]:
         """Centre of the disc, (2,) m."""
-        return self.data.xpos[self._disc, :2].copy()
+        return self.view.position("disc")[:2]
 
     @property
-    def block(self) -> Array:
+    def block(self) -> NDArray[np.float64]:
         """Centre of the block, (2,) m."""
         return self.data.mocap_pos[0, :2].copy()
 
     @property
-    def goal(self) -> Array:
+    def goal(self) -> NDArray[np.float64]:
         """Centre of the goal, (2,) m."""
         return self.data.mocap_pos[1, :2].copy()
+
+
+def _places(view: View) -> tuple[Array, Array, Array]:
+    """Return the centres of disc, block and goal, (..., 2) m each."""
+    disc, block, goal = (view.position(body)[..., :2] for body in ("disc", "block", "goal"))
+    return disc, block, goal
+
+
+def _way_left(disc: Array, block: Array, goal: Array) -> Array:
+    """Return the length of the shortest way of the disc to the goal around the block, (...) m."""
+    xp = arrays(disc)
+    x, y = block[..., 0], block[..., 1]
+    sides = [xp.stack([x, y + detour], axis=-1) for detour in (DETOUR, -DETOUR)]
+    norm = xp.linalg.norm
+    ways = [norm(side - disc, axis=-1) + norm(side - goal, axis=-1) for side in sides]
+    return xp.where(disc[..., 0] < x, xp.minimum(*ways), length(disc - goal))

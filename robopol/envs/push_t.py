@@ -5,11 +5,10 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from robopol.envs.task import Task, Verdict
-
-Array = NDArray[np.float64]
-Rectangle = tuple[float, float, float, float]
-"""Least x, least y, greatest x and greatest y, m."""
+from robopol.envs.arrays import Array, arrays
+from robopol.envs.rectangles import Rectangle, overlap
+from robopol.envs.task import Task, Verdict, quaternion
+from robopol.envs.view import View
 
 WIDTH = 0.04
 """Width of the bar and of the stem, m; the bar is 4, the stem 3 widths long."""
@@ -77,72 +76,98 @@ class PushT(Task):
             f'<body name="goal" mocap="true" pos="0.47 0 0.0005">{mark}</body>'
         )
 
-    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+    def place(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
         """Draw the mark and the block; at most 0.6 of the mark is covered."""
-        self._block = self.model.body("block").id
         goal = _GOAL + rng.uniform(-1.0, 1.0, 3) * _GOAL_JITTER
         block = goal
         while coverage(block, goal) > _START_COVERAGE:
             block = goal + rng.uniform(-1.0, 1.0, 3) * _START_RANGE
         self.data.mocap_pos[0, :2] = goal[:2]
-        self.data.mocap_quat[0] = _quaternion(goal[2])
-        joint = self.model.joint("block").qposadr[0]
-        self.data.qpos[joint : joint + 2] = block[:2]
-        self.data.qpos[joint + 3 : joint + 7] = _quaternion(block[2])
+        self.data.mocap_quat[0] = quaternion(goal[2])
+        self.put("block", block[:2], block[2])
         tool = _TOOL.copy()
         tool[:2] += rng.uniform(-0.01, 0.01, 2)
         return tool, 0.0
 
-    def observe(self, out: Array) -> None:
-        """Write the poses of the block and of the mark."""
-        for start, (x, y, yaw) in ((0, self.block), (4, self.goal)):
-            out[start : start + 4] = x, y, np.sin(yaw), np.cos(yaw)
+    def observe(self, view: View) -> Array:
+        """Return the poses of the block and of the mark."""
+        block, goal = _block(view), _goal(view)
+        xp = arrays(block)
+        turns = [turn(pose[..., 2:]) for pose in (block, goal) for turn in (xp.sin, xp.cos)]
+        return xp.concatenate((block[..., :2], *turns[:2], goal[..., :2], *turns[2:]), axis=-1)
 
-    def judge(self) -> Verdict:
+    def begin(self, view: View) -> Array:
+        """Remember the coverage and where the block is."""
+        block = _block(view)
+        counted = coverage(block, _goal(view)).clip(max=SUCCESS_COVERAGE)[..., None]
+        return arrays(block).concatenate((0.0 * counted, counted, SUCCESS_COVERAGE - counted, block), axis=-1)
+
+    def judge(self, view: View, memory: Array) -> Verdict:
         """Measure the coverage, and from which side the block was moved if it just was."""
-        block = self.block
-        covered = coverage(block, self.goal)
-        counted = min(covered, SUCCESS_COVERAGE)
-        if self.memory[2] == 0:  # the reset
-            self.memory[1:3], self.memory[3:] = (counted, SUCCESS_COVERAGE - counted), block
-        if self.memory[0] == 0 and distance(block, self.memory[3:]) > _MOVED:
-            self.memory[0] = 1 if to_frame(self.tool_pose()[:2], block)[1] > 0 else 2
-        reward = (counted - self.memory[1]) / self.memory[2]
-        self.memory[1] = counted
-        return Verdict(float(reward), covered >= SUCCESS_COVERAGE, int(self.memory[0]) - 1)
+        xp = arrays(memory)
+        way, last, needed = (memory[..., i] for i in range(3))
+        block = _block(view)
+        covered = coverage(block, _goal(view))
+        counted = covered.clip(max=SUCCESS_COVERAGE)
+        pushed = (way == 0) & (distance(block, memory[..., 3:]) > _MOVED)
+        beside = to_frame(view.tool_pose()[..., :2], block)[..., 1]
+        way = xp.where(pushed, xp.where(beside > 0, 1.0, 2.0), way)
+        kept = xp.concatenate((xp.stack([way, counted, needed], axis=-1), memory[..., 3:]), axis=-1)
+        return Verdict((counted - last) / needed, covered >= SUCCESS_COVERAGE, kept, way - 1)
 
     @property
-    def block(self) -> Array:
+    def block(self) -> NDArray[np.float64]:
         """Pose of the block, (3,): x, y in m, yaw in rad."""
-        rotation = self.data.xmat[self._block]
-        return np.append(self.data.xpos[self._block, :2], np.arctan2(rotation[3], rotation[0]))
+        return _block(self.view)
 
     @property
-    def goal(self) -> Array:
+    def goal(self) -> NDArray[np.float64]:
         """Pose of the mark, (3,): x, y in m, yaw in rad."""
         w, _, _, z = self.data.mocap_quat[0]
         return np.append(self.data.mocap_pos[0, :2], 2.0 * np.arctan2(z, w))
 
 
-def coverage(block: Array, goal: Array) -> float:
+def _block(view: View) -> Array:
+    """Return the pose of the block, (..., 3)."""
+    position = view.position("block")
+    return arrays(position).concatenate((position[..., :2], view.yaw("block")[..., None]), axis=-1)
+
+
+def _goal(view: View) -> Array:
+    """Return the pose of the mark, (..., 3)."""
+    position, turn = view.position("goal"), view.quaternion("goal")
+    xp = arrays(position)
+    return xp.concatenate((position[..., :2], 2.0 * xp.arctan2(turn[..., 3:], turn[..., :1])), axis=-1)
+
+
+def coverage(block: Array, goal: Array) -> Array:
     """Return the part of the mark's area that the block covers, exactly.
 
+    One pair of poses on the CPU is measured by cutting polygons, which is the fastest there; many at once by
+    `rectangles.overlap`, which has no branches. They agree but for rounding.
+
     Args:
-        block: Pose of the block, (3,): x, y in m, yaw in rad.
-        goal: Pose of the mark, (3,).
+        block: Pose of the block, (..., 3): x, y in m, yaw in rad.
+        goal: Pose of the mark, (..., 3).
 
     Returns:
-        Area of the intersection over the area of the T, 0 to 1.
+        Area of the intersection over the area of the T, (...) 0 to 1.
     """
+    xp = arrays(block)
+    place, turn = to_frame(block[..., :2], goal), block[..., 2] - goal[..., 2]
     # The rectangles of a T do not overlap, so its area is the sum of theirs.
-    x, y = to_frame(block[:2], goal).tolist()
-    cos, sin = math.cos(block[2] - goal[2]), math.sin(block[2] - goal[2])
+    if block.ndim > 1:
+        pose = xp.concatenate((place, turn[..., None]), axis=-1)
+        area = sum(overlap(part, pose, window) for part in (BAR, STEM) for window in (BAR, STEM))
+        return (area / AREA).clip(max=1.0)
+    x, y = place.tolist()
+    cos, sin = math.cos(turn), math.sin(turn)
     area = 0.0
     for x0, y0, x1, y1 in (BAR, STEM):
         corners = ((x0, y0), (x1, y0), (x1, y1), (x0, y1))
         polygon = [(x + cos * px - sin * py, y + sin * px + cos * py) for px, py in corners]
         area += clipped_area(polygon, BAR) + clipped_area(polygon, STEM)
-    return min(area / AREA, 1.0)
+    return np.float64(min(area / AREA, 1.0))
 
 
 def clipped_area(polygon: list[tuple[float, float]], window: Rectangle) -> float:
@@ -185,16 +210,18 @@ def distance(first: Array, second: Array) -> Array:
     Returns:
         Distances, (...) m.
     """
+    xp = arrays(first)
     difference = first - second
-    turn = 2.0 * GYRATION_SQUARED * (1.0 - np.cos(difference[..., 2]))
-    return np.sqrt(difference[..., 0] ** 2 + difference[..., 1] ** 2 + turn)
+    turn = 2.0 * GYRATION_SQUARED * (1.0 - xp.cos(difference[..., 2]))
+    return xp.sqrt(difference[..., 0] ** 2 + difference[..., 1] ** 2 + turn)
 
 
 def to_frame(point: Array, pose: Array) -> Array:
-    """Return a point of the world, (2,) m, in the frame of a pose, (3,)."""
-    cos, sin = np.cos(pose[2]), np.sin(pose[2])
-    x, y = point - pose[:2]
-    return np.array([cos * x + sin * y, cos * y - sin * x])
+    """Return points of the world, (..., 2) m, in the frames of poses, (..., 3)."""
+    xp = arrays(point)
+    cos, sin = xp.cos(pose[..., 2]), xp.sin(pose[..., 2])
+    x, y = point[..., 0] - pose[..., 0], point[..., 1] - pose[..., 1]
+    return xp.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)
 
 
 def _boxes(half_height: float, attributes: str) -> str:
@@ -204,7 +231,3 @@ def _boxes(half_height: float, attributes: str) -> str:
         f'size="{(x1 - x0) / 2} {(y1 - y0) / 2} {half_height}" {attributes}/>'
         for x0, y0, x1, y1 in (BAR, STEM)
     )
-
-
-def _quaternion(yaw: float) -> Array:
-    return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])

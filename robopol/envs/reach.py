@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.envs.arrays import Array, arrays, length
 from robopol.envs.task import Task, Verdict
-
-Array = NDArray[np.float64]
+from robopol.envs.view import View
 
 TOLERANCE = 0.02
 """The tool is at the target within this distance, m."""
@@ -38,27 +38,34 @@ class Reach(Task):
             'rgba="0.2 0.7 0.35 0.7"/></body>'
         )
 
-    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+    def place(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
         """Draw the target from a box of 34 x 44 x 28 cm and the start within 3 cm (0.2 rad) of its own."""
         self.data.mocap_pos[0] = rng.uniform(_LOW, _HIGH)
         return _START + rng.uniform(-1.0, 1.0, 4) * np.array([0.03, 0.03, 0.03, 0.2]), 0.5
 
-    def observe(self, out: Array) -> None:
-        """Write the position of the target."""
-        out[:] = self.target
+    def observe(self, view: View) -> Array:
+        """Return the position of the target."""
+        return view.position("target")
 
-    def judge(self) -> Verdict:
+    def begin(self, view: View) -> Array:
+        """Remember how far the target is."""
+        distance = _distance(view).clip(TOLERANCE)
+        return arrays(distance).stack([0.0 * distance, distance, distance], axis=-1)
+
+    def judge(self, view: View, memory: Array) -> Verdict:
         """Count the steps at the target."""
-        distance = float(np.linalg.norm(self.tool_pose()[:3] - self.target))
-        if self.memory[2] == 0:  # the reset
-            self.memory[1:] = max(distance, TOLERANCE)
-            return Verdict(0.0, False, -1)
-        self.memory[0] = self.memory[0] + 1 if distance < TOLERANCE else 0
-        reward = (self.memory[1] - distance) / self.memory[2]
-        self.memory[1] = distance
-        return Verdict(float(reward), bool(self.memory[0] >= HOLD_STEPS), -1)
+        xp = arrays(memory)
+        held, last, first = memory[..., 0], memory[..., 1], memory[..., 2]
+        distance = _distance(view)
+        held = xp.where(distance < TOLERANCE, held + 1.0, 0.0)
+        return Verdict((last - distance) / first, held >= HOLD_STEPS, xp.stack([held, distance, first], axis=-1))
 
     @property
-    def target(self) -> Array:
+    def target(self) -> NDArray[np.float64]:
         """The point to reach, (3,) m."""
         return self.data.mocap_pos[0].copy()
+
+
+def _distance(view: View) -> Array:
+    """Return the distance of the tool from the target, (...) m."""
+    return length(view.tool_pose()[..., :3] - view.position("target"))

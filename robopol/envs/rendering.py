@@ -17,6 +17,10 @@ from robopol.errors import EnvError
 BACKENDS = ("egl", "osmesa", "glfw")
 """The OpenGL backends in the order in which they are tried."""
 
+SHADOW_DETAIL = 8
+"""The shadow map has at most so many times the pixels of a picture's longer side; with a finer one, most of the time
+for a small picture goes into shadows that it cannot show."""
+
 NO_BACKEND = (
     "no OpenGL backend works on this machine (tried {tried}), so nothing can be rendered; "
     "install EGL drivers, or software rendering: apt-get install libosmesa6"
@@ -59,15 +63,43 @@ def why_not() -> str | None:
     return None if gl_backend() else NO_BACKEND.format(tried=", ".join(_candidates()))
 
 
+def offer_backend() -> None:
+    """Let code that is not robopol's, and renders by MuJoCo's own renderers, use the backend that works here.
+
+    They read ``MUJOCO_GL`` when they are imported; MuJoCo's has been by then, so it is told.
+
+    Raises:
+        EnvError: If no backend works.
+    """
+    backend = gl_backend()
+    if backend is None:
+        raise EnvError(why_not())
+    load_triton()
+    context = importlib.import_module(f"mujoco.{backend}").GLContext
+    for name in ("mujoco.gl_context", "mujoco.rendering.classic.gl_context"):  # before 3.10, and since
+        if name in sys.modules:
+            sys.modules[name].GLContext = context  # type: ignore[attr-defined]
+
+
 def _candidates() -> tuple[str, ...]:
     wished = os.environ.get("MUJOCO_GL", "").lower()
     return (wished,) if wished in BACKENDS else BACKENDS
 
 
-def _load_triton() -> None:
+def load_triton() -> None:
     """Load triton, where torch came with it, before Mesa: each brings an LLVM, and the other order crashes later."""
     if importlib.util.find_spec("triton") is not None:
         importlib.import_module("triton")
+
+
+def _context(model: Any, shadows: int) -> Any:
+    """Upload a model for rendering, with a shadow map of at most ``shadows`` pixels along each side."""
+    quality, wanted = model.vis.quality, model.vis.quality.shadowsize
+    quality.shadowsize = min(wanted, shadows)
+    try:
+        return mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+    finally:
+        quality.shadowsize = wanted  # the model goes on to whoever saves or renders it
 
 
 class Renderer:
@@ -87,12 +119,12 @@ class Renderer:
         backend = gl_backend()
         if backend is None:
             raise EnvError(why_not())
-        _load_triton()
+        load_triton()
         self._model = model
         # The context class is taken from the backend's own module: mujoco's own choice is made at its import.
         self._gl = importlib.import_module(f"mujoco.{backend}").GLContext(width, height)
         self._gl.make_current()
-        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        self._context = _context(model, SHADOW_DETAIL * max(height, width))
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=500)
         self._view = mujoco.MjvOption()

@@ -45,8 +45,8 @@ class SerialVectorEnv(VectorEnv):
         array = self.check_actions(slots, actions)
         self.check_running(slots, self._running)
         observations, rewards, flags, ways = [], [], [], []
-        for slot, action in zip(slots, array, strict=True):
-            observation, reward, terminated, truncated, info = self.envs[slot].step(action)
+        results = self._execute(slots, array)
+        for slot, (observation, reward, terminated, truncated, info) in zip(slots, results, strict=True):
             observations.append(observation)
             rewards.append(float(reward))
             success = bool(info.get("success", info.get("is_success", False)))
@@ -79,20 +79,24 @@ class SerialVectorEnv(VectorEnv):
     @property
     def model(self) -> str | None:
         """See `VectorEnv.model`."""
-        return getattr(self.envs[0].unwrapped, "mjcf", None)
+        return getattr(self.envs[0], "mjcf", None)
 
     def save_state(self, slot: int) -> Tensor | None:
         """See `VectorEnv.save_state`."""
-        save = getattr(self.envs[slot].unwrapped, "save_state", None)
-        return None if save is None else torch.from_numpy(save())
+        state = getattr(self.envs[slot], "save_state", _nothing)()
+        return None if state is None else torch.from_numpy(state)
 
     def restore_state(self, slot: int, state: Tensor) -> Observation:
         """See `VectorEnv.restore_state`."""
-        restore = getattr(self.envs[slot].unwrapped, "restore_state", None)
+        restore = getattr(self.envs[slot], "restore_state", None)
         if restore is None:
             return super().restore_state(slot, state)
         self.check_running([slot], self._running)
         return self._stack([restore(state.numpy())])
+
+    def _execute(self, slots: Sequence[int], actions: NDArray[np.float32]) -> list[tuple[Any, ...]]:
+        """Step some of the environments; return for each what its ``step`` returns."""
+        return [self.envs[slot].step(action) for slot, action in zip(slots, actions, strict=True)]
 
     def _stack(self, observations: list[dict[str, NDArray[Any]]]) -> Observation:
         return {
@@ -101,3 +105,7 @@ class SerialVectorEnv(VectorEnv):
             else torch.empty((0, *shape), dtype=getattr(torch, self.spec.obs_dtypes[key]))
             for key, shape in self.spec.obs_shapes.items()
         }
+
+
+def _nothing() -> None:
+    """Stand in for the state of an environment that cannot tell it."""

@@ -11,6 +11,9 @@ from robopol.envs.domain import Domain
 ActionSpace = Literal["joint_pos", "joint_delta", "ee_pose", "ee_delta"]
 """The kinds of action; see `robopol.envs.control`."""
 
+Backend = Literal["auto", "serial", "native", "warp"]
+"""How a batch is stepped; see `robopol.envs.make_env`."""
+
 
 class TaskOptions(Config):
     """The options of every robopol task."""
@@ -21,6 +24,8 @@ class TaskOptions(Config):
     """Actions a second; it must divide 400 and be at most 40. None is the task's own rate (10)."""
     max_episode_steps: int | None = None
     """Control steps until truncation. None is the task's own limit."""
+    state: Literal["all", "robot"] = "all"
+    """What "state" tells: "robot" leaves out what lies on the table, for policies that are to see it by a camera."""
     cameras: tuple[Literal["front", "wrist"], ...] = ()
     """Cameras whose pictures are observed as "images.<camera>"."""
     image_size: tuple[int, int] = (96, 96)
@@ -62,6 +67,8 @@ class EnvSpec:
         options: What to pass to `robopol.envs.make_env` to get the same environment; JSON-able.
         way_names: Names of the ways to succeed; empty if there is one.
         state_names: A name with its unit for each entry of obs["state"]; empty if unknown.
+        wrappers: What it is wrapped in, from the inside out; JSON-able.
+        packages: Distributions that decide, besides robopol, gymnasium and MuJoCo, how an episode goes.
     """
 
     id: str
@@ -76,3 +83,5 @@ class EnvSpec:
     options: dict[str, Any] = field(default_factory=dict)
     way_names: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
+    wrappers: tuple[dict[str, Any], ...] = ()
+    packages: tuple[str, ...] = ()

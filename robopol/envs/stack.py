@@ -5,10 +5,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.envs.arrays import Array, arrays, length
 from robopol.envs.cube import EDGE, YAW_RANGE, Cube, cube_mjcf
 from robopol.envs.task import Task, Verdict
-
-Array = NDArray[np.float64]
+from robopol.envs.view import View
 
 OFFSET_TOLERANCE = 0.015
 """Success: the centres are this close to each other seen from above, m."""
@@ -35,7 +35,7 @@ class Stack(Task):
     nearer, both in parts of their values at the reset, so that the rewards of an episode without its success sum
     to at most 1; success adds 1.
     Success: a cube lies still on the other one, which lies still on the table, the centres within
-        `OFFSET_TOLERANCE` seen from above, and the gripper is open and above (`cube.Cube.released_by`). Way: the
+        `OFFSET_TOLERANCE` seen from above, and the gripper is open and above (`cube.Cube.released`). Way: the
         cube that was lifted last (its centre above `LIFTED_HEIGHT`), which on success is the upper one.
     """
 
@@ -51,45 +51,68 @@ class Stack(Task):
         """Write the cubes."""
         return cube_mjcf("red", "red") + cube_mjcf("green", "green")
 
-    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+    def place(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], float]:
         """Draw the cubes until they are far enough apart, and the start within 3 cm (0.2 rad) of its own."""
         places = rng.uniform(_LOW, _HIGH, (2, 2))
         while np.linalg.norm(places[0] - places[1]) < LEAST_DISTANCE:
             places = rng.uniform(_LOW, _HIGH, (2, 2))
-        for cube, place in zip(self.cubes, places, strict=True):
-            cube.put(np.append(place, EDGE / 2), rng.uniform(-YAW_RANGE, YAW_RANGE))
+        for cube, place in zip(("red", "green"), places, strict=True):
+            self.put(cube, np.append(place, EDGE / 2), rng.uniform(-YAW_RANGE, YAW_RANGE))
         return _START + rng.uniform(-1.0, 1.0, 4) * np.array([0.03, 0.03, 0.03, 0.2]), 0.8
 
-    def observe(self, out: Array) -> None:
-        """Write the poses of the cubes."""
-        for cube, part in zip(self.cubes, (out[:4], out[4:]), strict=True):
-            part[:3] = cube.position
-            part[3] = cube.yaw
+    def observe(self, view: View) -> Array:
+        """Return the poses of the cubes."""
+        parts = [part for cube in _cubes(view) for part in (cube.position, cube.yaw[..., None])]
+        return arrays(parts[0]).concatenate(parts, axis=-1)
 
-    def judge(self) -> Verdict:
+    def begin(self, view: View) -> Array:
+        """Remember the distances."""
+        reach, (left, _) = _reach(view), _ways_left(view)
+        return arrays(reach).stack([0.0 * reach, reach, reach, left, left], axis=-1)
+
+    def judge(self, view: View, memory: Array) -> Verdict:
         """Measure what is left of the nearer way."""
-        tool, places = self.tool_pose()[:3], np.stack([cube.position for cube in self.cubes])
-        offsets = places - (places[::-1] + np.array([0.0, 0.0, EDGE]))  # from each cube's place on the other
-        reach = float(np.linalg.norm(tool - places, axis=1).min())
-        left = float(np.linalg.norm(offsets, axis=1).min())
-        if self.memory[4] == 0:  # the reset
-            self.memory[1:] = reach, reach, left, left
-        approach = max(0.0, self.memory[1] - reach) / self.memory[2]
-        transport = (self.memory[3] - left) / self.memory[4]
-        self.memory[1], self.memory[3] = min(self.memory[1], reach), left
+        xp = arrays(memory)
+        way, least, first_reach, last, first_left = (memory[..., i] for i in range(5))
+        reach, (left, aligned) = _reach(view), _ways_left(view)
+        approach = (least - reach).clip(0.0) / first_reach
+        transport = (last - left) / first_left
         reward = APPROACH_SHARE * approach + (1 - APPROACH_SHARE) * transport
-        upper = int(np.argmax(places[:, 2]))
-        if places[upper, 2] > LIFTED_HEIGHT:
-            self.memory[0] = upper + 1
-        return Verdict(float(reward), self._stacked(upper, offsets[upper]), int(self.memory[0]) - 1)
-
-    def _stacked(self, upper: int, offset: Array) -> bool:
-        """Return whether a cube lies on the other one, let go."""
-        top, bottom = self.cubes[upper], self.cubes[1 - upper]
-        aligned = bool(np.linalg.norm(offset[:2]) < OFFSET_TOLERANCE)
-        return aligned and bottom.lies_at(EDGE / 2) and top.lies_at(1.5 * EDGE) and top.released_by(self)
+        red, green = _cubes(view)
+        red_z, green_z = red.position[..., 2], green.position[..., 2]
+        lifted = xp.maximum(red_z, green_z) > LIFTED_HEIGHT
+        way = xp.where(lifted, xp.where(green_z > red_z, 2.0, 1.0), way)
+        stacked = aligned & xp.where(green_z > red_z, _lies_on(green, red), _lies_on(red, green))
+        least = xp.minimum(least, reach)
+        return Verdict(reward, stacked, xp.stack([way, least, first_reach, left, first_left], axis=-1), way - 1)
 
     @cached_property
     def cubes(self) -> tuple[Cube, Cube]:
         """The red and the green cube."""
-        return Cube(self, "red"), Cube(self, "green")
+        return _cubes(self.view)
+
+
+def _cubes(view: View) -> tuple[Cube, Cube]:
+    return Cube(view, "red"), Cube(view, "green")
+
+
+def _reach(view: View) -> Array:
+    """Return the distance of the tool from the nearer cube, (...) m."""
+    tool = view.tool_pose()[..., :3]
+    xp = arrays(tool)
+    return xp.minimum(*(xp.linalg.norm(tool - cube.position, axis=-1) for cube in _cubes(view)))
+
+
+def _ways_left(view: View) -> tuple[Array, Array]:
+    """Return how far a cube is from its place on the other one, (...) m, and whether they are one above the other."""
+    red, green = (cube.position for cube in _cubes(view))
+    xp = arrays(red)
+    beside = (red - green)[..., :2]
+    red_up, green_up = red[..., 2:] - (green[..., 2:] + EDGE), green[..., 2:] - (red[..., 2:] + EDGE)
+    ways = [xp.linalg.norm(xp.concatenate((beside, up), axis=-1), axis=-1) for up in (red_up, green_up)]
+    return xp.minimum(*ways), length(beside) < OFFSET_TOLERANCE
+
+
+def _lies_on(top: Cube, bottom: Cube) -> Array:
+    """Return whether a cube lies at the height of one on the other, let go."""
+    return bottom.lies_at(EDGE / 2) & top.lies_at(1.5 * EDGE) & top.released()

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopol.config import Config, parse
+from robopol.envs.arrays import Array, arrays
 from robopol.envs.control import CONTROLS
 from robopol.envs.domain import MAX_LATENCY, DomainDraw
 from robopol.envs.gripper import STROKE
@@ -21,9 +22,10 @@ from robopol.envs.rendering import Renderer
 from robopol.envs.scene import PHYSICS_HZ, scene_mjcf
 from robopol.envs.spec import EnvSpec, TaskOptions
 from robopol.envs.ur5e import JOINT_NAMES
+from robopol.envs.view import View
 from robopol.errors import EnvError
 
-Array = NDArray[np.float64]
+Vector = NDArray[np.float64]
 Observation = dict[str, NDArray[Any]]
 
 ARM_STATE_NAMES = (
@@ -41,14 +43,29 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
 class Verdict(NamedTuple):
-    """What a task says after a control step."""
+    """What a task says after a control step; arrays with the leading axes of the view that was judged."""
 
-    reward: float
-    """Reward of the step, without the bonus of 1 that the base adds on success."""
-    success: bool
-    """Whether the task is done now."""
-    way: int
-    """Index into ``way_names`` of the way taken, -1 while undecided."""
+    reward: Array
+    """Reward of the step, without the bonus of 1 that the base adds on success, (...)."""
+    success: Array
+    """Whether the task is done now, (...) bool."""
+    memory: Array
+    """What the task keeps for the next step, (..., memory_size)."""
+    way: Array = -1
+    """Index into ``way_names`` of the way taken, (...); -1 while undecided, and always if there is one way."""
+
+
+class Outcome(NamedTuple):
+    """What a control step means for the episode; arrays with the leading axes of the view that was judged."""
+
+    reward: Array
+    """The task's reward plus 1 on the first success, (...)."""
+    success: Array
+    """The episode has succeeded so far, (...) bool; it ends there."""
+    truncated: Array
+    """The episode ends without success, (...) bool."""
+    episode: Array
+    """[control steps so far, succeeded, way], (..., 3)."""
 
 
 class Task(gymnasium.Env[Any, NDArray[Any]]):
@@ -66,13 +83,17 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         default_control_hz: Actions a second unless the option says otherwise.
         default_max_episode_steps: Control steps until truncation unless the option says otherwise.
         way_names: Names of the ways to succeed, empty if there is one.
-        object_state_names: Names with units of what `observe` appends to the state.
+        object_state_names: Names with units of what `observe` appends to the state, unless the option ``state`` leaves
+            it out.
         memory_size: How many numbers of its own the task keeps during an episode, in `memory`.
-        memory: (memory_size,) float64, zero at a reset; saved and restored with the state.
+        memory: (memory_size,) float64, what `begin` and `judge` keep; saved and restored with the state.
+        view: What `state` and `judge` see of this world.
         model: The ``mujoco.MjModel``.
         data: The ``mujoco.MjData``.
         mjcf: The model as MJCF.
         control: The action space in use and its commanded reference.
+        physics_steps: How many physics steps each piece of a control step has.
+        fractions: (pieces, 1): how far the servos' targets are on their way at each piece.
         np_random: The episode's random generator.
     """
 
@@ -113,10 +134,10 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         self.data = mujoco.MjData(self.model)
         self.control = CONTROLS[self.options.action_space](ToolKinematics(), 1.0 / control_hz)
         self.memory = np.zeros(self.memory_size)
-        self._tool = self.model.site("tool").id
+        self.view = View(self.model, lambda field: getattr(self.data, field).copy())
         self._renderers: dict[tuple[int, int], Renderer] = {}
-        self._physics_steps = np.diff(np.linspace(0, PHYSICS_HZ // control_hz, _SUBSTEPS + 1).astype(int)).tolist()
-        self._fractions = np.cumsum(self._physics_steps)[:, None] / sum(self._physics_steps)
+        self.physics_steps = np.diff(np.linspace(0, PHYSICS_HZ // control_hz, _SUBSTEPS + 1).astype(int)).tolist()
+        self.fractions = np.cumsum(self.physics_steps)[:, None] / sum(self.physics_steps)
         self._servo = np.zeros(7)
 
         movable = self.model.body_dofnum[self.model.geom_bodyid] == 6
@@ -126,11 +147,10 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         self._base_inertia = self.model.body_inertia.copy()
         self._base_friction = self.model.geom_friction.copy()
 
-        self.state_names = ARM_STATE_NAMES + self.object_state_names
-        self._state = np.zeros(len(self.state_names))
+        self.state_names = ARM_STATE_NAMES + (self.object_state_names if self.options.state == "all" else ())
         self.action_space = gymnasium.spaces.Box(self.control.low, self.control.high, dtype=np.float32)
         spaces: dict[str, gymnasium.spaces.Space[Any]] = {
-            "state": gymnasium.spaces.Box(-np.inf, np.inf, self._state.shape, np.float32)
+            "state": gymnasium.spaces.Box(-np.inf, np.inf, (len(self.state_names),), np.float32)
         }
         for camera in self.options.cameras:
             spaces[f"images.{camera}"] = gymnasium.spaces.Box(0, 255, (*self.options.image_size, 3), np.uint8)
@@ -146,7 +166,7 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         """Write the MJCF elements that the task adds to the table; see `scene.scene_mjcf`."""
 
     @abstractmethod
-    def place(self, rng: np.random.Generator) -> tuple[Array, float]:
+    def place(self, rng: np.random.Generator) -> tuple[Vector, float]:
         """Put the objects where the episode starts, by ``data.qpos`` and ``data.mocap_pos``.
 
         Args:
@@ -157,12 +177,42 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         """
 
     @abstractmethod
-    def observe(self, out: Array) -> None:
-        """Write the task's part of the state, as `object_state_names` says, into ``out``."""
+    def observe(self, view: View) -> Array:
+        """Return the task's part of the state, (..., len(object_state_names)), as `object_state_names` says."""
 
     @abstractmethod
-    def judge(self) -> Verdict:
-        """Judge the state after a control step (called once per step, and once after a reset)."""
+    def begin(self, view: View) -> Array:
+        """Return the memory at the start of an episode, (..., memory_size)."""
+
+    @abstractmethod
+    def judge(self, view: View, memory: Array) -> Verdict:
+        """Judge what is seen after a control step.
+
+        Args:
+            view: One world or many, on the CPU or elsewhere.
+            memory: What was kept at the step before, (..., memory_size); it is not changed.
+        """
+
+    def state(self, view: View) -> Array:
+        """Return the state without noise, (..., S), as `state_names` says."""
+        parts = [view.joints(), view.tool_pose(), view.opening()[..., None]]
+        if self.options.state == "all":
+            parts.append(self.observe(view))
+        return arrays(parts[0]).concatenate(parts, axis=-1)
+
+    def outcome(self, verdict: Verdict, episode: Array) -> Outcome:
+        """Return what a verdict means after the episode so far, (..., 3)."""
+        xp = arrays(episode)
+        steps = episode[..., 0] + 1
+        before = episode[..., 1] > 0
+        success = before | verdict.success
+        way = 0.0 * steps + verdict.way
+        return Outcome(
+            reward=verdict.reward + (success & ~before),
+            success=success,
+            truncated=~success & (steps >= self._limit),
+            episode=xp.stack([steps, 0.0 * steps + success, way], axis=-1),
+        )
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -190,7 +240,7 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         mujoco.mj_forward(self.model, self.data)
         self._actions[:] = self.control.hold()
         self._episode[:] = 0.0, 0.0, -1.0
-        self.judge()
+        self.memory[:] = self.begin(self.view)
         return self._observation(), {"success": False, "way": -1}
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -206,6 +256,25 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
             EnvError: If the episode was never started, or the action has a wrong shape or a number that is
                 not finite.
         """
+        for target, steps in zip(self.aim(action), self.physics_steps, strict=True):
+            self.data.ctrl[:] = target
+            mujoco.mj_step(self.model, self.data, steps)
+        mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves the poses one physics step behind
+        return self.conclude()
+
+    def aim(self, action: NDArray[Any]) -> Vector:
+        """Take an action and say where the servos go during the control step: the first part of `step`.
+
+        Args:
+            action: See `step`.
+
+        Returns:
+            Targets of the actuators in each piece of the control step, (pieces, 7); the attribute
+            ``physics_steps`` says how long each lasts.
+
+        Raises:
+            EnvError: See `step`.
+        """
         if self._episode[0] < 0:
             raise EnvError(f"{self.id}: step before reset; call reset(seed=...) first")
         action = np.asarray(action, dtype=np.float64)
@@ -217,17 +286,18 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
             )
         if not np.isfinite(action).all():
             raise EnvError(f"{self.id}: the action has an entry that is not finite: {action.tolist()}")
-        self._move(self._delayed(action))
-        verdict = self.judge()
-        self._episode[0] += 1
-        first_success = verdict.success and not self._episode[1]
-        if first_success:
-            self._episode[1] = 1.0
-        self._episode[2] = verdict.way
-        success = bool(self._episode[1])
-        truncated = not success and bool(self._episode[0] >= self._limit)
-        reward = verdict.reward + float(first_success)
-        return self._observation(), reward, success, truncated, {"success": success, "way": verdict.way}
+        self.control.command(self._delayed(action))
+        start = self._servo.copy()
+        self._servo[:6], self._servo[6] = self.control.q, self.control.opening[0] * STROKE
+        return start + self.fractions * (self._servo - start)
+
+    def conclude(self) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Judge and observe after the physics of a control step: the last part of `step`; returns what that does."""
+        verdict = self.judge(self.view, self.memory)
+        outcome = self.outcome(verdict, self._episode)
+        self.memory[:], self._episode[:] = verdict.memory, outcome.episode
+        success, info = bool(outcome.success), {"success": bool(outcome.success), "way": int(outcome.episode[2])}
+        return self._observation(), float(outcome.reward), success, bool(outcome.truncated), info
 
     def render(self) -> NDArray[np.uint8]:
         """Return the picture of the front camera, (H, W, 3) uint8 of the option ``render_size``.
@@ -244,7 +314,7 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
             renderer.close()
         self._renderers.clear()
 
-    def save_state(self) -> Array:
+    def save_state(self) -> Vector:
         """Return all that decides how the episode goes on, except its random generator, as one vector.
 
         Its head is MuJoCo's integration state (time, qpos, qvel, act, warm start, ctrl, ..., poses of goals
@@ -263,7 +333,7 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         )
         return np.concatenate([physics, *rest])
 
-    def restore_state(self, state: Array) -> Observation:
+    def restore_state(self, state: Vector) -> Observation:
         """Continue from a saved state, to the bit.
 
         Args:
@@ -308,42 +378,39 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
             way_names=self.way_names,
         )
 
-    def tool_pose(self) -> Array:
-        """Return the measured tool pose (x, y, z, yaw), (4,) m and rad."""
-        rotation = self.data.site_xmat[self._tool]
-        return np.append(self.data.site_xpos[self._tool], np.arctan2(rotation[3], rotation[0]))
+    def put(self, body: str, position: Vector, yaw: float) -> None:
+        """Put a free body somewhere, level.
 
-    def commanded_pose(self) -> Array:
+        Args:
+            body: Its name.
+            position: Where its origin goes, (3,) m; (2,) leaves the height as it is.
+            yaw: Its yaw, rad.
+        """
+        start = self.model.joint(body).qposadr[0]
+        self.data.qpos[start : start + len(position)] = position
+        self.data.qpos[start + 3 : start + 7] = quaternion(yaw)
+
+    def tool_pose(self) -> Vector:
+        """Return the measured tool pose (x, y, z, yaw), (4,) m and rad."""
+        pose: Vector = self.view.tool_pose()
+        return pose
+
+    def commanded_pose(self) -> Vector:
         """Return the commanded tool pose (x, y, z, yaw), (4,) m and rad; the arm lags it a little."""
         return self.control.commanded_pose()
 
     def opening(self) -> float:
         """Return the measured opening of the gripper, 0 closed to 1 open."""
-        return float(self.data.qpos[6] + self.data.qpos[7]) / STROKE
+        return float(self.view.opening())
 
-    def _delayed(self, action: Array) -> Array:
+    def _delayed(self, action: Vector) -> Vector:
         """Queue an action and return the one whose turn it is."""
         self._actions[1:] = self._actions[:-1]
         self._actions[0] = action
         return self._actions[self._domain.latency]
 
-    def _move(self, action: Array) -> None:
-        """Let the physics follow the reference from where it was to where the action takes it."""
-        self.control.command(action)
-        start = self._servo.copy()
-        self._servo[:6], self._servo[6] = self.control.q, self.control.opening[0] * STROKE
-        path = start + self._fractions * (self._servo - start)
-        for target, steps in zip(path, self._physics_steps, strict=True):
-            self.data.ctrl[:] = target
-            mujoco.mj_step(self.model, self.data, steps)
-        mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves the poses one physics step behind
-
     def _observation(self) -> Observation:
-        state = self._state
-        state[:6] = self.data.qpos[:6]
-        state[6:10] = self.tool_pose()
-        state[10] = self.opening()
-        self.observe(state[11:])
+        state = self.state(self.view)
         if self._domain.observation_noise > 0:
             state = state + self.np_random.normal(0.0, self._domain.observation_noise, state.shape)
         observation: Observation = {"state": state.astype(np.float32)}
@@ -368,3 +435,8 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         self.model.body_inertia[self._objects] = self._base_inertia[self._objects] * domain.mass
         self.model.geom_friction[self._frictional] = self._base_friction[self._frictional] * domain.friction
         mujoco.mj_setConst(self.model, self.data)  # the solver's scaling depends on the masses
+
+
+def quaternion(yaw: float) -> Vector:
+    """Return the quaternion, (4,) w first, of a turn about the vertical, rad."""
+    return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])

@@ -1,5 +1,6 @@
 """The contract of a batch of equal environments: tensors in and out, slots reset and stepped by the caller."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -162,17 +163,30 @@ class VectorEnv(ABC):
         Raises:
             EnvError: If they have a wrong shape or a number that is not finite.
         """
+        self.check_shape(slots, actions)
         array = actions.detach().cpu().numpy()
-        if array.shape != (len(slots), len(self.spec.action_low)):
-            raise EnvError(
-                f"{self.spec.id}: the actions have shape {array.shape}, needed ({len(slots)}, "
-                f"{len(self.spec.action_low)}): one row per slot of {', '.join(self.spec.action_names)}"
-            )
         if not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise EnvError(f"{self.spec.id}: the action of slot {slots[row]} is not finite: {array[row].tolist()}")
-        clipped: NDArray[np.float32] = np.clip(array, self.spec.action_low, self.spec.action_high).astype(np.float32)
+        clipped: NDArray[np.float32] = np.clip(array, *self._box).astype(np.float32)
         return clipped
+
+    @functools.cached_property
+    def _box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The action box as arrays; made of the spec's lists, they would take longer than the clipping."""
+        return np.array(self.spec.action_low), np.array(self.spec.action_high)
+
+    def check_shape(self, slots: Sequence[int], actions: Tensor) -> None:
+        """Check that there is one action per slot.
+
+        Raises:
+            EnvError: If not.
+        """
+        if actions.shape != (len(slots), len(self.spec.action_low)):
+            raise EnvError(
+                f"{self.spec.id}: the actions have shape {tuple(actions.shape)}, needed ({len(slots)}, "
+                f"{len(self.spec.action_low)}): one row per slot of {', '.join(self.spec.action_names)}"
+            )
 
     def check_running(self, slots: Sequence[int], running: Sequence[bool] | NDArray[np.bool_]) -> None:
         """Check that every slot has a running episode.

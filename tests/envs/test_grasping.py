@@ -9,6 +9,7 @@ from robopol.envs.pick_place import GOAL_RADIUS, WALL_HEIGHT, PickPlace
 from robopol.envs.stack import LEAST_DISTANCE, OFFSET_TOLERANCE, Stack
 
 GRIP = 0.25  # an opening less than a cube's width
+CUBES = ("red", "green")
 
 
 def grasped(id, seed, **options):
@@ -115,7 +116,7 @@ def test_pick_place_the_wall_stops_a_push():
         aim = env.cube.position + np.array([0.0, -0.08, -0.005])
         for _ in range(15):  # down behind the cube, then across the wall's line
             env.step(env.control.action_for(np.append(aim, 0.0), 0.0))
-        env.cube.put(aim + np.array([0.0, 0.06, 0.005]), 0.0)
+        env.put("cube", aim + np.array([0.0, 0.06, 0.005]), 0.0)
         for _ in range(25):
             aim = env.commanded_pose() + np.array([0.0, 0.02, 0.0, 0.0])
             env.step(env.control.action_for(aim, 0.0))
@@ -148,7 +149,7 @@ def test_pick_place_success_is_a_cube_left_on_the_mark(change, success):
     env = PickPlace()
     env.reset(seed=0)
     cube = env.goal + np.array([change.get("beside", 0.0), 0.0, change.get("above", 0.0)])
-    env.cube.put(cube, 0.3)
+    env.put("cube", cube, 0.3)
     released(env, env.goal + np.array([0, 0, change.get("away", AWAY + 0.01)]), change.get("opening", 0.9))
     env.data.qvel[env.model.joint("cube").dofadr[0]] = change.get("speed", 0.0)
     _, _, terminated, _, info = env.step(env.control.hold())
@@ -172,7 +173,7 @@ def test_stack_success_is_a_cube_left_on_the_other(upper, offset, away, success)
     env = Stack()
     env.reset(seed=0)
     place = env.cubes[1 - upper].position + np.array([offset, 0.0, EDGE])
-    env.cubes[upper].put(place, 0.2)
+    env.put(CUBES[upper], place, 0.2)
     released(env, place + np.array([0, 0, away]))
     _, _, terminated, _, info = env.step(env.control.hold())
     assert terminated is success
@@ -184,7 +185,7 @@ def test_stack_way_is_the_cube_lifted_last():
     env.reset(seed=0)
     for cube in (0, 1, 1, 0):
         place = env.cubes[cube].position
-        env.cubes[cube].put(place + np.array([0.0, 0.0, 0.15]), 0.0)
+        env.put(CUBES[cube], place + np.array([0.0, 0.0, 0.15]), 0.0)
         ways = [env.step(env.control.hold())[4]["way"] for _ in range(6)]
         assert ways == [cube] * 6
         assert env.cubes[cube].position[2] < EDGE  # it fell, and the way stayed

@@ -22,7 +22,8 @@ _DEPTH = 0.008  # m of the fingertips below the cube's centre
 _HOVER = 0.08  # m above its aim at which the tool goes across
 _NEAR = 0.006  # m beside its aim at which the tool is all the way down
 _SLOPE = 4.0  # of the funnel between the two
-_PLACED = np.array([0.012, 0.003])  # m from its place at which the cube is let go: across, up
+_PLACED = np.array([0.008, 0.006])  # m from its place at which the cube is let go: across, up
+_PRESS = 0.006  # m below its place that the cube is lowered to, so that what is under it ends the motion
 _RETREAT = 0.10  # m above the cube where the tool ends
 
 
@@ -46,10 +47,10 @@ class CarryExpert(Expert):
             return self._let_go(env, centre, opening), _OPEN
         grasp = np.append(centre - [0.0, 0.0, _DEPTH] - tool[:3], quarter(cube.yaw - tool[3]))
         # Fingers that have begun to close go on, even if the noise moved them.
-        if np.linalg.norm(grasp[:3]) > (0.012 if opening > 0.7 else 0.025):
+        if np.linalg.norm(grasp[:3]) > (0.006 if opening > 0.7 else 0.025):
             return _fly(env, grasp), _OPEN
         held = opening < EDGE / STROKE + 0.03
-        return _fly(env, left) if held else env.commanded_pose(), _GRIP
+        return _fly(env, left - [0.0, 0.0, _PRESS, 0.0]) if held else env.commanded_pose(), _GRIP
 
     def _let_go(self, env: Task, centre: Array, opening: float) -> Array:
         """Wait until the fingers are open, then rise."""

@@ -1,0 +1,32 @@
+"""The backends on the CPU keep the contract of a batch."""
+
+from conformance import Conformance
+
+from robopol.envs import make_env
+
+REACH = "robopol/Reach-v0"
+CHEETAH = "HalfCheetah-v5"
+
+
+class TestSerial(Conformance):
+    @classmethod
+    def make(cls, num_envs, short=False):
+        return make_env(REACH, num_envs, backend="serial", max_episode_steps=2 if short else None)
+
+
+class TestNative(Conformance):
+    @classmethod
+    def make(cls, num_envs, short=False):
+        return make_env(REACH, num_envs, backend="native", max_episode_steps=2 if short else None)
+
+
+class TestSerialLocomotion(Conformance):
+    @classmethod
+    def make(cls, num_envs, short=False):
+        return make_env(CHEETAH, num_envs, backend="serial", max_episode_steps=2 if short else 50)
+
+
+class TestNativeLocomotion(Conformance):
+    @classmethod
+    def make(cls, num_envs, short=False):
+        return make_env(CHEETAH, num_envs, backend="native", max_episode_steps=2 if short else 50)
