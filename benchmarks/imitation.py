@@ -11,48 +11,33 @@ ways the discs took are drawn.
 import argparse
 import json
 import platform
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
+import cloning
 import torch
 
 from robopol import __version__, evaluate, load_policy, make_env
 from robopol.evaluation import PolicyActor, Recorder, rollout
-from robopol.evaluation.statistics import bootstrap_mean, wilson
 from robopol.files import write_json
 from robopol.training.plots import FAILED, Shape, plot_paths
 
 RESULTS = Path(__file__).parent / "results"
 
-COMMON = ["runtime.threads=1", "runtime.matmul=medium", "eval.videos=0"]
 POLICIES = {
-    "diffusion": ["experiment=demo"],
-    "flow": [
-        "algo.lr=1e-3",
-        "policy=flow",
-        "policy/net=mlp",
-        "policy/sampler=euler",
-        "policy.net.width=512",
-        "policy.net.blocks=2",
-    ],
+    "diffusion": cloning.DIFFUSION,
+    "flow": cloning.FLOW,
     "gmm": ["algo.lr=1e-3", "policy=gmm", "policy.hidden=[512,512,512,512]"],
     "gaussian": ["algo.lr=1e-3", "policy=gaussian", "policy.hidden=[512,512,512,512]"],
 }
 TASKS = {
-    "push": (200, 5000),
-    "reach": (100, 1500),
-    "pick_place": (500, 20_000),
-    "stack": (500, 20_000),
-    "push_t": (500, 20_000),
+    "reach": (100, 1000),
+    "push": (200, 3000),
+    "pick_place": (500, 3000),
+    "stack": (500, 3000),
+    "push_t": (500, 4000),
 }
 """Task -> demonstrations, updates."""
-
-
-def robopol(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "robopol.cli", *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def train_all(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, list[Path]]:
@@ -60,17 +45,19 @@ def train_all(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, l
     episodes, updates = TASKS[task]
     demos = work / f"{task}.hdf5"
     if not demos.exists():
-        robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
+        cloning.robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
     runs: dict[str, list[Path]] = {name: [work / f"{task}-{name}-{seed}" for seed in seeds] for name in POLICIES}
 
     def train(job: tuple[int, str]) -> None:
         seed, name = job
-        run = work / f"{task}-{name}-{seed}"
-        if run.exists() and not (run / "summary.json").exists():
-            robopol("train", f"resume={run}")
-        elif not run.exists():
-            words = [f"data.demos.uri={demos}", f"run={run}", f"seed={seed}", f"phases.cloning.updates={updates}"]
-            robopol("train", *COMMON, f"env={task}", *POLICIES[name], *words)
+        cloning.train(
+            work / f"{task}-{name}-{seed}",
+            f"env={task}",
+            *POLICIES[name],
+            f"data.demos.uri={demos}",
+            f"seed={seed}",
+            f"phases.cloning.updates={updates}",
+        )
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(train, [(seed, name) for seed in seeds for name in POLICIES]))
@@ -90,29 +77,6 @@ def sampled(run: Path) -> Path:
             found = evaluate(policy, env, summary["episodes"], summary["seeds"][0])
         write_json(folder / "summary.json", summary | {k: v for k, v in found.tree().items() if k != "outcomes"})
     return folder
-
-
-def judge(runs: list[Path]) -> dict[str, object]:
-    """Put the seeds together: a Wilson interval over all episodes, and the spread between seeds."""
-    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
-    rates = [summary["success_rate"] for summary in summaries]
-    episodes = sum(summary["episodes"] for summary in summaries)
-    wins = round(sum(summary["success_rate"] * summary["episodes"] for summary in summaries))
-    ways: dict[str, int] = {}
-    for summary in summaries:
-        for way, count in summary["ways"].items():
-            ways[way] = ways.get(way, 0) + count
-    return {
-        "success_rate": wins / episodes,
-        "success_ci95": wilson(wins, episodes),
-        "by_seed": rates,
-        "seeds_ci95": bootstrap_mean(rates) if len(rates) > 1 else None,
-        "ways": ways,
-        "episodes": episodes,
-        "parameters": summaries[0]["parameters"],
-        "updates": summaries[0]["updates"],
-        "train_seconds": float(np.median([summary["train_seconds"] for summary in summaries])),
-    }
 
 
 def draw(runs: dict[str, list[Path]], folder: Path) -> None:
@@ -157,7 +121,7 @@ def main() -> None:
     tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
     for task in args.tasks:
         runs = train_all(task, args.seeds, args.work, args.jobs)
-        tree["tasks"][task] = {name: judge(found) for name, found in runs.items()}
+        tree["tasks"][task] = {name: cloning.judge(found) for name, found in runs.items()}
         write_json(args.out, tree)
         print(task)
         for name, row in tree["tasks"][task].items():

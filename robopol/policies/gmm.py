@@ -79,7 +79,7 @@ class MixturePolicy(Policy):
         """
         super().fit_normalizers(episodes)
         spec = self.spec
-        windows = Windows(episodes, spec.n_obs_steps, spec.horizon, spec.n_action_steps)
+        windows = Windows(episodes, spec.n_obs_steps, spec.horizon)
         rng = torch.Generator().manual_seed(0)
         chosen = torch.randperm(len(windows), generator=rng)[:CLUSTERED].to(episodes.device)
         chunks = self.action_normalizer.normalize(windows.gather(chosen)["action"]).flatten(1)

@@ -2,17 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from robopol.config import Config
+from robopol.config import Config, OneOf
 from robopol.data.normalizer import Normalizer, NormalizerMode
 from robopol.envs.config import EnvConfig
 from robopol.errors import ShapeError
-from robopol.policies.observation import LowDimObservation
+from robopol.policies.observation import Encoder, LowDimConfig
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
@@ -25,7 +25,7 @@ class PolicySpec(Config):
     """The contract between a policy and the world it acts in.
 
     Attributes:
-        obs_shapes: Observation key -> shape of one observation.
+        obs_shapes: Key -> shape of each observation that the policy looks at.
         action_names: Name of each action entry; their number is A.
         action_low: Lower bounds of the action, in environment units, (A,).
         action_high: Upper bounds, (A,).
@@ -80,6 +80,7 @@ class PolicyConfig(Config):
         n_obs_steps: Observations given to the policy, To.
         horizon: Actions predicted, Tp, from the time of the oldest observation on.
         n_action_steps: Actions executed before planning again, Ta.
+        encoder: How observations become features, and which ones are looked at.
         obs_normalization: How each low-dim observation entry is scaled.
         action_normalization: How each action entry is scaled.
         loss_on_padding: Whether the repeated actions beyond an episode's ends are trained on, as published for
@@ -89,6 +90,7 @@ class PolicyConfig(Config):
     n_obs_steps: int = Field(2, ge=1)
     horizon: int = Field(16, ge=1)
     n_action_steps: int = Field(8, ge=1)
+    encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig()
     obs_normalization: NormalizerMode = "minmax"
     action_normalization: NormalizerMode = "minmax"
     loss_on_padding: bool = True
@@ -110,7 +112,7 @@ class Policy(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.spec = spec
-        self.observation = LowDimObservation(spec.obs_shapes, config.obs_normalization)
+        self.observation: Encoder = config.encoder.build(spec.obs_shapes, config.obs_normalization)
         self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization)
 
     @property
@@ -149,7 +151,8 @@ class Policy(nn.Module, ABC):
 
         Args:
             batch: ``obs`` key -> (B, To, ...), ``action`` (B, Tp, A), ``mask`` (B, Tp).
-            generator: Source of the loss's own randomness, on the policy's device.
+            generator: Source of the loss's own randomness, on the policy's device. In training mode that of the
+                observation's augmentation too.
 
         Returns:
             (B,).
@@ -161,7 +164,7 @@ class Policy(nn.Module, ABC):
                 f"the batch's actions have shape {tuple(action.shape)}, the policy needs (B, {wanted[0]}, "
                 f"{wanted[1]}): rows, horizon, action entries"
             )
-        cond = self.observation(obs, self.spec.n_obs_steps)
+        cond = self.observation(obs, self.spec.n_obs_steps, augment=self.training, generator=generator)
         if self.config.loss_on_padding:
             mask = torch.ones_like(mask)
         return self._loss(self.action_normalizer.normalize(action), cond, mask.float(), generator)

@@ -1,0 +1,136 @@
+"""Diffusion and flow policies cloned from demonstrations that nobody here scripted, in worlds that are not ours.
+
+    python benchmarks/worlds.py --tasks hopper-medium ... --data FOLDER [--seeds 0 1 2]
+    python benchmarks/worlds.py --tasks metaworld/reach-v3 ...      # in the environment that has Meta-World
+
+Two kinds of task. Locomotion: a D4RL-layout file ``FOLDER/<task>.hdf5``; the score is D4RL's normalised return (its
+random and expert references, although the worlds are gymnasium's v5), beside that of the data. Manipulation and mazes:
+the experts that come with Meta-World and OGBench demonstrate; the score is the success rate over the same 100 held-out
+seeds, beside the expert's own. Finished runs are kept in ``--work``; results of several calls are put together.
+"""
+
+import argparse
+import json
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cloning
+import torch
+
+from robopol import __version__, load_episodes
+from robopol.data.reference import normalised_score, reference_returns
+from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+POLICIES = {"diffusion": cloning.DIFFUSION, "flow": cloning.FLOW}
+
+
+class Task(NamedTuple):
+    """One world and how much of it is shown."""
+
+    env: str
+    """Environment id."""
+    demonstrations: int
+    """How many are collected; 0 for a file."""
+    updates: int
+    windows: tuple[int, int, int]
+    """Observations, horizon, executed actions."""
+
+
+TASKS = {
+    **{f"hopper-{level}": Task("Hopper-v5", 0, 5000, (1, 4, 4)) for level in ("medium", "expert")},
+    **{f"halfcheetah-{level}": Task("HalfCheetah-v5", 0, 5000, (1, 4, 4)) for level in ("medium", "expert")},
+    **{
+        f"metaworld/{name}-v3": Task(f"metaworld/{name}-v3", 100, 3000, (2, 16, 8))
+        for name in ("reach", "push", "pick-place", "door-open", "drawer-close")
+    },
+    "cube-single-v0": Task("cube-single-v0", 200, 5000, (2, 16, 8)),
+    "PointMaze_UMaze-v3": Task("PointMaze_UMaze-v3", 200, 3000, (2, 16, 8)),
+}
+
+
+def demonstrate(name: str, task: Task, work: Path, data: Path) -> tuple[str, dict[str, Any]]:
+    """Return the URI of the demonstrations and the score of who made them."""
+    if not task.demonstrations:
+        uri = f"d4rl:{data / name}.hdf5"
+        returns = load_episodes(uri).returns().tolist()
+        return uri, {
+            "episodes": len(returns),
+            "return_mean": sum(returns) / len(returns),
+            "return_ci95": bootstrap_mean(returns),
+        }
+    file = work / f"{name.replace('/', '-')}.hdf5"
+    judged = file.with_suffix(".expert.hdf5")
+    env = ["env=gym", f"env.id={task.env}"]
+    if not file.exists():
+        cloning.robopol("collect", *env, f"out={file}", f"episodes={task.demonstrations}")
+    if not judged.exists():
+        cloning.robopol("collect", *env, f"out={judged}", "episodes=100", "seed=100000", "keep=all")
+    success = load_episodes(judged).success
+    wins = int(success.sum())
+    return str(file), {
+        "episodes": len(success),
+        "success_rate": wins / len(success),
+        "success_ci95": wilson(wins, len(success)),
+    }
+
+
+def measure(name: str, seeds: list[int], work: Path, data: Path, jobs: int) -> dict[str, Any]:
+    task = TASKS[name]
+    uri, expert = demonstrate(name, task, work, data)
+    to, tp, ta = task.windows
+    words = [
+        "env=gym",
+        f"env.id={task.env}",
+        f"data.demos.uri={uri}",
+        f"phases.cloning.updates={task.updates}",
+        f"policy.n_obs_steps={to}",
+        f"policy.horizon={tp}",
+        f"policy.n_action_steps={ta}",
+    ]
+    runs = {kind: [work / f"{name.replace('/', '-')}-{kind}-{seed}" for seed in seeds] for kind in POLICIES}
+
+    def train(job: tuple[int, str]) -> None:
+        seed, kind = job
+        cloning.train(runs[kind][seeds.index(seed)], *POLICIES[kind], *words, f"seed={seed}")
+
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(train, [(seed, kind) for seed in seeds for kind in POLICIES]))
+    rows = {"data": expert} | {kind: cloning.judge(found) for kind, found in runs.items()}
+    bounds = reference_returns(f"{name}-v2")
+    if bounds is not None:
+        for row in rows.values():
+            row["score"] = normalised_score(row["return_mean"], *bounds)
+            row["score_ci95"] = [normalised_score(value, *bounds) for value in row["return_ci95"]]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs beside each other, one thread each")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the locomotion files")
+    parser.add_argument("--work", type=Path, default=Path("runs/worlds"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "worlds.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
+    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform()}
+    for name in args.tasks:
+        tree["tasks"][name] = {
+            "seeds": args.seeds,
+            "rows": measure(name, args.seeds, args.work, args.data, args.jobs),
+        }
+        write_json(args.out, tree)
+        print(name)
+        for kind, row in tree["tasks"][name]["rows"].items():
+            key = "score" if "score" in row else "success_rate"
+            print(f"  {kind:10} {row[key]:.3g} {row[key.replace('_rate', '') + '_ci95']}")
+
+
+if __name__ == "__main__":
+    main()
