@@ -16,6 +16,15 @@ def read(name: str) -> dict[str, Any]:
     return tree
 
 
+def percent(row: dict[str, Any]) -> str:
+    low, high = row["success_ci95"]
+    return f"{row['success_rate']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def by_seed(row: dict[str, Any]) -> str:
+    return " ".join(f"{rate:.0%}" for rate in row["by_seed"])
+
+
 def imitation() -> list[str]:
     tree = read("imitation")
     lines = [
@@ -23,7 +32,7 @@ def imitation() -> list[str]:
         "",
         "The same demonstrations, networks of about the same size, the same number of updates, "
         f"{len(tree['seeds'])} training seeds, 100 held-out episodes each. Success with the 95% Wilson interval over "
-        "all episodes; in brackets each seed. Ways: successful episodes that took each way. The Gaussian acts with its "
+        "all episodes. Ways: successful episodes that took each way. The Gaussian acts with its "
         "mean, and in a second row with samples. `python benchmarks/imitation.py`",
         "",
         "| task | policy | success | by seed | ways | parameters | updates |",
@@ -31,12 +40,10 @@ def imitation() -> list[str]:
     ]
     for task, rows in tree["tasks"].items():
         for name, row in rows.items():
-            low, high = row["success_ci95"]
             ways = ", ".join(f"{way} {count}" for way, count in row["ways"].items()) or "-"
-            seeds = " ".join(f"{rate:.0%}" for rate in row["by_seed"])
             lines.append(
-                f"| {task} | {name} | {row['success_rate']:.1%} ({low:.1%} to {high:.1%}) | {seeds} | {ways} | "
-                f"{row['parameters']:,} | {row['updates']:,} |"
+                f"| {task} | {name} | {percent(row)} | {by_seed(row)} | {ways} | {row['parameters']:,} | "
+                f"{row['updates']:,} |"
             )
     pictures = [
         "",
@@ -47,6 +54,100 @@ def imitation() -> list[str]:
         "",
     ]
     return lines + pictures
+
+
+def window_rule() -> list[str]:
+    tree = read("window_rule")
+    rows = [f"| {name} | {percent(row)} | {by_seed(row)} |" for name, row in tree["rows"].items()]
+    return [
+        "## Every step is once now",
+        "",
+        'A diffusion policy on PickPlace from the same demonstrations, with every step of an episode as "now", and with '
+        "the published rule, by which the last ones are not. `python benchmarks/window_rule.py`",
+        "",
+        "| windows | success | by seed |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def worlds() -> list[str]:
+    lines = [
+        "## Cloned in worlds of others",
+        "",
+        "Demonstrations that nobody here scripted. Success over 100 held-out episodes a seed, beside that of the expert "
+        "who demonstrated; or D4RL's normalised return, beside that of the data (D4RL's references, gymnasium's v5 "
+        "worlds). 95% intervals. `python benchmarks/worlds.py`",
+        "",
+        "| world | data | diffusion | flow | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for name, task in read("worlds")["tasks"].items():
+        cells = []
+        for row in task["rows"].values():
+            if "score" in row:
+                low, high = row["score_ci95"]
+                cells.append(f"{row['score']:.1f} ({low:.1f} to {high:.1f})")
+            else:
+                cells.append(percent(row))
+        lines.append(f"| {name} | {' | '.join(cells)} | {len(task['seeds'])} |")
+    return [*lines, ""]
+
+
+def camera() -> list[str]:
+    tree = read("camera")
+    rows = [f"| {name} | {percent(row)} | {by_seed(row)} |" for name, row in tree["policies"].items()]
+    return [
+        "## A policy that sees",
+        "",
+        f"Reach from two cameras, {tree['demonstrations']} demonstrations; beside it a policy that is told where the "
+        "target is, and one that neither sees it nor is told. `python benchmarks/camera.py`",
+        "",
+        "| policy | success | by seed |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def data_speed() -> list[str]:
+    tree = read("data_speed")
+    lines = [
+        "## Batches, beside other loaders",
+        "",
+        "Medians of interleaved rounds; the ratio is to the fastest setting of the peer. "
+        "`python benchmarks/data_speed.py --peers DIR`",
+        "",
+        "| race | us a batch | ratio |",
+        "|---|---|---|",
+    ]
+    for race, found in tree["races"].items():
+        for name, row in found["rows"].items():
+            lines.append(
+                f"| {race}: {name} | {row['median_us']:.1f} [{row['min_us']:.1f}..{row['max_us']:.1f}] | "
+                f"{row['speed_up']:.2f}x |"
+            )
+    return [*lines, ""]
+
+
+def sim_speed() -> list[str]:
+    tree = read("sim_speed")
+    lines = [
+        "## Simulation, beside other vector environments",
+        "",
+        f"Medians of interleaved rounds on {tree['machine']['cores']} cores. `python benchmarks/sim_speed.py`",
+        "",
+        "| worlds | stepped by | k steps/s | ratio |",
+        "|---|---|---|---|",
+    ]
+    for race, found in tree["races"].items():
+        for name, row in found["rows"].items():
+            lines.append(
+                f"| {race} | {name} | {row['median'] / 1e3:.1f} [{row['min'] / 1e3:.1f}..{row['max'] / 1e3:.1f}] | "
+                f"{row['ratio']:.2f}x |"
+            )
+    return [*lines, ""]
 
 
 def speed() -> list[str]:
@@ -106,10 +207,24 @@ def kills() -> list[str]:
     ]
 
 
+SECTIONS = {
+    "imitation": imitation,
+    "window_rule": window_rule,
+    "worlds": worlds,
+    "camera": camera,
+    "train_speed": speed,
+    "data_speed": data_speed,
+    "sim_speed": sim_speed,
+    "startup": startup,
+    "kill_resume": kills,
+}
+"""Stored result -> what it becomes."""
+
+
 def main() -> None:
-    sections = [imitation(), speed(), startup(), kills()]
     intro = ["# Results", "", "Written by `python benchmarks/report.py` from `benchmarks/results/`.", ""]
-    PAGE.write_text("\n".join([*intro, *(line for section in sections for line in section)]) + "\n")
+    there = [section() for name, section in SECTIONS.items() if (RESULTS / f"{name}.json").exists()]
+    PAGE.write_text("\n".join([*intro, *(line for section in there for line in section)]).rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def check_matmul() -> Iterator[Check]:
 def check_simulation() -> Iterator[Check]:
     """See whether worlds are stepped in native threads."""
     from robopol.envs.native import why_not
-    from robopol.envs.native.worlds import usable_cores
+    from robopol.networks.precision import usable_cores
 
     reason = why_not()
     if reason is None:

@@ -11,6 +11,7 @@ import gymnasium
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
+from packaging.version import Version
 
 from robopol.config import Config, parse
 from robopol.envs.arrays import Array, arrays
@@ -39,6 +40,8 @@ ARM_STATE_NAMES = (
 """The entries of the state that every task has, measured, in the world frame."""
 
 _SUBSTEPS = 10  # pieces into which the motion of a reference within one control step is cut
+LEAST_MUJOCO = Version("3.3.7")
+"""Earlier ones refuse bodies without mass, also such that never move."""
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 
 
@@ -130,6 +133,8 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         self.metadata = {**self.metadata, "render_fps": control_hz}
 
         self.mjcf = scene_mjcf(type(self).__name__.lower(), self.objects())
+        if Version(mujoco.__version__) < LEAST_MUJOCO:
+            raise EnvError(f"{self.id} needs mujoco >= {LEAST_MUJOCO}, {mujoco.__version__} is installed")
         self.model = mujoco.MjModel.from_xml_string(self.mjcf)
         self.data = mujoco.MjData(self.model)
         self.control = CONTROLS[self.options.action_space](ToolKinematics(), 1.0 / control_hz)

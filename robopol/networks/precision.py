@@ -142,7 +142,7 @@ class RuntimeConfig(Config):
     def _candidates(self) -> list[tuple[Precision, Matmul, int]]:
         """List the settings that the pins allow, the most conservative first."""
         precisions: list[Precision] = ["fp32", "bf16"] if self.precision == "auto" else [self.precision]
-        threads = sorted({1, _usable_cores()}) if self.threads == "auto" else [self.threads]
+        threads = sorted({1, usable_cores()}) if self.threads == "auto" else [self.threads]
         candidates: list[tuple[Precision, Matmul, int]] = []
         for precision in precisions:
             matmuls: list[Matmul] = ["highest", "medium"] if self.matmul == "auto" else [self.matmul]
@@ -152,7 +152,7 @@ class RuntimeConfig(Config):
         return candidates
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Count the cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

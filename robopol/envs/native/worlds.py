@@ -1,7 +1,6 @@
 """Simulated worlds that are advanced together, by threads."""
 
 import ctypes
-import os
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from robopol.envs.native.library import mujoco_library, pool_library
 from robopol.errors import EnvError
+from robopol.networks.precision import usable_cores
 
 
 class _Plan(ctypes.Structure):
@@ -29,11 +29,6 @@ class _Plan(ctypes.Structure):
         ("control", ctypes.c_void_p),
         ("rows", ctypes.c_void_p),
     )
-
-
-def usable_cores() -> int:
-    """Count the cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def copy_data(model: Any, source: Any, target: Any) -> None:
