@@ -62,8 +62,8 @@ def window_rule() -> list[str]:
     return [
         "## Every step is once now",
         "",
-        'A diffusion policy on PickPlace from the same demonstrations, with every step of an episode as "now", and with '
-        "the published rule, by which the last ones are not. `python benchmarks/window_rule.py`",
+        'A diffusion policy on PickPlace from the same demonstrations, with every step of an episode as "now", and '
+        "with the published rule, by which the last ones are not. `python benchmarks/window_rule.py`",
         "",
         "| windows | success | by seed |",
         "|---|---|---|",
@@ -76,9 +76,9 @@ def worlds() -> list[str]:
     lines = [
         "## Cloned in worlds of others",
         "",
-        "Demonstrations that nobody here scripted. Success over 100 held-out episodes a seed, beside that of the expert "
-        "who demonstrated; or D4RL's normalised return, beside that of the data (D4RL's references, gymnasium's v5 "
-        "worlds). 95% intervals. `python benchmarks/worlds.py`",
+        "Demonstrations that nobody here scripted. Success over 100 held-out episodes a seed, beside that of the "
+        "expert who demonstrated; or D4RL's normalised return, beside that of the data (D4RL's references, gymnasium's "
+        "v5 worlds). 95% intervals. `python benchmarks/worlds.py`",
         "",
         "| world | data | diffusion | flow | seeds |",
         "|---|---|---|---|---|",
