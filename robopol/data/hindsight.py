@@ -7,8 +7,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from robopol.data.draws import batch_indices, uniform_numbers
 from robopol.data.episodes import Episodes, is_image
-from robopol.data.sampling import Sampling, SamplingConfig, uniform_numbers
+from robopol.data.sampling import Sampling, SamplingConfig
 from robopol.errors import DataError
 from robopol.registry import nearest
 
@@ -105,7 +106,7 @@ class Hindsight(Sampling):
 
     def batch(self, step: int, batch_size: int, seed: int) -> "Batch":
         """See `Sampling.batch`."""
-        windows = self.windows.batch_indices(step, batch_size, seed)
+        windows = batch_indices(len(self.windows), step, batch_size, seed)
         batch = self.windows.gather(windows)
         device, axes = self.windows.device, [1] * (self._reached.dim() - 1)
         episode, time, recorded = self.draw(windows, step, seed)

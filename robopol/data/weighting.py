@@ -7,8 +7,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from robopol.data.draws import uniform_numbers
 from robopol.data.episodes import Episodes
-from robopol.data.sampling import Sampling, SamplingConfig, Uniform, uniform_numbers
+from robopol.data.sampling import Sampling, SamplingConfig, Uniform
 
 if TYPE_CHECKING:
     from robopol.data.windows import Batch, Windows

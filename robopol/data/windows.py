@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from robopol.data.episodes import Episodes, is_image
-from robopol.data.sampling import batch_indices
 from robopol.errors import ConfigError, DataError, ShapeError
 
 Batch: TypeAlias = dict[str, Any]
@@ -157,21 +156,6 @@ class Windows:
             "mask": self._mask.index_select(0, row),
             "weight": self.weight.index_select(0, indices),
         }
-
-    def batch_indices(self, step: int, batch_size: int, seed: int) -> Tensor:
-        """Return the windows of one training step, a function of its arguments alone.
-
-        Every window comes exactly once an epoch; see `robopol.data.sampling.batch_indices`.
-
-        Args:
-            step: Training step, from 0.
-            batch_size: Windows per step.
-            seed: Of the run.
-
-        Returns:
-            (batch_size,) int64 in [0, W), on the CPU.
-        """
-        return batch_indices(len(self), step, batch_size, seed)
 
     def _gather_images(self, row: Tensor) -> dict[str, Tensor]:
         frames = {place: table.index_select(0, row.to(place)).view(-1) for place, table in self._frames.items()}

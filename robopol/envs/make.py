@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -81,7 +82,8 @@ def make_env(
     if workers:
         from robopol.envs.processes import ProcessVectorEnv
 
-        return ProcessVectorEnv(id, num_envs, {"backend": backend, "threads": threads or 1, **options}, workers)
+        alone = partial(make_env, id, backend=backend, threads=threads or 1, **options)
+        return ProcessVectorEnv(alone, num_envs, workers)
     if backend == "auto":
         backend = "serial" if _why_not_native(id, options) else "native"
     if backend not in _BACKENDS:

@@ -5,7 +5,7 @@ over would be stepped on while others run.
 """
 
 import multiprocessing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,17 +24,16 @@ class ProcessVectorEnv(VectorEnv):
     There is no looking inside: `envs` is empty, so that experts, which read the world, cannot act.
     """
 
-    def __init__(self, id: str, num_envs: int, options: Mapping[str, Any], workers: int) -> None:
+    def __init__(self, make: Callable[[int], VectorEnv], num_envs: int, workers: int) -> None:
         """Start the workers and make the environments.
 
         Args:
-            id: See `robopol.envs.make_env`.
+            make: Makes so many environments; it is sent to the workers, so it must pickle.
             num_envs: How many environments.
-            options: Keywords of `robopol.envs.make_env`.
             workers: How many processes; no more than environments are started.
 
         Raises:
-            RobopolError: What `robopol.envs.make_env` raises.
+            RobopolError: What ``make`` raises.
             EnvError: If a worker dies.
         """
         if workers < 0:
@@ -46,7 +45,7 @@ class ProcessVectorEnv(VectorEnv):
         for worker in range(count):
             ours, theirs = context.Pipe()
             share = len(range(worker, num_envs, count))
-            process = context.Process(target=_work, args=(theirs, id, share, dict(options)), daemon=True)
+            process = context.Process(target=_work, args=(theirs, make, share), daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(ours)
@@ -167,13 +166,11 @@ class ProcessVectorEnv(VectorEnv):
         return merged
 
 
-def _work(pipe: Connection, id: str, count: int, options: dict[str, Any]) -> None:
+def _work(pipe: Connection, make: Callable[[int], VectorEnv], count: int) -> None:
     """Make environments and serve requests until the pipe closes."""
-    from robopol.envs.make import make_env
-
     torch.set_num_threads(1)
     try:
-        env = make_env(id, count, **options)
+        env = make(count)
     except RobopolError as error:
         pipe.send(_portable(error))
         return

@@ -178,6 +178,7 @@ def test_images_that_do_not_fit_into_memory_are_refused_in_words(monkeypatch, tm
 LIMITED = """
 import resource, h5py, torch
 from robopol.data import Windows, load_episodes
+from robopol.data.draws import batch_indices
 from robopol.data.episodes import split_indices
 used = next(line for line in open("/proc/self/status") if line.startswith("VmData"))
 limit = int(used.split()[1]) * 1024 + {spare}
@@ -190,7 +191,7 @@ windows = Windows(episodes, 2, 8)
 total = 0
 for part in (windows.only(train), windows.only(held_out)):
     for step in range(len(part) // 8 + 1):
-        batch = part.gather(part.batch_indices(step, 8, 0))
+        batch = part.gather(batch_indices(len(part), step, 8, 0))
         total += int(batch["obs"]["images.front"].max())
 try:
     torch.empty({spare} + 2**20, dtype=torch.uint8)

@@ -11,6 +11,7 @@ from scipy.stats import chisquare
 
 from robopol.config import parse
 from robopol.data import Windows
+from robopol.data.draws import batch_indices
 from robopol.data.hindsight import HindsightConfig
 from robopol.data.sampling import UniformConfig
 from robopol.data.weighting import TopKConfig, TrajectoryWeightedConfig
@@ -58,7 +59,7 @@ def test_draws_are_functions_of_seed_and_step(make_episodes, kind):
 def test_uniform_is_the_stream_of_the_windows(make_episodes):
     windows = Windows(make_episodes([30, 9]), 2, 8)
     batch = UniformConfig().build(windows).batch(5, 7, 2)
-    assert torch.equal(batch["action"], windows.gather(windows.batch_indices(5, 7, 2))["action"])
+    assert torch.equal(batch["action"], windows.gather(batch_indices(len(windows), 5, 7, 2))["action"])
 
 
 def drawn_episodes(sampling, batches=40, size=500):
