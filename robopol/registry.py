@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, str]] = {
         "image": "robopol.policies.image_observation:ImageConfig",
     },
     "net": {
+        "film_mlp": "robopol.networks.film_mlp:FiLMMLPConfig",
         "mlp": "robopol.networks.denoising_mlp:DenoisingMLPConfig",
         "unet": "robopol.networks.unet:UNetConfig",
         "transformer": "robopol.networks.transformer:TransformerConfig",

@@ -1,4 +1,4 @@
-"""The three denoisers: shapes, faults, conditioning, and the published equations in torch's layers."""
+"""The denoisers: shapes, faults, conditioning, and the published equations in torch's layers."""
 
 import math
 
@@ -11,6 +11,7 @@ from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.embeddings import SinusoidalEmbedding
+from robopol.networks.film_mlp import FiLMMLPConfig
 from robopol.networks.temporal_conv import TemporalConv, TransposedTemporalConv
 from robopol.networks.temporal_norm import TemporalGroupNorm
 from robopol.networks.transformer import TransformerConfig
@@ -18,6 +19,7 @@ from robopol.networks.unet import UNet, UNetConfig
 from robopol.registry import KINDS, lookup
 
 SMALL = {
+    "film_mlp": FiLMMLPConfig(width=32, features=16),
     "mlp": DenoisingMLPConfig(width=32),
     "unet": UNetConfig(widths=(16, 32), step_dim=8),
     "transformer": TransformerConfig(width=16, layers=2, heads=2, dropout=0.0),
@@ -38,6 +40,23 @@ def inputs(batch: int = 4, horizon: int = 8) -> tuple[Tensor, Tensor, Tensor]:
 def test_every_registered_network_is_tested_here():
     assert set(SMALL) == set(KINDS["net"])
     assert all(isinstance(config, lookup("net", kind)) for kind, config in SMALL.items())
+
+
+def test_film_scales_and_shifts_what_the_published_equation_says():
+    """h + W2 act((1 + scale) * W1 act(h) + shift), with scale and shift set by observation and time."""
+    net = build("film_mlp")
+    x, t, cond = inputs()
+    block = net.blocks[0]
+    h, features = torch.randn(4, 32), torch.randn(4, 16)
+    scale, shift = block.film(features)[:, :32], block.film(features)[:, 32:]
+    inner = (1 + scale) * block.first(F.relu(h)) + shift
+    torch.testing.assert_close(block(h, features), h + block.second(F.relu(inner)))
+    with torch.no_grad():  # with neutral scales and no other way in, the observation is without effect
+        for part in net.blocks:
+            part.film.weight.zero_()
+            part.film.bias.zero_()
+        net.enter.weight[:, x[0].numel() :] = 0
+    torch.testing.assert_close(net(x, t, cond), net(x, t + 5, -cond))
 
 
 @pytest.mark.parametrize("kind", SMALL)

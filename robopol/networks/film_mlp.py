@@ -1,0 +1,119 @@
+"""An MLP denoiser whose layers are scaled and shifted by the observation."""
+
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from robopol.config import Config
+from robopol.networks.embeddings import SinusoidalEmbedding
+from robopol.networks.mlp import ACTIVATIONS, Activation
+
+
+class FiLMMLPConfig(Config):
+    """An MLP denoiser, conditioned by FiLM (Perez et al. 2018).
+
+    Which of several ways a noisy chunk belongs to depends on the products of its entries with what the observation
+    says of each way. A scale that the observation sets is such a product; an MLP that is given both side by side
+    (`DenoisingMLPConfig`) has to put it together from sums.
+
+    Attributes:
+        width: Size of the hidden layers.
+        blocks: Residual blocks of two layers each.
+        features: Size of the embedding of observation and time that sets scales and shifts.
+        activation: Activation of the trunk.
+        step_dim: Size of the time embedding; even, at least 4.
+    """
+
+    kind: Literal["film_mlp"] = "film_mlp"
+    width: PositiveInt = 512
+    blocks: PositiveInt = 2
+    features: PositiveInt = 256
+    activation: Activation = "relu"
+    step_dim: PositiveInt = 16
+
+    def build(self, action_dim: int, horizon: int, cond_dim: int, n_obs_steps: int) -> "FiLMMLP":
+        """Make the network.
+
+        Args:
+            action_dim: A, size of one action.
+            horizon: Tp, actions in a chunk.
+            cond_dim: D, size of one encoded observation.
+            n_obs_steps: To, observations in the history.
+
+        Returns:
+            The network.
+
+        Raises:
+            ConfigError: If ``step_dim`` is odd or below 4.
+        """
+        return FiLMMLP(self, action_dim * horizon, cond_dim * n_obs_steps)
+
+
+class FiLMMLP(nn.Module):
+    """See `FiLMMLPConfig`."""
+
+    def __init__(self, config: FiLMMLPConfig, chunk_size: int, cond_size: int) -> None:
+        """Make the layers.
+
+        Args:
+            config: The sizes.
+            chunk_size: Tp * A.
+            cond_size: To * D.
+        """
+        super().__init__()
+        act = ACTIVATIONS[config.activation]
+        self.embed_time = SinusoidalEmbedding(config.step_dim)
+        self.embed = nn.Sequential(
+            nn.Linear(cond_size + config.step_dim, config.features),
+            act(),
+            nn.Linear(config.features, config.features),
+            act(),
+        )
+        self.enter = nn.Linear(chunk_size + config.features, config.width)
+        self.blocks = nn.ModuleList(FiLMBlock(config.width, config.features, act()) for _ in range(config.blocks))
+        self.leave = nn.Linear(config.width, chunk_size)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """Predict, for each chunk, what the policy's prediction type names (noise, clean chunk, velocity).
+
+        Args:
+            x: Noisy action chunks (B, Tp, A).
+            t: Network times (B,), float32.
+            cond: Encoded observation histories (B, To, D).
+
+        Returns:
+            The prediction (B, Tp, A), float32.
+        """
+        features = self.embed(torch.cat([cond.flatten(1), self.embed_time(t)], dim=-1))
+        h = self.enter(torch.cat([x.flatten(1), features], dim=-1))
+        for block in self.blocks:
+            h = block(h, features)
+        prediction: Tensor = self.leave(h)
+        return prediction.float().view(x.shape)
+
+
+class FiLMBlock(nn.Module):
+    """``h + W2 act((1 + scale) * W1 act(h) + shift)``, scale and shift linear in the features."""
+
+    def __init__(self, width: int, features: int, act: nn.Module) -> None:
+        """Make the layers.
+
+        Args:
+            width: Size of input, hidden layer and output.
+            features: Size of what sets scale and shift.
+            act: The activation.
+        """
+        super().__init__()
+        self.first = nn.Linear(width, width)
+        self.film = nn.Linear(features, 2 * width)
+        self.second = nn.Linear(width, width)
+        self.act = act
+
+    def forward(self, h: Tensor, features: Tensor) -> Tensor:
+        """Add the block's output to its input (B, width), given features (B, F)."""
+        scale, shift = self.film(features).chunk(2, dim=-1)
+        inner = (1 + scale) * self.first(self.act(h)) + shift
+        out: Tensor = h + self.second(self.act(inner))
+        return out
