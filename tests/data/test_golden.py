@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import dataset_files as files
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from robopol.data import Windows, load_episodes, save_episodes
-from robopol.data.load import FORMATS
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,6 @@ CASES = {
 @pytest.fixture(params=CASES)
 def case(request):
     chosen = CASES[request.param]
-    format = request.param.partition(",")[0]
-    if find_spec(FORMATS[format]) is None:
-        pytest.skip(f"there is no reader of {format}")
     return chosen
 
 
@@ -122,8 +117,6 @@ def test_no_window_crosses_an_episode(read):
 @pytest.mark.filterwarnings("ignore::robopol.errors.DataWarning")
 @pytest.mark.parametrize("format", ["robomimic", "minari", "lerobot"])
 def test_twelve_episodes_keep_their_order(format, make_episodes, tmp_path):
-    if find_spec(FORMATS[format]) is None:
-        pytest.skip(f"there is no reader of {format}")
     episodes = make_episodes(range(1, 13))
     uri = f"{format}:{tmp_path / 'twelve-v0'}"
     save_episodes(episodes, uri)
