@@ -11,7 +11,7 @@ import numpy as np
 from robopol.evaluation.statistics import bootstrap_mean, wilson
 
 COMMON = ["runtime.threads=1", "runtime.matmul=medium", "eval.videos=0"]
-DIFFUSION = ["experiment=demo"]
+DIFFUSION = ["experiment=demo", "policy/net=mlp"]
 FLOW = [
     "algo.lr=1e-3",
     "policy=flow",

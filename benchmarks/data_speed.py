@@ -21,32 +21,29 @@ workers have ready before a turn counts for it. Printed: median [min..max] of th
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
+from racing import Race, Turn, race, spread
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from train_speed import cpu_seconds_of_others
 
 from robopol.data import Episodes, EpisodesMeta, Windows, load_episodes, save_episodes
 from robopol.data.replay import ReplayBuffer
 from robopol.data.sampling import Uniform
 
-WARM_UP = 2  # turns before the first round
 BATCH, IMAGE_BATCH = 256, 64
 N_OBS, HORIZON, N_ACTION = 2, 16, 8
 KEYS = {"object": 10, "robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}  # robomimic's Lift
@@ -304,16 +301,19 @@ class Contender(NamedTuple):
     ours: bool = False
 
 
-def serve(pipe: Connection, contender: Contender, folder: Path, peers: Path, threads: int) -> None:
-    """Run in a process of its own: on each request take one turn and answer with the seconds of a batch."""
+def turns(contender: Contender, folder: Path, peers: Path, threads: int) -> Turn:
+    """Return turns that answer with the seconds of a batch."""
     torch.set_num_threads(threads)
     make_batches = contender.make(folder, peers, **contender.options)
-    while pipe.recv():
+
+    def turn() -> float:
         begin = time.perf_counter()
         make_batches(contender.batches)
         seconds = (time.perf_counter() - begin) / contender.batches
         settle()
-        pipe.send(seconds)
+        return seconds
+
+    return turn
 
 
 def settle() -> None:
@@ -324,53 +324,23 @@ def settle() -> None:
         time.sleep(0.1)
 
 
-def race(title: str, contenders: list[Contender], folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Interleave the contenders until enough uncontended rounds are kept; print and return the medians."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for contender in contenders:
-        here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, contender, folder, args.peers, args.threads))
-        process.start()
-        pipes.append(here)
-        processes.append(process)
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    kept = dropped = 0
-    for turn in range(WARM_UP + 3 * args.rounds):
-        others, begin, results = cpu_seconds_of_others(), time.perf_counter(), []
-        for pipe in pipes:
-            pipe.send(True)
-            results.append(pipe.recv())
-        share = (cpu_seconds_of_others() - others) / (time.perf_counter() - begin)
-        if turn < WARM_UP:
-            continue
-        if share > args.contention:
-            dropped += 1
-            continue
-        kept += 1
-        for contender, result in zip(contenders, results, strict=True):
-            seconds[contender.name].append(result)
-        if kept == args.rounds:
-            break
-    for pipe, process in zip(pipes, processes, strict=True):
-        pipe.send(False)
-        process.join()
-    return table(title, contenders, seconds, kept, dropped)
+def run(title: str, contenders: list[Contender], folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Race the contenders; print and return the medians."""
+    makers = {c.name: partial(turns, c, folder, args.peers, args.threads) for c in contenders}
+    return table(title, contenders, race(makers, args.rounds, args.contention))
 
 
-def table(
-    title: str, contenders: list[Contender], seconds: dict[str, list[float]], kept: int, dropped: int
-) -> dict[str, Any]:
+def table(title: str, contenders: list[Contender], result: Race) -> dict[str, Any]:
     """Print one race and return what is written to the file; ratios are against the fastest peer."""
+    kept, dropped = result.rounds_kept, result.rounds_dropped
     print(f"\n{title}: {kept} rounds kept, {dropped} dropped for contention")
     if not kept:
         print("  no uncontended round: repeat on a quiet machine")
         return {"rounds_kept": 0, "rounds_dropped": dropped}
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    best = min(medians[contender.name] for contender in contenders if not contender.ours)
+    found = {name: spread(seconds) for name, seconds in result.kept.items()}
+    best = min(found[contender.name].median for contender in contenders if not contender.ours)
     rows: dict[str, Any] = {}
-    for name, median in medians.items():
-        low, high = min(seconds[name]), max(seconds[name])
+    for name, (median, low, high) in found.items():
         rows[name] = {"median_us": 1e6 * median, "min_us": 1e6 * low, "max_us": 1e6 * high, "speed_up": best / median}
         print(f"  {name:44s} {1e6 * median:10.1f} us [{1e6 * low:.1f}..{1e6 * high:.1f}]  {best / median:7.2f}x")
     return {"rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}
@@ -425,7 +395,7 @@ def main() -> None:
         write_data(Path(folder))
         for name, contenders in races.items():
             if args.only in (None, name):
-                found[name] = race(name, contenders, Path(folder), args)
+                found[name] = run(name, contenders, Path(folder), args)
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = {

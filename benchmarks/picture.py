@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from robopol import load_policy, make_env
-from robopol.evaluation import PolicyActor, rollout
+from robopol.evaluation import rollout
 from robopol.evaluation.video import Film
+from robopol.execution import RecedingHorizon
 
 SEEDS = list(range(100_000, 100_012))
 
@@ -24,7 +25,7 @@ def main() -> None:
     args = parser.parse_args()
     policy, film = load_policy(args.checkpoint), Film(SEEDS, fps=10)
     with make_env("robopol/Push-v0", len(SEEDS), render_size=(240, 320)) as env:
-        outcomes = rollout(PolicyActor(policy), env, SEEDS, watcher=film)
+        outcomes = rollout(RecedingHorizon(policy), env, SEEDS, watcher=film)
         ways = env.spec.way_names
     rows = []
     for way in ways:

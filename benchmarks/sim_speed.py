@@ -14,22 +14,20 @@ after the other). envpool is optional.
 import argparse
 import importlib.util
 import json
-import multiprocessing
 import os
 import platform
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+import racing
 from numpy.typing import NDArray
 
-WARM_UP = 2  # turns before the first round
 ACTIONS = 64  # batches of random actions that are repeated
 
 Turn = Callable[[int], int]
@@ -162,59 +160,33 @@ def envpool_two(race: Race) -> Turn:
     return envpool(race, 2)
 
 
-def serve(pipe: Connection, contender: Contender, race: Race) -> None:
-    """Run in a process of its own: on each request take one turn; answer with the steps a second."""
-    turn = contender.make(race)
-    while pipe.recv():
+def turns(contender: Contender, race: Race) -> racing.Turn:
+    """Return turns that answer with the steps a second."""
+    take = contender.make(race)
+
+    def turn() -> float:
         begin = time.perf_counter()
-        simulated = turn(race.steps)
-        pipe.send(simulated / (time.perf_counter() - begin))
+        simulated = take(race.steps)
+        return simulated / (time.perf_counter() - begin)
+
+    return turn
 
 
 def run(race: Race, contenders: list[Contender], args: argparse.Namespace) -> dict[str, Any]:
-    """Interleave the contenders until enough uncontended rounds are kept, or three times as many were run; print."""
-    from train_speed import cpu_seconds_of_others  # here, as it loads torch, which the peers' processes do without
-
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for contender in contenders:
-        here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, contender, race))
-        process.start()
-        pipes.append(here)
-        processes.append(process)
-    rates: dict[str, list[float]] = {c.name: [] for c in contenders}
-    kept = dropped = 0
-    for turn in range(WARM_UP + 3 * args.rounds):
-        results, others, begin = [], cpu_seconds_of_others(), time.perf_counter()
-        for pipe in pipes:
-            pipe.send(True)
-            results.append(pipe.recv())
-        share = (cpu_seconds_of_others() - others) / (time.perf_counter() - begin)
-        if turn < WARM_UP:
-            continue
-        if share > args.contention:
-            dropped += 1
-            continue
-        kept += 1
-        for contender, result in zip(contenders, results, strict=True):
-            rates[contender.name].append(result)
-        if kept == args.rounds:
-            break
-    for pipe, process in zip(pipes, processes, strict=True):
-        pipe.send(False)
-        process.join()
+    """Race the contenders; print and return the medians."""
+    makers = {contender.name: partial(turns, contender, race) for contender in contenders}
+    result = racing.race(makers, args.rounds, args.contention)
+    kept, dropped = result.rounds_kept, result.rounds_dropped
     print(
         f"\n{race.id}, {race.num_envs} environments: {kept} rounds kept, {dropped} dropped for contention", flush=True
     )
     rows = {}
-    base = statistics.median(rates[contenders[0].name]) if kept else 0.0
-    for name, found in rates.items() if kept else ():
-        median = statistics.median(found)
-        rows[name] = {"median": median, "min": min(found), "max": max(found), "ratio": median / base}
+    found = {name: racing.spread(rates) for name, rates in result.kept.items() if kept}
+    for name, (median, low, high) in found.items():
+        base = found[contenders[0].name].median
+        rows[name] = {"median": median, "min": low, "max": high, "ratio": median / base}
         print(
-            f"  {name:28s} {median / 1e3:8.2f} k steps/s [{min(found) / 1e3:.2f}..{max(found) / 1e3:.2f}]"
-            f"  {median / base:5.2f}x",
+            f"  {name:28s} {median / 1e3:8.2f} k steps/s [{low / 1e3:.2f}..{high / 1e3:.2f}]  {median / base:5.2f}x",
             flush=True,
         )
     return {"num_envs": race.num_envs, "rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}

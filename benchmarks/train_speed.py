@@ -19,7 +19,6 @@ import argparse
 import copy
 import json
 import math
-import multiprocessing
 import platform
 import statistics
 import sys
@@ -27,14 +26,15 @@ import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import torch
+from racing import Race, Turn, race, spread
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +44,6 @@ from robopol.networks.ema import EMA
 from robopol.networks.precision import Runtime, RuntimeConfig
 from robopol.networks.unet import UNetConfig
 
-WARM_UP = 2  # turns before the first round
 Step = Callable[[], float]
 
 OBS, ACTION, HORIZON, N_OBS, BATCH, TIMES = 5, 2, 16, 2, 256, 100  # Push-T from state
@@ -282,95 +281,55 @@ class Contender(NamedTuple):
     steps: int
 
 
-def serve(pipe: Connection, contender: Contender, peers: Path) -> None:
-    """Run in a process of its own: on each request take one turn; answer with step time and losses."""
+def turns(contender: Contender, peers: Path) -> Turn:
+    """Return turns that answer with the seconds of a step and the losses."""
     torch.set_num_threads(contender.runtime.threads)
     step = contender.make(peers, contender.runtime)
     done = 0
-    while pipe.recv():
+
+    def turn() -> tuple[float, list[float]]:
+        nonlocal done
         losses = []
         begin = time.perf_counter()
         for _ in range(contender.steps):
             torch.manual_seed(done)
             losses.append(step())
             done += 1
-        pipe.send(((time.perf_counter() - begin) / contender.steps, losses))
+        return (time.perf_counter() - begin) / contender.steps, losses
+
+    return turn
 
 
-def cpu_seconds_of_others() -> float:
-    """Return the CPU seconds that processes other than this one and its children have used so far."""
-    total = psutil.cpu_times()
-    busy = sum(total) - total.idle - getattr(total, "iowait", 0.0) - getattr(total, "guest", 0.0)
-    here = psutil.Process()
-    own = 0.0
-    for process in [here, *here.children(recursive=True)]:
-        used = process.cpu_times()
-        own += used.user + used.system
-    return float(busy - own)
+def run(contenders: list[Contender], args: argparse.Namespace) -> Race:
+    """Race the contenders."""
+    makers = {contender.name: partial(turns, contender, args.peers) for contender in contenders}
+    return race(makers, args.rounds, args.contention)
 
 
-def race(contenders: list[Contender], args: argparse.Namespace) -> dict[str, Any]:
-    """Interleave the contenders until enough uncontended rounds are kept, or three times as many were run."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes = [], []
-    for contender in contenders:
-        here, there = context.Pipe()
-        process = context.Process(target=serve, args=(there, contender, args.peers), daemon=True)
-        process.start()
-        pipes.append(here)
-        processes.append(process)
-    seconds: dict[str, list[float]] = {c.name: [] for c in contenders}
-    losses: dict[str, list[float]] = {c.name: [] for c in contenders}
-    contended: list[float] = []
-    kept: list[float] = []
-    for turn in range(WARM_UP + 3 * args.rounds):
-        results, others, begin = [], cpu_seconds_of_others(), time.perf_counter()
-        for contender, pipe in zip(contenders, pipes, strict=True):
-            pipe.send(True)
-            result, lost = pipe.recv()
-            results.append(result)
-            losses[contender.name] += lost
-        share = (cpu_seconds_of_others() - others) / (time.perf_counter() - begin)
-        if turn < WARM_UP:
-            continue
-        if share > args.contention:
-            contended.append(share)
-            continue
-        kept.append(share)
-        for contender, result in zip(contenders, results, strict=True):
-            seconds[contender.name].append(result)
-        if len(kept) == args.rounds:
-            break
-    for pipe, process in zip(pipes, processes, strict=True):
-        pipe.send(False)
-        process.join()
-    return {"seconds": seconds, "losses": losses, "kept": kept, "dropped": contended}
-
-
-def table(title: str, contenders: list[Contender], result: dict[str, Any]) -> dict[str, Any]:
+def table(title: str, contenders: list[Contender], result: Race) -> dict[str, Any]:
     """Print one race and return what is written to the file; ratios are against the first contender."""
-    kept, dropped = len(result["kept"]), len(result["dropped"])
+    kept, dropped = result.rounds_kept, result.rounds_dropped
     print(f"\n{title}: {kept} rounds kept, {dropped} dropped for contention")
     rows: dict[str, Any] = {}
     if not kept:
         print("  no uncontended round: repeat on a quiet machine")
         return {"rounds_kept": 0, "rounds_dropped": dropped}
-    base = statistics.median(result["seconds"][contenders[0].name])
+    found = {name: spread([seconds for seconds, _ in answers]) for name, answers in result.kept.items()}
+    base = found[contenders[0].name].median
     for contender in contenders:
-        times = sorted(result["seconds"][contender.name])
-        median = statistics.median(times)
+        median, low, high = found[contender.name]
         runtime = contender.runtime
         rows[contender.name] = {
             "median_ms": 1e3 * median,
-            "min_ms": 1e3 * times[0],
-            "max_ms": 1e3 * times[-1],
+            "min_ms": 1e3 * low,
+            "max_ms": 1e3 * high,
             "speed_up": base / median,
             "precision": runtime.precision,
             "matmul": runtime.matmul,
             "threads": runtime.threads,
         }
         print(
-            f"  {contender.name:34s} {1e3 * median:9.2f} ms [{1e3 * times[0]:.2f}..{1e3 * times[-1]:.2f}]"
+            f"  {contender.name:34s} {1e3 * median:9.2f} ms [{1e3 * low:.2f}..{1e3 * high:.2f}]"
             f"  {base / median:5.2f}x  ({runtime.precision}, {runtime.matmul}, {runtime.threads} threads)"
         )
     return {"rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}
@@ -441,9 +400,12 @@ def main() -> None:
         Contender("robopol fp32", unet_step, fp32, 1),
         Contender("robopol bf16", unet_step, bf16, 1),
     ]
-    raced = race(unets, args)
+    raced = run(unets, args)
     unet = table("U-Net 256/512/1024, batch 256, 65.4 M parameters", unets, raced)
-    reference, ours = raced["losses"]["published U-Net step"], raced["losses"]["robopol fp32"]
+    reference, ours = (
+        [loss for _, losses in raced.every[name] for loss in losses]
+        for name in ("published U-Net step", "robopol fp32")
+    )
     errors = [abs(a - b) / a for a, b in zip(reference, ours, strict=True)]
     unet["relative_loss_error"] = errors
     print(f"  loss, fp32 against published: relative error at most {max(errors):.1e} in {len(errors)} steps")
@@ -456,7 +418,7 @@ def main() -> None:
         Contender(f"robopol, {cores} threads", mlp_step, fp32, 100),
         Contender("robopol bf16", mlp_step, bf16, 100),
     ]
-    mlp = table("DPPO MLP 512x3, Hopper, batch 128", mlps, race(mlps, args))
+    mlp = table("DPPO MLP 512x3, Hopper, batch 128", mlps, run(mlps, args))
 
     curves = compare_curves(fp32, args.curve_seeds, args.curve_steps)
 

@@ -31,6 +31,16 @@ def save_policy(policy: Policy, folder: Path) -> None:
         folder: An existing folder.
     """
     save_file({name: value.contiguous() for name, value in policy.state_dict().items()}, folder / WEIGHTS)
+    write_config(policy, folder)
+
+
+def write_config(policy: Policy, folder: Path) -> None:
+    """Write only what describes a policy: its config and its contract with the world.
+
+    Args:
+        policy: The policy.
+        folder: An existing folder.
+    """
     tree = {
         "schema_version": SCHEMA_VERSION,
         "robopol_version": __version__,
@@ -55,11 +65,10 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
         CheckpointError: If the folder is missing, incomplete, damaged, or from a newer robopol.
     """
     folder = find_policy(Path(path))
-    tree = _read_config(folder / CONFIG)
+    config, spec = read_config(folder)
     try:
-        config: Any = lookup("policy", tree["policy"]["kind"])
-        policy: Policy = parse(config, tree["policy"]).build(parse(PolicySpec, tree["spec"]))
-    except (KeyError, TypeError, ConfigError) as error:
+        policy: Policy = config.build(spec)
+    except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG} does not describe a policy: {error}") from error
     try:
         weights = load_file(folder / WEIGHTS)
@@ -68,6 +77,26 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     _check_weights(folder / WEIGHTS, weights, policy.state_dict())
     policy.load_state_dict(weights)
     return policy.to(device).eval()
+
+
+def read_config(folder: Path) -> tuple[Any, PolicySpec]:
+    """Read only what describes a policy.
+
+    Args:
+        folder: A policy folder, or one that `write_config` wrote into.
+
+    Returns:
+        The policy's config and its contract with the world.
+
+    Raises:
+        CheckpointError: If they are missing, damaged, or from a newer robopol.
+    """
+    tree = _json_of(folder / CONFIG)
+    try:
+        config: Any = lookup("policy", tree["policy"]["kind"])
+        return parse(config, tree["policy"]), parse(PolicySpec, tree["spec"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise CheckpointError(f"{folder / CONFIG} does not describe a policy: {error}") from error
 
 
 def find_policy(path: Path) -> Path:
@@ -85,7 +114,7 @@ def find_policy(path: Path) -> Path:
     )
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _json_of(file: Path) -> dict[str, Any]:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -49,6 +49,8 @@ class OneOf:
     def _choose(self, value: Any) -> Config:
         if isinstance(value, Config):
             return value
+        if isinstance(value, str):  # a kind's name alone stands for its defaults
+            value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise ValueError(f"a {self.group} needs a mapping with a 'kind', got {value!r}")
         chosen: Config = lookup(self.group, value["kind"]).model_validate_json(json.dumps(value))  # type: ignore[attr-defined]

@@ -13,10 +13,16 @@ from robopol.errors import ConfigError
 
 KINDS: dict[str, dict[str, str]] = {
     "policy": {
+        "beso": "robopol.policies.beso:BESOConfig",
+        "consistency": "robopol.policies.consistency:ConsistencyConfig",
+        "decision_diffuser": "robopol.policies.decision_diffuser:DecisionDiffuserConfig",
         "diffusion": "robopol.policies.diffusion:DiffusionConfig",
+        "ebt": "robopol.policies.ebt:EBTConfig",
+        "edm": "robopol.policies.edm:EDMConfig",
         "flow": "robopol.policies.flow:FlowConfig",
         "gaussian": "robopol.policies.gaussian:GaussianConfig",
         "gmm": "robopol.policies.gmm:GMMConfig",
+        "meow": "robopol.policies.meow:MEowConfig",
     },
     "encoder": {
         "low_dim": "robopol.policies.observation:LowDimConfig",
@@ -28,10 +34,34 @@ KINDS: dict[str, dict[str, str]] = {
         "unet": "robopol.networks.unet:UNetConfig",
         "transformer": "robopol.networks.transformer:TransformerConfig",
     },
+    "energy": {
+        "mlp": "robopol.networks.energy_mlp:EnergyMLPConfig",
+        "transformer": "robopol.networks.energy_transformer:EnergyTransformerConfig",
+    },
+    "path": {
+        "cosine_vp": "robopol.policies.paths.cosine_vp:CosineVPConfig",
+        "discrete_vp": "robopol.policies.paths.discrete_vp:DiscreteVPConfig",
+        "linear_vp": "robopol.policies.paths.linear_vp:LinearVPConfig",
+        "rectified_flow": "robopol.policies.paths.rectified_flow:RectifiedFlowConfig",
+        "variance_exploding": "robopol.policies.paths.variance_exploding:VarianceExplodingConfig",
+    },
     "sampler": {
-        "ddpm": "robopol.policies.sampler:DDPMConfig",
-        "ddim": "robopol.policies.sampler:DDIMConfig",
-        "euler": "robopol.policies.sampler:EulerConfig",
+        "ancestral": "robopol.policies.samplers.first_order:AncestralConfig",
+        "consistency": "robopol.policies.samplers.first_order:ConsistencyConfig",
+        "ddim": "robopol.policies.samplers.first_order:DDIMConfig",
+        "ddpm": "robopol.policies.samplers.first_order:DDPMConfig",
+        "diffusers": "robopol.policies.samplers.diffusers:DiffusersConfig",
+        "dpm_solver": "robopol.policies.samplers.dpm_solver:DPMSolverConfig",
+        "edm": "robopol.policies.samplers.edm:EDMConfig",
+        "euler": "robopol.policies.samplers.first_order:EulerConfig",
+        "heun": "robopol.policies.samplers.heun:HeunConfig",
+        "langevin": "robopol.policies.samplers.langevin:LangevinConfig",
+    },
+    "executor": {
+        "receding_horizon": "robopol.execution.receding_horizon:RecedingHorizonConfig",
+        "open_loop": "robopol.execution.open_loop:OpenLoopConfig",
+        "temporal_ensemble": "robopol.execution.temporal_ensemble:TemporalEnsembleConfig",
+        "warm_start": "robopol.execution.warm_start:WarmStartConfig",
     },
     "sampling": {
         "uniform": "robopol.data.sampling:UniformConfig",
@@ -52,6 +82,11 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "algo": {
         "bc": "robopol.algos.bc:BCConfig",
+        "distill": "robopol.algos.distill:DistillConfig",
+    },
+    "distillation": {
+        "same_noise": "robopol.algos.distill:SameNoiseConfig",
+        "trajectory": "robopol.algos.distill:TrajectoryConfig",
     },
 }
 """group -> kind -> ``module:class`` of a `robopol.config.Config` with a ``build`` method."""

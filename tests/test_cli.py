@@ -79,13 +79,13 @@ def test_lists_name_keys_types_and_defaults(capsys):
     text = capsys.readouterr().out
     assert "data.NAME.uri" in text
     assert "eval.seed: int = 100000" in text
-    assert cli.run(["list", "policy", "diffusion"]) == 0
+    assert cli.run(["list", "path", "discrete_vp"]) == 0
     text = capsys.readouterr().out
     assert "train_steps: int = 100" in text
     assert "Length of the chain, T." in text
     assert cli.run(["list", "envs"]) == 0
     assert "robopol/Push-v0" in capsys.readouterr().out
-    for group in ("policy", "net", "sampler", "algo"):
+    for group in ("policy", "net", "path", "sampler", "algo"):
         assert cli.run(["list", group]) == 0
 
 
@@ -106,6 +106,12 @@ def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, ca
     one, four = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("one", "four"))
     assert one == four
     assert one == json.loads((run / "evaluation.json").read_text())
+    other = ["eval", f"checkpoint={run}", "episodes=2", "policy.sampler=ddim", "policy.steps=5"]
+    assert cli.run([*other, f"out={tmp_path / 'ddim.json'}"]) == 0
+    capsys.readouterr()
+    assert cli.run(["eval", f"checkpoint={run}", "policy.sampler={kind: edm, spacing: uniform}"]) == 0
+    assert cli.run(["eval", f"checkpoint={run}", "policy.steps=500"]) == 1
+    assert "1 to 100 steps, not 500" in capsys.readouterr().err
     assert {"success_rate", "success_ci95", "return_mean", "return_ci95", "episodes", "seeds", "outcomes"} <= one.keys()
     assert cli.run(["plot", f"runs=[{run}]", f"out={tmp_path / 'curves.png'}"]) == 0
     assert (tmp_path / "curves.png").stat().st_size > 5000

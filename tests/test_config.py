@@ -26,14 +26,17 @@ def test_every_choice_of_every_group_can_be_trained_with():
     for group, choices in groups().items():
         for choice in choices:
             extra = ["env.id=Hopper-v5"] if choice == "gym" else []
-            base = ["policy=flow"] if group == "policy/sampler" and choice == "euler" else []
-            config = train(*base, f"{group}={choice}", *extra)
+            room, _, part = group.partition("/")
+            if part:  # of a kind that has such a part
+                kinds = ("diffusion", *KINDS[room])
+                extra.append(f"{room}={next(k for k in kinds if part in lookup(room, k).model_fields)}")
+            config = train(f"{group}={choice}", *extra)
             assert parse(TrainConfig, config.tree()) == config
 
 
 def test_overrides_reach_keys_that_no_yaml_names():
-    config = train("policy=flow", "policy.time_law=beta", "policy/net=mlp", "policy.net.width=64", "algo.lr=3e-4")
-    assert config.policy.time_law == "beta"
+    config = train("policy=flow", "policy.path.time_law=beta", "policy/net=mlp", "policy.net.width=64", "algo.lr=3e-4")
+    assert config.policy.path.time_law == "beta"
     assert config.policy.net.width == 64
     assert config.algo.lr == 3e-4
 

@@ -8,13 +8,14 @@ Failed episodes are left out unless keep=all.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from robopol.config import Config, parse
+from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
+from robopol.execution import RecedingHorizonConfig
 
 
 class CollectCommand(Config):
@@ -29,6 +30,7 @@ class CollectCommand(Config):
         way: The way the expert takes; None draws one for each episode.
         noise: Standard deviation of the expert's disturbance; None is its default.
         checkpoint: Record this policy or agent instead of the expert.
+        execution: How the plans of a policy are executed.
         sb3: The algorithm that wrote the checkpoint, if it is one of Stable-Baselines3.
         trust: Allow a checkpoint that runs code when it is loaded.
         num_envs: Environments stepped together; does not change what is recorded.
@@ -42,6 +44,7 @@ class CollectCommand(Config):
     way: str | None = None
     noise: float | None = Field(None, ge=0)
     checkpoint: str | None = None
+    execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     sb3: str | None = None
     trust: bool = False
     num_envs: int = Field(16, ge=1)
@@ -52,12 +55,12 @@ def run(words: list[str]) -> int:
     command = parse(CollectCommand, load_config("collect", words))
 
     from robopol.data import describe, save_episodes
-    from robopol.evaluation import ExpertActor, PolicyActor
+    from robopol.evaluation import Actor, ExpertActor
     from robopol.evaluation.collect import collect
     from robopol.evaluation.sb3 import SB3Actor
 
     with command.env.make(command.num_envs) as env:
-        actor: ExpertActor | PolicyActor | SB3Actor
+        actor: Actor
         if command.checkpoint is None:
             actor, source = ExpertActor(env, command.way, command.noise), "expert"
         elif command.sb3 is not None:
@@ -69,7 +72,7 @@ def run(words: list[str]) -> int:
 
             policy = load_policy(command.checkpoint)
             check_contract(policy, env)
-            actor, source = PolicyActor(policy), "policy"
+            actor, source = command.execution.build(policy), "policy"
         episodes = collect(
             actor, env, command.episodes, command.seed, source=source, only_success=command.keep == "success"
         )

@@ -1,26 +1,33 @@
 """Evaluate a checkpoint over held-out episodes.
 
   robopol eval checkpoint=DIR [episodes=100] [seed=100000] [num_envs=32] [out=FILE.json] [video=FILE.mp4]
+               [execution=temporal_ensemble] [execution.latency=2]
+  robopol eval checkpoint=DIR policy.sampler=dpm_solver policy.steps=5 policy.weights=bf16
 
-``checkpoint`` is a run folder, a checkpoint or a policy folder. The
+``checkpoint`` is a run folder, a checkpoint, a policy folder, or what `robopol export` wrote. The
 world is the one the policy was trained for unless another is named: env=push env.options.domain.latency=1.
-The outcome of episode i depends on seed + i alone, not on num_envs.
+The outcome of episode i depends on seed + i alone, not on num_envs. A generative policy can be walked with another
+sampler than it was saved with (a name, or policy.sampler={kind: ddim, eta: 0.5}), in another number of steps, and with
+packed weights.
 """
 
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from robopol.config import Config, parse
+from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
+from robopol.execution import RecedingHorizonConfig
+from robopol.policies.resampling import Acting
 
 
 class EvalCommand(Config):
     """What `robopol eval` is told.
 
     Attributes:
-        checkpoint: A run folder, a checkpoint or a policy folder.
+        checkpoint: A run folder, a checkpoint, a policy folder, or an exported policy.
         episodes: How many episodes.
         seed: Seed of the first.
         num_envs: Environments stepped together.
@@ -29,6 +36,8 @@ class EvalCommand(Config):
         videos: How many episodes are filmed.
         device: Where the policy runs; ``auto`` takes a GPU if there is one.
         env: Another world than the one the policy was trained for.
+        execution: How plans are executed.
+        policy: How the policy is walked, if not as it was saved.
     """
 
     checkpoint: str
@@ -40,27 +49,34 @@ class EvalCommand(Config):
     videos: int = Field(6, ge=1)
     device: str = "auto"
     env: EnvConfig | None = None
+    execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
+    policy: Acting = Acting()
 
 
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(EvalCommand, load_config("eval", words))
 
-    from robopol.checkpoint import load_policy
     from robopol.errors import ConfigError
     from robopol.evaluation.report import evaluate_and_film, show
+    from robopol.export import ExportedPolicy, load
     from robopol.files import write_json
     from robopol.networks.precision import RuntimeConfig
 
     runtime = RuntimeConfig(device=command.device).build()
     runtime.apply()
-    policy = load_policy(command.checkpoint, runtime.device)
+    policy = load(command.checkpoint, runtime.device)
+    if isinstance(policy, ExportedPolicy) and command.policy != Acting():
+        raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
+    command.policy.apply(policy)
     world = command.env or policy.spec.env
     if world is None:
         raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
     with world.make(command.num_envs) as env:
         video = None if command.video is None else Path(command.video)
-        found, notes = evaluate_and_film(policy, env, command.episodes, command.seed, video, command.videos)
+        found, notes = evaluate_and_film(
+            policy, env, command.episodes, command.seed, video, command.videos, command.execution
+        )
     if command.out is not None:
         write_json(Path(command.out), found.tree())
     rows = {"checkpoint": command.checkpoint, "world": world.id}

@@ -17,7 +17,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compose a configuration.
 
     Args:
-        name: The primary file, ``train``, ``eval`` or ``collect``.
+        name: The primary file, ``train``, ``eval``, ``export`` or ``collect``.
         overrides: ``group=choice`` and ``key=value``, in hydra's grammar.
 
     Returns:
@@ -49,7 +49,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         with initialize_config_module("robopol.configs", version_base="1.3"):
             composed = compose(name, lines)
         tree = OmegaConf.to_container(composed, resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # hydra refuses experiment=null by the last
         raise ConfigError(" ".join(str(error).split("\nSee https")[0].split())) from error
     return _without_missing(tree)
 

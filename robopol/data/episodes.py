@@ -174,6 +174,15 @@ class Episodes:
         zeros = torch.zeros(len(self), dtype=torch.float64, device=self.device)
         return zeros.index_add_(0, self.episode_index, self.reward.double())
 
+    def returns_to_go(self, discount: float) -> Tensor:
+        """Return the discounted sum of raw rewards from each step to the end of its episode, (N,) float64."""
+        togo = self.reward.double()
+        ends = self.starts + self.lengths
+        for back in range(2, int(self.lengths.max()) + 1 if len(self) else 0):
+            rows = (ends - back)[self.lengths >= back]
+            togo[rows] += discount * togo[rows + 1]
+        return togo
+
     def next_obs(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the observation that followed each row, never one of another episode.
 

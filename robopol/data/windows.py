@@ -25,7 +25,12 @@ from robopol.data.episodes import Episodes, is_image
 from robopol.errors import ConfigError, DataError, ShapeError
 
 Batch: TypeAlias = dict[str, Any]
-"""``obs`` key -> (B, To, ...), ``action`` (B, Tp, A), ``mask`` (B, Tp) bool, ``weight`` (B,) float32."""
+"""``obs`` key -> (B, To, ...), ``action`` (B, Tp, A), ``mask`` (B, Tp) bool, ``weight`` (B,) float32.
+
+If asked for: ``plan`` key -> (B, Tp + 1, ...), the low-dim observations before every action of the window and after the
+last, ``plan_mask`` (B, Tp + 1) bool, True where they were recorded; ``return_to_go`` (B,) float32, from the newest
+observation on.
+"""
 
 IMAGE_SHARE = 0.5
 """Images go to a GPU if they take at most this share of its free memory; otherwise every batch is sent there."""
@@ -53,6 +58,8 @@ class Windows:
         *,
         keys: Iterable[str] | None = None,
         device: torch.device | str | None = None,
+        plan: bool = False,
+        discount: float | None = None,
     ) -> None:
         """Index the windows and lay out the low-dim columns.
 
@@ -65,6 +72,8 @@ class Windows:
                 out.
             keys: The observations that a batch holds; all if left out.
             device: Where batches are made; the device of the episodes if left out.
+            plan: Whether a batch holds the observations of the whole window.
+            discount: Of the return-to-go that a batch holds; none if left out.
 
         Raises:
             ConfigError: If To and Tp do not fit together.
@@ -91,16 +100,31 @@ class Windows:
         self.device = torch.empty(0, device=episodes.device if device is None else device).device
         self.episode = episodes.episode_index
         self.start = _ranges(episodes.lengths) - (n_obs_steps - 1)
-        # An episode of L windows is laid out in L + Tp - 1 rows; window w begins at row w + episode * (Tp - 1).
-        row = torch.arange(len(self.episode), device=episodes.device) + self.episode * (horizon - 1)
-        wanted, rows = _layout(episodes, episodes.lengths + horizon - 1, n_obs_steps - 1)
+        # An episode of L windows of S rows each is laid out in L + S - 1 rows; window w begins at row
+        # w + episode * (S - 1).
+        more = horizon - 1 + plan
+        row = torch.arange(len(self.episode), device=episodes.device) + self.episode * more
+        wanted, rows = _layout(episodes, episodes.lengths + more, n_obs_steps - 1)
         self.weight = weights.to(self.device, torch.float32)  # (W,)
         self._row = row.to(self.device)
         self._mask = _strided((rows == wanted).to(self.device), horizon)
         self._action = _strided(episodes.action[rows].to(self.device), horizon)
         chosen = {key: episodes.obs[key] for key in (episodes.obs if keys is None else keys)}
         low_dim = {key: column for key, column in chosen.items() if not is_image(key)}
-        self._obs = {key: _strided(column[rows].to(self.device), n_obs_steps) for key, column in low_dim.items()}
+        self._return_to_go = self._plan_mask = None
+        if discount is not None:
+            self._return_to_go = episodes.returns_to_go(discount).to(self.device, torch.float32)  # (W,)
+        laid_out = {key: column[rows] for key, column in low_dim.items()}
+        if plan:
+            episode = episodes.episode_index[rows]
+            after = (wanted == rows + 1) & (rows == (episodes.starts + episodes.lengths - 1)[episode])
+            after &= episodes.has_final[episode]
+            for key, column in laid_out.items():
+                column[after] = episodes.final_obs[key][episode[after]]
+            self._plan_mask = _strided(((rows == wanted) | after).to(self.device), horizon + 1)
+        laid_out = {key: column.to(self.device) for key, column in laid_out.items()}
+        self._obs = {key: _strided(column, n_obs_steps) for key, column in laid_out.items()}
+        self._plan = {key: _strided(column, horizon + 1) for key, column in laid_out.items() if plan}
         self._images = _place({key: chosen[key] for key in chosen if is_image(key)}, self.device)
         self._frames = {
             place: _strided(rows.to(place), n_obs_steps) for place in {image.device for image in self._images.values()}
@@ -133,6 +157,8 @@ class Windows:
         part.episode, part.start = self.episode[index], self.start[index]
         index = index.to(self.device)
         part._row, part.weight = self._row[index], self.weight[index]
+        if self._return_to_go is not None:
+            part._return_to_go = self._return_to_go[index]
         return part
 
     def gather(self, indices: Tensor) -> Batch:
@@ -143,19 +169,25 @@ class Windows:
 
         Returns:
             ``{"obs": {key: (B, To, ...)}, "action": (B, Tp, A), "mask": (B, Tp) bool, "weight": (B,)}`` on
-            ``device``; mask is True where the step exists.
+            ``device``; mask is True where the step exists. What else was asked for: see `Batch`.
         """
         indices = indices.to(self.device)
         row = self._row.index_select(0, indices)  # (B,)
         obs = {key: column.index_select(0, row) for key, column in self._obs.items()}
         if self._images:
             obs |= self._gather_images(row)
-        return {
+        batch: Batch = {
             "obs": obs,
             "action": self._action.index_select(0, row),
             "mask": self._mask.index_select(0, row),
             "weight": self.weight.index_select(0, indices),
         }
+        if self._plan_mask is not None:
+            batch["plan"] = {key: column.index_select(0, row) for key, column in self._plan.items()}
+            batch["plan_mask"] = self._plan_mask.index_select(0, row)
+        if self._return_to_go is not None:
+            batch["return_to_go"] = self._return_to_go.index_select(0, indices)
+        return batch
 
     def _gather_images(self, row: Tensor) -> dict[str, Tensor]:
         frames = {place: table.index_select(0, row.to(place)).view(-1) for place, table in self._frames.items()}

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -9,9 +10,10 @@ from robopol.config import Config
 from robopol.envs import VectorEnv
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError
-from robopol.evaluation.actors import PolicyActor
+from robopol.evaluation.execution import Execution, Monitor
 from robopol.evaluation.rollout import Outcome, Watcher, rollout
 from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.execution import RecedingHorizonConfig
 from robopol.policies import Policy
 
 SEED0 = 100_000
@@ -32,6 +34,7 @@ class Evaluation(Config):
         length_mean: Mean number of steps.
         ways: Way to succeed -> successful episodes that took it.
         outcomes: Every episode.
+        execution: How the plans were executed; None for an actor that has none.
     """
 
     env: EnvConfig
@@ -44,6 +47,7 @@ class Evaluation(Config):
     length_mean: float
     ways: dict[str, int]
     outcomes: tuple[Outcome, ...]
+    execution: Execution | None = None
 
 
 def evaluate(
@@ -52,6 +56,7 @@ def evaluate(
     episodes: int = 100,
     seed: int = SEED0,
     *,
+    execution: Any = None,
     watcher: Watcher | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Evaluation:
@@ -65,6 +70,7 @@ def evaluate(
         env: Where it acts.
         episodes: How many, at least 1.
         seed: Seed of the first.
+        execution: How its plans are executed, an `robopol.execution.ExecutorConfig`; None is receding horizon.
         watcher: Given rendered frames of the episodes that it wants.
         on_outcome: Told of each episode as it ends.
 
@@ -72,14 +78,16 @@ def evaluate(
         The evaluation, with every episode's outcome.
 
     Raises:
-        ConfigError: If the policy was made for another world.
+        ConfigError: If the policy was made for another world, or cannot be executed so.
     """
     if episodes < 1:
         raise ConfigError(f"an evaluation needs at least 1 episode, got {episodes}")
     check_contract(policy, env)
     seeds = range(seed, seed + episodes)
-    outcomes = rollout(PolicyActor(policy), env, seeds, watcher=watcher, on_outcome=on_outcome)
-    return summarise(outcomes, env)
+    execution = execution or RecedingHorizonConfig()
+    monitor = Monitor(execution.build(policy))
+    outcomes = rollout(monitor, env, seeds, watcher=watcher, on_outcome=on_outcome)
+    return summarise(outcomes, env).model_copy(update={"execution": monitor.execution(execution)})
 
 
 def summarise(outcomes: list[Outcome], env: VectorEnv) -> Evaluation:

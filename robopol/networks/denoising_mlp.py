@@ -1,14 +1,15 @@
 """An MLP that denoises a whole action chunk at once: the network DPPO uses for state observations."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from robopol.config import Config
+from robopol.networks.denoiser import Denoiser, Walk
 from robopol.networks.embeddings import SinusoidalEmbedding
-from robopol.networks.mlp import Activation, ResidualMLP
+from robopol.networks.mlp import Activation, ResidualMLP, matrix
 
 
 class DenoisingMLPConfig(Config):
@@ -50,7 +51,7 @@ class DenoisingMLPConfig(Config):
         return DenoisingMLP(self, action_dim * horizon, cond_dim * n_obs_steps)
 
 
-class DenoisingMLP(nn.Module):
+class DenoisingMLP(Denoiser):
     """See `DenoisingMLPConfig`."""
 
     def __init__(self, config: DenoisingMLPConfig, chunk_size: int, cond_size: int) -> None:
@@ -70,16 +71,21 @@ class DenoisingMLP(nn.Module):
         self.trunk = ResidualMLP(in_features, config.width, config.blocks, chunk_size, config.activation)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predict, for each chunk, what the policy's prediction type names (noise, clean chunk, velocity).
-
-        Args:
-            x: Noisy action chunks (B, Tp, A).
-            t: Network times (B,), float32.
-            cond: Encoded observation histories (B, To, D).
-
-        Returns:
-            The prediction (B, Tp, A), float32.
-        """
+        """See `Denoiser.forward`."""
         features = torch.cat([x.flatten(1), self.embed_time(t), cond.flatten(1)], dim=-1)
         prediction: Tensor = self.trunk(features)
         return prediction.float().view(x.shape)
+
+    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
+        """See `Denoiser.prepare`. What time and observation add to the first layer is known beforehand."""
+        enter, bias = matrix(cast("nn.Linear", self.trunk[0]))
+        time, context = self.embed_time(t), cond.flatten(1)
+        chunk = len(enter) - time.shape[1] - context.shape[1]
+        to_chunk, to_time, to_context = enter.split([chunk, time.shape[1], context.shape[1]])
+        times, contexts = (time @ to_time).unbind(), torch.addmm(bias, context, to_context)
+        rest = self.trunk.after_first()
+
+        def walk(x: Tensor, i: int) -> Tensor:
+            return rest(torch.addmm(times[i] + contexts, x.flatten(1), to_chunk)).float().view(x.shape)
+
+        return walk

@@ -1,8 +1,8 @@
 """Mish, ``x tanh(softplus(x))`` (Misra 2020), by way of the sigmoid.
 
 With s = sigmoid(x) and p = s (2 - s), ``tanh(softplus(x)) = p / (2 - p)``: no overflow and no cancellation
-at either end. On a CPU this is faster than torch's own kernel, which evaluates exp, log1p and tanh; on a GPU
-torch's fused kernel is the faster one.
+at either end. On a CPU this is faster than torch's own kernel, which evaluates exp, log1p and tanh. On a GPU, and for
+the few numbers of a single plan, torch's is the faster one, being one call.
 """
 
 from typing import Any
@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from robopol.networks.autograd import run
+
+FEW = 2**13
+"""Up to so many numbers torch's kernel is the faster one on a CPU too."""
 
 
 def _gate(s: Tensor) -> Tensor:
@@ -47,7 +52,7 @@ def mish(x: Tensor) -> Tensor:
     Returns:
         The same shape and dtype.
     """
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or (x.numel() <= FEW and not torch.is_grad_enabled()):
         return F.mish(x)
-    product: Tensor = _Mish.apply(x)
+    product: Tensor = run(_Mish, x)
     return product

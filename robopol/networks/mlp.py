@@ -1,8 +1,9 @@
 """Multi-layer perceptrons: a plain one and one with pre-activation residual blocks."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 Activation = Literal["relu", "gelu", "elu", "mish", "silu", "tanh"]
@@ -79,3 +80,25 @@ class ResidualMLP(nn.Sequential):
             *(ResidualBlock(width, activation) for _ in range(blocks)),
             nn.Linear(width, out_features),
         )
+
+    def after_first(self) -> Callable[[Tensor], Tensor]:
+        """Return what follows the first layer as one function of its output (B, width).
+
+        It calls no modules: on a small network their calls take as long as the products.
+        """
+        layers: list[Any] = list(self)
+        parts = [(*matrix(block.first), *matrix(block.second), block.act.forward) for block in layers[1:-1]]
+        leave, leave_bias = matrix(layers[-1])
+
+        def rest(h: Tensor) -> Tensor:
+            for first, first_bias, second, second_bias, act in parts:
+                inner = torch.addmm(first_bias, act(h), first)
+                h = h + torch.addmm(second_bias, act(inner), second)
+            return torch.addmm(leave_bias, h, leave)
+
+        return rest
+
+
+def matrix(linear: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Return a linear layer's weights (in, out) and bias (out,), as ``torch.addmm`` takes them."""
+    return linear.weight.t(), linear.bias

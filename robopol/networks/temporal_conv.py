@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from robopol.networks.autograd import run
+
 
 class Tap(NamedTuple):
     """One kernel tap: which input steps it carries to which output steps (slices of equal length)."""
@@ -163,9 +165,8 @@ class TemporalConv(nn.Module):
         """
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        product: Tensor = _TapProducts.apply(
-            x.to(dtype), self.weight.to(dtype), self.bias.to(dtype), self.plan(x.shape[0])
-        )
+        plan = self.plan(x.shape[0])
+        product: Tensor = run(_TapProducts, x.to(dtype), self.weight.to(dtype), self.bias.to(dtype), plan)
         return product
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from robopol.errors import ConfigError
+from robopol.networks.autograd import run
 
 
 def _group_mean(sums: Tensor, groups: int, steps: int) -> Tensor:
@@ -75,5 +77,8 @@ class TemporalGroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (T, B, C), in any floating type, to float32 (T, B, C)."""
-        normal: Tensor = _Normalize.apply(x, self.weight, self.bias, self.groups, self.eps)[0]
+        if x.shape[1] == 1:  # one row is, to torch's own kernel, an image with its channels last
+            image = x.float().reshape(1, -1, 1, x.shape[2]).permute(0, 3, 1, 2)
+            return F.group_norm(image, self.groups, self.weight, self.bias, self.eps).permute(0, 2, 3, 1).view(x.shape)
+        normal: Tensor = run(_Normalize, x, self.weight, self.bias, self.groups, self.eps)[0]
         return normal

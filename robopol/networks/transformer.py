@@ -1,13 +1,15 @@
 """The transformer denoiser of Diffusion Policy: a causal decoder that attends to time and observations."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robopol.config import Config
 from robopol.errors import ConfigError
+from robopol.networks.denoiser import Denoiser, Walk
 from robopol.networks.embeddings import SinusoidalEmbedding
 
 
@@ -51,13 +53,16 @@ class TransformerConfig(Config):
         return Transformer(self, action_dim, horizon, cond_dim, n_obs_steps)
 
 
-class Transformer(nn.Module):
+class Transformer(Denoiser):
     """See `TransformerConfig`.
 
     Memory is one token for the time and one an observation, through Linear, Mish, Linear. Decoder layers are
     pre-normalised, with GELU. Action step i attends to action steps up to i, to the time, and to observation
     steps up to i (both sequences start at the same step).
     """
+
+    action_mask: Tensor
+    memory_mask: Tensor
 
     def __init__(
         self, config: TransformerConfig, action_dim: int, horizon: int, cond_dim: int, n_obs_steps: int
@@ -87,14 +92,12 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, action_dim)
         self._initialize()
 
-        # True where attention is barred; both follow from the sizes, so they do not belong in a checkpoint.
+        # True where a step attends; both follow from the sizes, so they do not belong in a checkpoint.
         steps = torch.arange(horizon)
-        barred = steps[None, :] > steps[:, None]
-        unseen = torch.arange(n_obs_steps)[None, :] > steps[:, None]
-        self.register_buffer("action_mask", barred, persistent=False)
-        self.register_buffer(
-            "memory_mask", torch.cat([torch.zeros(horizon, 1, dtype=torch.bool), unseen], 1), persistent=False
-        )
+        seen = torch.arange(n_obs_steps)[None, :] <= steps[:, None]
+        always = torch.ones(horizon, 1, dtype=torch.bool)
+        self.register_buffer("action_mask", steps[None, :] <= steps[:, None], persistent=False)
+        self.register_buffer("memory_mask", torch.cat([always, seen], 1), persistent=False)
 
     def _initialize(self) -> None:
         """Draw matrices and positions from N(0, 0.02); zero the biases of linear maps."""
@@ -105,19 +108,65 @@ class Transformer(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predict, for each chunk, what the policy's prediction type names (noise, clean chunk, velocity).
+        """See `Denoiser.forward`."""
+        return self._decode(x, torch.cat([self._times(t)[:, :, None], self._observations(cond)], dim=2))
 
-        Args:
-            x: Noisy action chunks (B, Tp, A).
-            t: Network times (B,), float32.
-            cond: Encoded observation histories (B, To, D).
+    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
+        """See `Denoiser.prepare`. What memory offers to attention does not depend on the actions."""
+        times, observations = self._times(t), self._observations(cond)
+        layers, rows = observations.shape[:2]
 
-        Returns:
-            The prediction (B, Tp, A), float32.
+        def walk(x: Tensor, i: int) -> Tensor:
+            time = times[:, i, None, None].expand(layers, rows, 1, -1)
+            return self._decode(x, torch.cat([time, observations], dim=2))
+
+        return walk
+
+    def _times(self, t: Tensor) -> Tensor:
+        """Return the keys and values of time tokens (B,) in every layer, (layers, B, 2 width)."""
+        return self._offer(self.embed_time(t) + self.memory_positions[:, 0])
+
+    def _observations(self, cond: Tensor) -> Tensor:
+        """Return the keys and values of observation tokens (B, To, D) in every layer, (layers, B, To, 2 width)."""
+        return self._offer(self.embed_obs(cond) + self.memory_positions[:, 1:])
+
+    def _offer(self, tokens: Tensor) -> Tensor:
+        """Encode tokens of the memory (..., width); return what each layer attends to, (layers, ..., 2 width)."""
+        memory = self.encode_memory(self.dropout(tokens))
+        offers = []
+        layer: Any
+        for layer in self.decoder.layers:
+            attention = layer.multihead_attn
+            own = memory.shape[-1]  # the first rows of the projection make queries
+            offers.append(F.linear(memory, attention.in_proj_weight[own:], attention.in_proj_bias[own:]))
+        return torch.stack(offers)
+
+    def _decode(self, x: Tensor, offers: Tensor) -> Tensor:
+        """Map noisy chunks (B, Tp, A), and the memory's keys and values (layers, B, 1 + To, 2 width), to (B, Tp, A).
+
+        The layers' own ``forward`` would make keys and values anew in every step of a walk.
         """
-        tokens = torch.cat([self.embed_time(t)[:, None], self.embed_obs(cond)], dim=1)
-        memory = self.encode_memory(self.dropout(tokens + self.memory_positions))
-        actions = self.dropout(self.embed_action(x) + self.action_positions)
-        decoded = self.decoder(actions, memory, tgt_mask=self.action_mask, memory_mask=self.memory_mask)
-        prediction: Tensor = self.head(decoded)
+        h = self.dropout(self.embed_action(x) + self.action_positions)
+        layer: Any
+        for layer, offer in zip(self.decoder.layers, offers.unbind(), strict=True):
+            attention, normal = layer.self_attn, layer.norm1(h)
+            query, key, value = F.linear(normal, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+            h = h + layer.dropout1(_attend(attention, query, key, value, self.action_mask))
+            attention, normal = layer.multihead_attn, layer.norm2(h)
+            own = normal.shape[-1]
+            query = F.linear(normal, attention.in_proj_weight[:own], attention.in_proj_bias[:own])
+            key, value = offer.chunk(2, dim=-1)
+            h = h + layer.dropout2(_attend(attention, query, key, value, self.memory_mask))
+            inner = layer.dropout(layer.activation(layer.linear1(layer.norm3(h))))
+            h = h + layer.dropout3(layer.linear2(inner))
+        prediction: Tensor = self.head(cast("nn.LayerNorm", self.decoder.norm)(h))
         return prediction.float()
+
+
+def _attend(attention: nn.MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
+    """Attend from (B, T, width) to (B, M, width), already projected, where ``seen`` (T, M); project the result."""
+    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+    dropout = attention.dropout if attention.training else 0.0
+    heads = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, dropout_p=dropout)
+    out: Tensor = attention.out_proj(heads.transpose(1, 2).flatten(2))
+    return out

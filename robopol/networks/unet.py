@@ -1,14 +1,17 @@
 """The convolutional denoiser of Diffusion Policy: a 1-D U-Net over time, conditioned by FiLM."""
 
+from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
 from typing import Literal
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from robopol.config import Config
 from robopol.errors import ConfigError
+from robopol.networks.denoiser import Denoiser, Walk
 from robopol.networks.embeddings import SinusoidalEmbedding
 from robopol.networks.mish import mish
 from robopol.networks.temporal_conv import TemporalConv, TransposedTemporalConv
@@ -92,9 +95,9 @@ class FiLMBlock(nn.Module):
         same = in_channels == out_channels
         self.shortcut = nn.Identity() if same else nn.Linear(in_channels, out_channels)
 
-    def forward(self, h: Tensor, features: Tensor) -> Tensor:
-        """Map (T, B, in) and conditioning (B, F) to (T, B, out)."""
-        scale, bias = self.film(features).float().chunk(2, dim=-1)
+    def forward(self, h: Tensor, film: Tensor) -> Tensor:
+        """Map (T, B, in), and scales and biases (B, 2 out), to (T, B, out)."""
+        scale, bias = film.chunk(2, dim=-1)
         hidden = torch.addcmul(bias, self.first(h), scale)
         return self.second(hidden) + self.shortcut(h)
 
@@ -108,13 +111,13 @@ class Level(nn.Module):
         self.first = FiLMBlock(in_channels, out_channels, features, config)
         self.second = FiLMBlock(out_channels, out_channels, features, config)
 
-    def forward(self, h: Tensor, features: Tensor) -> Tensor:
-        """Map (T, B, in) and conditioning (B, F) to (T, B, out)."""
-        hidden: Tensor = self.second(self.first(h, features), features)
+    def forward(self, h: Tensor, films: Iterator[Tensor]) -> Tensor:
+        """Map (T, B, in), and the next two of all blocks' scales and biases (B, 2 out), to (T, B, out)."""
+        hidden: Tensor = self.second(self.first(h, next(films)), next(films))
         return hidden
 
 
-class UNet(nn.Module):
+class UNet(Denoiser):
     """See `UNetConfig`. Inside, tensors are (time, batch, channel).
 
     As published, L levels have L - 1 ups: each takes what came from below together with the way down's output
@@ -150,26 +153,45 @@ class UNet(nn.Module):
         self.head = nn.Linear(widths[0], action_dim)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """Predict, for each chunk, what the policy's prediction type names (noise, clean chunk, velocity).
-
-        Args:
-            x: Noisy action chunks (B, Tp, A).
-            t: Network times (B,), float32.
-            cond: Encoded observation histories (B, To, D).
-
-        Returns:
-            The prediction (B, Tp, A), float32.
-        """
+        """See `Denoiser.forward`."""
         # every FiLM layer sees Mish of the same conditioning
         features = mish(torch.cat([self.embed_time(t).float(), cond.flatten(1)], dim=-1))
+        return self._denoise(x, [film(features).float() for film in self._films()])
+
+    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
+        """See `Denoiser.prepare`.
+
+        Scales and biases are linear in Mish of time and observation: each is a part of the time plus a part of the
+        observation. Those of all blocks lie side by side, so that a step adds them in one operation.
+        """
+        time, context = mish(self.embed_time(t).float()), mish(cond.flatten(1))
+        sizes = [time.shape[1], context.shape[1]]
+        of_time, of_context = [], []
+        for film in self._films():
+            to_time, to_context = film.weight.split(sizes, dim=1)
+            of_time.append(F.linear(time, to_time))
+            of_context.append(F.linear(context, to_context, film.bias))
+        times = torch.cat(of_time, dim=-1).float().unbind()
+        contexts = torch.cat(of_context, dim=-1).float()
+        widths = [part.shape[1] for part in of_time]
+        return lambda x, i: self._denoise(x, (times[i] + contexts).split(widths, dim=-1))
+
+    def _films(self) -> list[nn.Linear]:
+        """List the layers that set scales and biases, in the order in which `_denoise` uses them."""
+        levels = (*self.down_levels, self.middle, *self.up_levels)
+        return [block.film for level in levels for block in (level.first, level.second)]
+
+    def _denoise(self, x: Tensor, films: Sequence[Tensor]) -> Tensor:
+        """Map noisy chunks (B, Tp, A), and every block's scales and biases, to the prediction (B, Tp, A)."""
+        film = iter(films)
         h = x.transpose(0, 1).contiguous()
         skips = []
         for level, down in zip_longest(self.down_levels, self.downs):
-            h = level(h, features)
+            h = level(h, film)
             skips.append(h)
             h = down(h) if down is not None else h
-        h = self.middle(h, features)
+        h = self.middle(h, film)
         for level, up in zip(self.up_levels, self.ups, strict=True):
-            h = up(level(torch.cat([h, skips.pop()], dim=-1), features))
+            h = up(level(torch.cat([h, skips.pop()], dim=-1), film))
         prediction: Tensor = self.head(self.last(h))
         return prediction.float().transpose(0, 1)

@@ -1,24 +1,42 @@
 """The field: what a network says about a noised action chunk at a noise level, given the observation."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from robopol.errors import ConfigError
-from robopol.policies.path import Level, Path
-from robopol.policies.prediction import PREDICTIONS, Estimate
+from robopol.networks.denoiser import Denoiser, Walk
+from robopol.policies.paths import Level, Path
+from robopol.policies.prediction import PREDICTIONS, Estimate, reading, target
+
+
+class Schedule(NamedTuple):
+    """What a network is told along a walk, apart from the states.
+
+    Attributes:
+        told: Its times, (S,) float32.
+        scales: Factor on the state at each.
+    """
+
+    told: Tensor
+    scales: tuple[float, ...]
+
+    def since(self, first: int) -> "Schedule":
+        """Return the rest of the walk from its ``first``-th time on."""
+        return Schedule(self.told[first:], self.scales[first:])
 
 
 class Field(nn.Module):
     """A denoiser network together with the path it was trained on and what its output means."""
 
-    def __init__(self, net: nn.Module, path: Path, prediction: str, time_scale: float = 1.0) -> None:
+    def __init__(self, net: Denoiser, path: Path, prediction: str) -> None:
         """Join the three.
 
         Args:
-            net: ``net(x (B, Tp, A), t (B,), cond (B, To, D)) -> (B, Tp, A)``.
+            net: A `robopol.networks.denoiser.Denoiser`.
             path: The path on which ``net`` sees x_t.
             prediction: A name of `robopol.policies.prediction.PREDICTIONS`.
-            time_scale: The network is given ``time_scale * t``.
 
         Raises:
             ConfigError: If the prediction is unknown.
@@ -29,27 +47,78 @@ class Field(nn.Module):
         self.net = net
         self.path = path
         self.prediction = prediction
-        self.time_scale = time_scale
 
-    def forward(self, x: Tensor, t: Tensor, level: Level, cond: Tensor) -> Estimate:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Estimate:
         """Estimate the clean chunk and the noise.
 
         Args:
             x: Noised chunks, (B, Tp, A).
             t: Path times, (B,).
-            level: The path's level at ``t``, shaped to broadcast over ``x``.
             cond: Encoded observation history, (B, To, D).
 
         Returns:
             x0 and eps, each (B, Tp, A), with x = alpha x0 + sigma eps.
         """
-        return PREDICTIONS[self.prediction].read(self.net(x, self.time_scale * t, cond), x, level)
+        level = self.path.level(t)
+        return reading(self.prediction, level, self.path).estimate(x, self._output(x, t, level, cond))
+
+    def at(self, x: Tensor, level: Level, cond: Tensor) -> Estimate:
+        """Estimate at a state of another path, at the same noise level.
+
+        kappa = sigma / alpha says when this field's path has that level, and the state is scaled to it; x0 and eps are
+        the same in both frames, a velocity would not be.
+
+        Args:
+            x: States of the other path, (B, Tp, A).
+            level: The other path's level of each row, (B,).
+            cond: Encoded observation history, (B, To, D).
+
+        Returns:
+            x0 and eps, each (B, Tp, A).
+
+        Raises:
+            ConfigError: If the level lies outside this field's path.
+        """
+        low, high = self.path.kappa_range
+        kappa = level.kappa
+        slack = 1e-6  # rounding of a level that was made from the same end
+        if kappa.min() < low * (1 - slack) or kappa.max() > high * (1 + slack):
+            raise ConfigError(
+                f"a field that was trained for sigma/alpha in [{low:.3g}, {high:.3g}] is asked at "
+                f"{kappa.min():.3g} to {kappa.max():.3g}: choose a grid within its range"
+            )
+        t = self.path.time_of(kappa)
+        own = self.path.level(t)
+        scale = (own.sigma / level.sigma).to(x).reshape(-1, *(1,) * (x.ndim - 1))
+        return self(scale * x, t, cond)
+
+    def schedule(self, times: Tensor) -> Schedule:
+        """Return what the network is told at path times (S,) float64."""
+        scales = self.path.input_scale(self.path.level(times))
+        return Schedule(self.path.network_time(times).float(), tuple(scales.tolist()))
+
+    def prepare(self, schedule: Schedule, cond: Tensor) -> Walk:
+        """Return the network along a walk, with whatever does not depend on the states computed once.
+
+        Args:
+            schedule: Of the walk, from `schedule`.
+            cond: Encoded observation history, (B, To, D).
+
+        Returns:
+            (x (B, Tp, A), i) -> the output at the i-th time, (B, Tp, A).
+        """
+        walk: Walk = self.net.prepare(schedule.told.to(cond.device), cond)
+        scales = schedule.scales
+        if all(scale == 1 for scale in scales):
+            return walk
+        return lambda x, i: walk(scales[i] * x, i)
 
     def loss(self, x0: Tensor, cond: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return the squared error of the native prediction at a random level, element by element.
+        """Return the squared error of the network's own output at a random level, element by element.
 
-        L = || net(x_t, t, c) - target ||^2 with x_t = alpha x0 + sigma eps (Ho et al. 2020, eq. 14; for
-        ``velocity`` the conditional flow-matching loss, Lipman et al. 2023, eq. 14).
+        L = || net(x_t, t, c) - target ||^2 with x_t = alpha x0 + sigma eps (Ho et al. 2020, eq. 14; for ``velocity``
+        the conditional flow-matching loss, Lipman et al. 2023, eq. 14; for ``edm`` with the weight of Karras et al.
+        2022, table 1).
 
         Args:
             x0: Clean normalised chunks, (B, Tp, A).
@@ -61,7 +130,13 @@ class Field(nn.Module):
         """
         t = self.path.draw_time(len(x0), generator, x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        level = self.path.level(t).like(x0)
-        x = level.alpha * x0 + level.sigma * eps
-        target = PREDICTIONS[self.prediction].target(x0, eps, level)
-        return (self.net(x, self.time_scale * t, cond) - target) ** 2
+        level = self.path.level(t)
+        alpha, sigma = (v.to(x0).reshape(-1, *(1,) * (x0.ndim - 1)) for v in (level.alpha, level.sigma))
+        output = self._output(alpha * x0 + sigma * eps, t, level, cond)
+        return (output - target(self.prediction, x0, eps, level, self.path)) ** 2
+
+    def _output(self, x: Tensor, t: Tensor, level: Level, cond: Tensor) -> Tensor:
+        """Ask the network about x_t at path times (B,)."""
+        scale = self.path.input_scale(level).to(x).reshape(-1, *(1,) * (x.ndim - 1))
+        output: Tensor = self.net(scale * x, self.path.network_time(t).to(torch.float32), cond)
+        return output

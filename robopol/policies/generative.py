@@ -1,25 +1,58 @@
 """A generative policy: noise -> field -> sampler."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
+import torch
+from pydantic import model_validator
 from torch import Generator, Tensor
 
-from robopol.config import OneOf
+from robopol.config import OneOf, parse
+from robopol.errors import ConfigError, ShapeError
+from robopol.networks.packed import Weights, pack
 from robopol.policies.field import Field
-from robopol.policies.path import Path
+from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
+
+Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
 
 
 class GenerativeConfig(PolicyConfig):
     """What all generative policies are told.
 
     Attributes:
+        path: How noise and data are mixed.
+        prediction: What the network predicts; see `robopol.policies.prediction`.
         net: The denoiser network.
         sampler: How a chunk is walked from noise.
+        guidance: How the policy is guided to a goal; None treats a goal as any other observation.
     """
 
+    path: Annotated[Any, OneOf("path")]
+    prediction: Prediction
     net: Annotated[Any, OneOf("net")]
     sampler: Annotated[Any, OneOf("sampler")]
+    guidance: GuidanceConfig | None = None
+
+    @model_validator(mode="after")
+    def _clips_what_is_scaled(self) -> Self:
+        if self.action_normalization == "zscore" and self.sampler.clip != "never":
+            raise ValueError(
+                "actions scaled to mean 0 and standard deviation 1 leave [-1, 1], where the sampler clips them: set "
+                "sampler.clip=never, or action_normalization=minmax"
+            )
+        return self
+
+    def build(self, spec: PolicySpec) -> "GenerativePolicy":
+        """Return the policy, its weights untrained.
+
+        Args:
+            spec: The contract with the world.
+
+        Raises:
+            ConfigError: If the parts do not fit each other.
+        """
+        return GenerativePolicy(self, spec)
 
 
 class GenerativePolicy(Policy):
@@ -29,26 +62,107 @@ class GenerativePolicy(Policy):
     2024).
     """
 
-    def __init__(
-        self, config: GenerativeConfig, spec: PolicySpec, path: Path, prediction: str, time_scale: float = 1.0
-    ) -> None:
-        """Assemble the parts.
+    config: GenerativeConfig
+
+    def __init__(self, config: GenerativeConfig, spec: PolicySpec) -> None:
+        """Assemble the parts; see `GenerativeConfig.build`."""
+        super().__init__(config, spec)
+        if config.guidance is not None:
+            guided = config.guidance.build(config.encoder, spec.obs_shapes, config.obs_normalization)
+            self.observation = guided or self.observation
+        net = config.net.build(spec.action_dim, spec.horizon, self.observation.dim, spec.n_obs_steps)
+        self.field = Field(net, config.path.build(), config.prediction)
+        self.resample(config.sampler)
+
+    @property
+    def walked(self) -> Field:
+        """The field that is walked when acting: the trained one, pulled towards the goal."""
+        if self.config.guidance is None or not isinstance(self.observation, GoalEncoder):
+            return self.field
+        return GuidedField(self.field, self.observation.without, self.config.guidance.weight)
+
+    def guide(self, weight: float) -> None:
+        """Let the goal pull otherwise from now on; the networks stay.
 
         Args:
-            config: The policy's own config.
-            spec: The contract with the world.
-            path: The path that the field is trained on.
-            prediction: What the network predicts; a name of `robopol.policies.prediction.PREDICTIONS`.
-            time_scale: The network is given ``time_scale`` times the path's time.
+            weight: See `GuidanceConfig`.
 
         Raises:
-            ConfigError: If the parts do not fit each other.
+            ConfigError: If the policy has no goal that can be left out.
         """
-        super().__init__(config, spec)
-        net = config.net.build(spec.action_dim, spec.horizon, self.observation.dim, spec.n_obs_steps)
-        self.field = Field(net, path, prediction, time_scale)
-        self.sampler = config.sampler.build()
-        self.sampler.table(path)  # an impossible walk is refused now, not when the policy first acts
+        if self.config.guidance is None or not isinstance(self.observation, GoalEncoder):
+            raise ConfigError("the policy has no goal that can be left out: train one with policy.guidance")
+        guidance = parse(GuidanceConfig, self.config.guidance.tree() | {"weight": weight})
+        self.config = self.config.model_copy(update={"guidance": guidance})
+
+    def resample(self, sampler: Any) -> None:
+        """Walk with another sampler from now on; the weights stay.
+
+        Args:
+            sampler: A `robopol.policies.samplers.SamplerConfig`.
+
+        Raises:
+            ConfigError: If the field cannot be walked so.
+        """
+        self.config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
+        self.sampler = sampler.build()
+        self.sampler.table(self.field)  # an impossible walk is refused now, not when the policy first acts
+
+    def for_acting(self, weights: Weights = "fp32") -> None:
+        """Act with packed weights from now on; the policy can no longer be trained, saved, copied or moved.
+
+        Args:
+            weights: ``"fp32"`` acts as before up to rounding; ``"bf16"`` multiplies in bfloat16.
+
+        Raises:
+            ConfigError: If the policy is not on a CPU, or the CPU has no bfloat16 products.
+        """
+        self.field.net = pack(self.field.net, weights)
+
+    @torch.no_grad()
+    def refine(
+        self,
+        obs: Mapping[str, Tensor],
+        windows: Tensor,
+        steps: int,
+        renoise: bool,
+        generator: Generators = None,
+    ) -> Tensor:
+        """Walk only the last steps of the sampler's walk, from windows instead of from noise.
+
+        Args:
+            obs: Observation histories, key -> (B, To, ...), oldest first.
+            windows: Where to start, (B, Tp, A) in environment units, e.g. an older plan moved on.
+            steps: How many steps of the walk are walked; 0 returns the windows.
+            renoise: Whether the windows are first noised to the level at which these steps begin (Meng et al. 2022), or
+                taken as they are (RTI-DP; Duan et al. 2025).
+            generator: As for `act`.
+
+        Returns:
+            (B, Tp, A) float32 in environment units.
+
+        Raises:
+            ShapeError: If an observation or the windows are shaped wrongly.
+            ConfigError: If the walk does not have so many steps.
+        """
+        cond = self.observation(obs, self.spec.n_obs_steps)
+        shape = (len(cond), self.spec.horizon, self.spec.action_dim)
+        if tuple(windows.shape) != shape:
+            raise ShapeError(f"windows to refine have shape {tuple(windows.shape)}, needed {shape}: rows, Tp, A")
+        times = self.sampler.times(self.field.path)
+        if not 0 <= steps <= len(times):
+            raise ConfigError(f"the sampler's walk has {len(times)} steps; its last {steps} cannot be walked")
+        if steps == 0:
+            return windows.float()
+
+        def draw() -> Tensor:
+            return standard_normal(shape, generator, cond.device)
+
+        x, first = self.action_normalizer.normalize(windows), len(times) - steps
+        if renoise:
+            level = self.field.path.level(times[first])
+            x = level.alpha.item() * x + level.sigma.item() * draw()
+        return self.action_normalizer.unnormalize(self.sampler.walk(self.walked, x, cond, draw, first=first))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         shape = (len(cond), n, self.spec.horizon, self.spec.action_dim)
@@ -56,7 +170,7 @@ class GenerativePolicy(Policy):
         def draw() -> Tensor:
             return standard_normal(shape, generator, cond.device).flatten(0, 1)
 
-        chunks = self.sampler.sample(self.field, draw(), cond.repeat_interleave(n, 0), draw)
+        chunks = self.sampler.sample(self.walked, draw(), cond.repeat_interleave(n, 0), draw)
         return chunks.unflatten(0, shape[:2])
 
     def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: Generator | None) -> Tensor:

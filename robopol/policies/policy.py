@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -73,6 +73,18 @@ class PolicySpec(Config):
         return self.horizon - self.n_obs_steps + 1
 
 
+class Needs(NamedTuple):
+    """What a policy's loss reads of a batch besides the usual; see `robopol.data.windows.Batch`.
+
+    Attributes:
+        plan: The observations of the whole window.
+        discount: The return-to-go, discounted so; None if it is not read.
+    """
+
+    plan: bool = False
+    discount: float | None = None
+
+
 class PolicyConfig(Config):
     """What all policies are told.
 
@@ -120,12 +132,16 @@ class Policy(nn.Module, ABC):
         """Where the policy's weights lie."""
         return next(self.parameters()).device
 
+    @property
+    def needs(self) -> Needs:
+        """What the loss reads of a batch besides the usual."""
+        return Needs()
+
     def fit_normalizers(self, episodes: "Episodes") -> None:
         """Fit the normalisers to (training) episodes."""
         self.observation.fit(episodes.obs)
         self.action_normalizer.fit(episodes.action)
 
-    @torch.no_grad()
     def act(self, obs: Mapping[str, Tensor], n: int = 1, generator: Generators = None) -> Tensor:
         """Propose action chunks.
 
@@ -140,11 +156,27 @@ class Policy(nn.Module, ABC):
         Raises:
             ShapeError: If an observation is missing or shaped wrongly.
         """
+        return self.plan(obs, n, generator)[:, :, self.spec.n_obs_steps - 1 :]
+
+    @torch.no_grad()
+    def plan(self, obs: Mapping[str, Tensor], n: int = 1, generator: Generators = None) -> Tensor:
+        """Propose whole windows, from the time of the oldest observation on.
+
+        Args:
+            obs: As for `act`.
+            n: As for `act`.
+            generator: As for `act`.
+
+        Returns:
+            (B, n, Tp, A) float32 in environment units.
+
+        Raises:
+            ShapeError: If an observation is missing or shaped wrongly.
+        """
         cond = self.observation(obs, self.spec.n_obs_steps)
         if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != len(cond):
             raise ShapeError(f"{len(generator)} generators for {len(cond)} rows: give one, or one for each row")
-        chunks = self.action_normalizer.unnormalize(self._sample(cond, n, generator))
-        return chunks[:, :, self.spec.n_obs_steps - 1 :]
+        return self.action_normalizer.unnormalize(self._sample(cond, n, generator))
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Return the training loss of every sample, so that an algorithm can weight it.
@@ -173,9 +205,8 @@ class Policy(nn.Module, ABC):
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         """Sample normalised windows (B, n, Tp, A) given encoded observations ``cond`` (B, To, D)."""
 
-    @abstractmethod
     def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return each sample's loss (B,).
+        """Return each sample's loss (B,); kinds whose loss reads more of a batch override `loss` instead.
 
         Args:
             action: Normalised windows, (B, Tp, A).
@@ -183,6 +214,7 @@ class Policy(nn.Module, ABC):
             mask: 1 for the steps that count, 0 for the others, (B, Tp); at least one step of a row counts.
             generator: Source of the loss's own randomness.
         """
+        raise NotImplementedError
 
 
 def standard_normal(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:

@@ -8,6 +8,7 @@ from robopol.config import Config, OneOf
 from robopol.data.sampling import UniformConfig
 from robopol.envs.config import EnvConfig
 from robopol.evaluation import SEED0
+from robopol.execution import RecedingHorizonConfig
 from robopol.networks.precision import RuntimeConfig
 from robopol.training.loggers import LoggingConfig
 
@@ -90,6 +91,7 @@ class TrainConfig(Config):
         algo: How it is trained.
         phases: What is done, in order; names are for the log.
         eval: How it is evaluated.
+        execution: How its plans are executed when it is evaluated.
         checkpoint: When it is saved.
         logging: Where the log goes besides the run folder.
         runtime: Device, precision and threads.
@@ -106,6 +108,7 @@ class TrainConfig(Config):
     algo: Annotated[Any, OneOf("algo")]
     phases: dict[str, PhaseConfig] = Field(min_length=1)
     eval: EvalConfig = EvalConfig()
+    execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -10,7 +10,7 @@ from torch import Tensor
 from robopol.data import Episodes, Windows
 from robopol.data.sampling import SamplingConfig, UniformConfig
 from robopol.errors import ConfigError
-from robopol.policies import PolicySpec
+from robopol.policies import Needs, PolicySpec
 from robopol.training.seeding import seed_of
 
 
@@ -29,6 +29,7 @@ class Sources:
         seed: int,
         device: torch.device,
         sampling: Mapping[str, SamplingConfig] | None = None,
+        needs: Needs | None = None,
     ) -> None:
         """Index every source.
 
@@ -38,7 +39,9 @@ class Sources:
             seed: Of the draws.
             device: Where the batches are made.
             sampling: Name -> how its windows are drawn; uniformly where it is left out.
+            needs: What else the policy reads of a batch.
         """
+        needs = needs or Needs()
         self._sampling = {name: (sampling or {}).get(name, UniformConfig()) for name in episodes}
         windows = {
             name: Windows(
@@ -47,6 +50,8 @@ class Sources:
                 spec.horizon,
                 keys=spec.obs_shapes,
                 device=device,
+                plan=needs.plan,
+                discount=needs.discount,
             )
             for name, part in episodes.items()
         }

@@ -72,7 +72,7 @@ def finish(trainer: Trainer) -> Path:
         policy = load_policy(checkpoint, trainer.device)
         video = path / "evaluation.mp4" if config.eval.videos > 0 else None
         found, notes = evaluate_and_film(
-            policy, env, config.eval.final_episodes, config.eval.seed, video, config.eval.videos
+            policy, env, config.eval.final_episodes, config.eval.seed, video, config.eval.videos, config.execution
         )
         write_json(path / "evaluation.json", found.tree())
         if video is not None and video.exists():

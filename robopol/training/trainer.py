@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robopol.algos import Algorithm
-from robopol.checkpoint import save_policy
+from robopol.checkpoint import load_policy, save_policy
 from robopol.data import Episodes, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.envs import VectorEnv
@@ -69,9 +69,12 @@ class Trainer:
         self.config = config.model_copy(update={"runtime": self.runtime.pins()})
         self.device = torch.device(self.runtime.device)
         self.total = sum(phase.updates for phase in config.phases.values())
-        self.algo: Algorithm = config.algo.build(policy.to(self.device), self.total, self.runtime)
+        saved = getattr(config.algo, "teacher", None)
+        teacher = {} if saved is None else {"teacher": load_policy(saved, self.device)}
+        self.algo: Algorithm = config.algo.build(policy.to(self.device), self.total, self.runtime, **teacher)
+        config.execution.build(self.algo.deployed())  # what cannot be executed is refused now
         sampling = {name: config.data[name].sampling for name in episodes}
-        sources = Sources(episodes, spec, config.seed, self.device, sampling)
+        sources = Sources(episodes, spec, config.seed, self.device, sampling, policy.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.step, self.seconds = 0, 0.0
         self.best, self.best_step = -1.0, -1
@@ -192,7 +195,7 @@ class Trainer:
         if env is None:
             return
         seed = eval_.seed + eval_.final_episodes
-        found = evaluate(self.algo.deployed(), env, eval_.episodes, seed)
+        found = evaluate(self.algo.deployed(), env, eval_.episodes, seed, execution=self.config.execution)
         self.loggers.log(
             self.step,
             {

@@ -9,7 +9,7 @@ from robopol.config import parse
 from robopol.data import load_episodes, save_episodes
 from robopol.envs import make_env
 from robopol.errors import CheckpointError, ConfigError, EnvError
-from robopol.evaluation import ExpertActor, PolicyActor, evaluate, rollout
+from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect
 from robopol.evaluation.sb3 import SB3Actor
 from robopol.evaluation.statistics import bootstrap_mean, wilson
@@ -59,34 +59,11 @@ def test_outcomes_depend_on_the_seed_alone(episodes):
 
 
 def test_plans_are_executed_as_far_as_they_should_be(episodes):
-    class Counting(PolicyActor):
-        plans = 0
-
-        def _replan(self, slots):
-            self.plans += len(slots)
-            super()._replan(slots)
-
-    for n_action_steps, plans in ((1, 25), (4, 7), (7, 4)):
-        actor = Counting(untrained(episodes, n_action_steps=n_action_steps))
-        with make_env(REACH, 1, max_episode_steps=25) as env:
-            outcome = rollout(actor, env, [100_000])[0]
-        assert outcome.length == 25
-        assert actor.plans == plans
-
-
-def test_history_is_filled_with_the_first_observation(episodes):
-    seen = []
-
-    class Watching(PolicyActor):
-        def _replan(self, slots):
-            seen.append(self._history[slots[0]]["state"].clone())
-            super()._replan(slots)
-
-    with make_env(REACH, 1, max_episode_steps=5) as env:
-        rollout(Watching(untrained(episodes, n_action_steps=1)), env, [1])
-    assert torch.equal(seen[0][0], seen[0][1])
-    assert torch.equal(seen[1][0], seen[0][1])
-    assert not torch.equal(seen[1][1], seen[1][0])
+    with make_env(REACH, 1, max_episode_steps=25) as env:
+        for n_action_steps, plans in ((1, 25), (4, 7), (7, 4)):
+            found = evaluate(untrained(episodes, n_action_steps=n_action_steps), env, 1)
+            assert found.length_mean == 25
+            assert found.execution.plans == plans
 
 
 def test_collected_episodes_replay_and_survive_a_file(episodes, tmp_path):

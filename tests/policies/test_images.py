@@ -14,9 +14,10 @@ from robopol.data import Episodes, EpisodesMeta, Windows, save_episodes
 from robopol.envs import make_env, rendering
 from robopol.envs.reach import Reach
 from robopol.errors import ConfigError, DataError, ShapeError
-from robopol.evaluation import ExpertActor, PolicyActor, evaluate
+from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect
 from robopol.evaluation.protocol import check_contract
+from robopol.execution import RecedingHorizon
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import Policy, PolicySpec
 from robopol.policies.image_observation import ImageConfig
@@ -350,11 +351,11 @@ def test_histories_of_pictures_stay_bytes(demos):
         policy = config.build(parse(PolicySpec, tree))
         policy.observation.fit({"state": torch.rand(9, 11)})
         policy.action_normalizer.fit(torch.rand(9, len(names)))
-        actor = PolicyActor(policy)
+        actor = RecedingHorizon(policy)
         first = env.reset([0], [0])
         actor.reset([0], [0])
         result = env.step([0], actor.act([0], first))
         actor.act([0], result.obs)
-        history = actor._history[0]["images.front"]
+        history = actor._episodes[0].history["images.front"]
     assert history.dtype == torch.uint8
     assert torch.equal(history, torch.stack([first["images.front"][0], result.obs["images.front"][0]]))

@@ -1,0 +1,159 @@
+"""Every kind of policy in one table: what it achieves, what it costs to train, what it costs to ask.
+
+    python benchmarks/backbones.py [--tasks push pick_place] [--seeds 0] [--only diffusion flow ...]
+
+All learn the same task from the same demonstrations by the same number of updates with networks of about the same size;
+`distilled` learns from the `teacher`, which is the diffusion policy walked in its 100 DDPM steps. Success is over the
+100 held-out episodes a seed. A plan is timed in one thread, on observations of the demonstrations, at batch 1 and 64;
+the numbers are of one machine and for comparison within the table only. Evaluations of the network are counted for each
+plan; an energy's gradient counts as one. Finished runs are kept in ``--work`` and not trained again.
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import cloning
+import numpy as np
+import torch
+
+from robopol import __version__, load_episodes, load_policy
+from robopol.files import write_json
+from robopol.policies import Policy
+from robopol.policies.ebt import EBTPolicy
+from robopol.policies.generative import GenerativePolicy
+
+RESULTS = Path(__file__).parent / "results"
+
+NET = ["policy/net=mlp", "policy.net.width=512", "policy.net.blocks=2"]
+LR = ["algo.lr=1e-3"]
+TEACHER = [*cloning.DIFFUSION, "policy/sampler=ddpm"]
+POLICIES: dict[str, list[str]] = {
+    "diffusion": cloning.DIFFUSION,
+    "teacher": TEACHER,
+    "flow": cloning.FLOW,
+    "edm": ["policy=edm", *NET, *LR],
+    "beso": ["policy=beso", *NET, *LR],
+    "consistency": ["policy=consistency", *NET, *LR],
+    "distilled": ["policy=consistency", "algo=distill", *NET, *LR],
+    "same_noise": ["policy=consistency", "algo=distill", "algo.method=same_noise", *NET, *LR],
+    "ebt": ["policy=ebt", *LR],
+    "meow": ["policy=meow", *LR],
+    "decision_diffuser": ["policy=decision_diffuser", *NET, *LR],
+    "gmm": ["policy=gmm", "policy.hidden=[512,512,512,512]", *LR],
+    "gaussian": ["policy=gaussian", "policy.hidden=[512,512,512,512]", *LR],
+}
+"""Name -> words of `robopol train`."""
+
+STUDENTS = ("distilled", "same_noise")
+TASKS = {"push": (200, 3000), "pick_place": (500, 3000)}
+"""Task -> demonstrations, updates."""
+PLANS = {1: 200, 64: 50}
+"""Batch -> plans that are timed."""
+
+
+def observations(policy: Policy, demos: Path, rows: int) -> dict[str, torch.Tensor]:
+    """Return histories from the demonstrations, key -> (rows, To, ...)."""
+    episodes = load_episodes(str(demos))
+    first = torch.linspace(0, len(episodes.action) - policy.spec.n_obs_steps - 1, rows).long()
+    steps = first[:, None] + torch.arange(policy.spec.n_obs_steps)
+    return {key: episodes.obs[key][steps] for key in policy.spec.obs_shapes}
+
+
+def latency(policy: Policy, obs: dict[str, torch.Tensor], plans: int) -> dict[str, float]:
+    """Time plans in milliseconds."""
+    rng = torch.Generator().manual_seed(0)
+    taken = []
+    for i in range(plans + plans // 5):
+        begin = time.perf_counter()
+        policy.act(obs, generator=rng)
+        if i >= plans // 5:
+            taken.append(1e3 * (time.perf_counter() - begin))
+    return {"p50_ms": float(np.percentile(taken, 50)), "p99_ms": float(np.percentile(taken, 99))}
+
+
+def evaluations(policy: Policy, obs: dict[str, torch.Tensor]) -> float:
+    """Count the network's evaluations in a plan, mean over the rows."""
+    if isinstance(policy, EBTPolicy):
+        return policy.plan_with_energy(obs, generator=torch.Generator().manual_seed(0)).steps.double().mean().item()
+    if not isinstance(policy, GenerativePolicy):
+        return 1.0
+    calls = 0
+    prepare = policy.field.prepare
+
+    def counting(*args: Any) -> Any:
+        walk = prepare(*args)
+
+        def step(x: torch.Tensor, i: int) -> torch.Tensor:
+            nonlocal calls
+            calls += 1
+            return walk(x, i)
+
+        return step
+
+    policy.field.prepare = counting  # type: ignore[method-assign]
+    policy.act(obs, generator=torch.Generator().manual_seed(0))
+    del policy.field.prepare
+    return float(calls)
+
+
+def measure(task: str, seeds: list[int], names: list[str], work: Path) -> dict[str, Any]:
+    """Train what is not trained yet; return name -> row."""
+    episodes, updates = TASKS[task]
+    demos = work / f"{task}.hdf5"
+    if not demos.exists():
+        cloning.robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
+    common = [f"env={task}", f"data.demos.uri={demos}", f"phases.cloning.updates={updates}"]
+    rows = {}
+    for name in names:
+        runs = [work / f"{task}-{name}-{seed}" for seed in seeds]
+        for seed, run in zip(seeds, runs, strict=True):
+            words = [*POLICIES[name], *common, f"seed={seed}"]
+            if name in STUDENTS:
+                teacher = work / f"{task}-teacher-{seed}"
+                cloning.train(teacher, *TEACHER, *common, f"seed={seed}")
+                words.append(f"algo.teacher={teacher}")
+            cloning.train(run, *words)
+        row = cloning.judge(runs)
+        policy = load_policy(runs[0])
+        row["updates_per_second"] = row["updates"] / row["train_seconds"]
+        row["evaluations"] = evaluations(policy, observations(policy, demos, 16))
+        row["latency"] = {
+            str(batch): latency(policy, observations(policy, demos, batch), plans) for batch, plans in PLANS.items()
+        }
+        rows[name] = row
+        ways = " ".join(f"{way} {count}" for way, count in row["ways"].items())
+        one, many = row["latency"]["1"], row["latency"]["64"]
+        print(
+            f"{task:10} {name:18} {100 * row['success_rate']:5.1f}%  {ways:24} {row['parameters'] / 1e6:5.2f} M  "
+            f"{row['updates_per_second']:6.1f}/s  {one['p50_ms']:7.2f} ({one['p99_ms']:.2f}) ms  "
+            f"{many['p50_ms']:7.2f} ms  {row['evaluations']:.1f}",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--only", nargs="+", default=list(POLICIES), choices=list(POLICIES))
+    parser.add_argument("--work", type=Path, default=Path("runs/backbones"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "backbones.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
+    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform()}
+    for task in args.tasks:
+        found = tree["tasks"].setdefault(task, {"seeds": args.seeds, "rows": {}})
+        found["seeds"] = args.seeds
+        found["rows"] |= measure(task, args.seeds, args.only, args.work)
+        write_json(args.out, tree)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,21 @@
+"""How the plans of a policy are executed: when it plans again, and what is done with several plans or none."""
+
+from robopol.execution.executor import BLOCK, Decision, Executor, ExecutorConfig
+from robopol.execution.open_loop import OpenLoopConfig
+from robopol.execution.receding_horizon import RecedingHorizon, RecedingHorizonConfig
+from robopol.execution.temporal_ensemble import TemporalEnsemble, TemporalEnsembleConfig
+from robopol.execution.warm_start import WarmStart, WarmStartConfig
+
+__all__ = [
+    "BLOCK",
+    "Decision",
+    "Executor",
+    "ExecutorConfig",
+    "OpenLoopConfig",
+    "RecedingHorizon",
+    "RecedingHorizonConfig",
+    "TemporalEnsemble",
+    "TemporalEnsembleConfig",
+    "WarmStart",
+    "WarmStartConfig",
+]

@@ -1,0 +1,223 @@
+"""What every executor is: the memory of some episodes around one policy, and the timing of its plans."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robopol.config import Config
+from robopol.errors import ConfigError
+from robopol.policies import Policy
+
+BLOCK = 16
+"""Rows that a policy always plans for at once; see `Executor`."""
+
+Planner = Callable[[Sequence[int], Mapping[str, Tensor], Sequence[torch.Generator]], Tensor]
+"""(`BLOCK` slots, their histories key -> (BLOCK, To, ...), a generator for each) -> windows (BLOCK, Tp, A)."""
+
+
+class ExecutorConfig(Config):
+    """What all executors are told.
+
+    Attributes:
+        latency: Control steps by which every plan but an episode's first is late; 0 plans in no time.
+    """
+
+    latency: int = Field(0, ge=0)
+
+
+class Decision(NamedTuple):
+    """What one control step came to; every tensor has one row for each slot, in the order given."""
+
+    action: Tensor
+    """(n, A) float32 in environment units."""
+    planned: Tensor
+    """(n,) bool: the policy was asked for a plan in this step."""
+    seam: Tensor
+    """(n,) bool: a plan has arrived, so what is executed from here on is not what it would have been."""
+    starved: Tensor
+    """(n,) bool: no plan reaches to this step, and the last action is repeated."""
+
+
+class Plan(NamedTuple):
+    """One answer of the policy."""
+
+    step: int
+    """The step of the episode whose observation it was asked for with."""
+    ready: int
+    """The first step in which it can be executed."""
+    window: Tensor
+    """(Tp, A) in environment units, from the step of the oldest observation on."""
+
+
+@dataclass
+class Episode:
+    """What is remembered of the episode in one slot.
+
+    Attributes:
+        generator: Source of all its noise.
+        step: The control step, from 0 on.
+        history: Key -> the last To observations (To, ...).
+        plans: Those that have arrived and reach to this step, oldest first.
+        underway: The plan that was asked for and has not arrived.
+        asked: The step in which the policy was last asked.
+        action: The last action (A,).
+    """
+
+    generator: torch.Generator
+    step: int = -1
+    history: dict[str, Tensor] = field(default_factory=dict)
+    plans: list[Plan] = field(default_factory=list)
+    underway: Plan | None = None
+    asked: int = -1
+    action: Tensor | None = None
+
+    def land(self) -> bool:
+        """Take the plan under way if it has arrived, and say whether it has."""
+        if self.underway is None or self.step < self.underway.ready:
+            return False
+        self.plans.append(self.underway)
+        self.underway = None
+        return True
+
+
+class Executor(ABC):
+    """Chooses the actions of the episodes in some slots from the plans of one policy.
+
+    Time is counted in control steps. A plan that is asked for with the observation of step t says what to do in the
+    steps t to t + H - 1. With a latency of k it arrives in step t + k; its first k actions are over by then and are
+    never executed. Until it arrives, the plans that are there go on as far as they reach. Beyond that the episode
+    starves: the last action is repeated as it is, so a pose is held, and a velocity or a difference goes on, as servo
+    loops do that get no new command. (Zeros would mean rest for some kinds of action only.) The first plan of an
+    episode is waited for, with the robot at rest, and is never late.
+
+    A policy computes one plan for a slot at a time. It is asked for the next one ``period`` steps after it was last
+    asked, and not before that one has arrived.
+
+    What an episode does depends on its seed and its observations alone. Its noise comes from a generator of its own;
+    and as a matrix product may round differently for another number of rows, the policy always sees exactly `BLOCK`
+    rows, filled up with copies where fewer episodes plan.
+
+    Attributes:
+        policy: The policy, in evaluation mode.
+        period: Control steps between two plans, at least 1.
+        latency: Control steps until a plan arrives.
+    """
+
+    def __init__(self, policy: Policy, period: int, latency: int) -> None:
+        """Execute a policy.
+
+        Args:
+            policy: It is put into evaluation mode.
+            period: Control steps between two plans.
+            latency: Control steps until a plan arrives.
+
+        Raises:
+            ConfigError: If its plans do not last so long.
+        """
+        chunk = policy.spec.chunk
+        if not 1 <= period <= chunk:
+            raise ConfigError(f"{period} actions of a plan cannot be executed: the policy plans {chunk} from now on")
+        if not 0 <= latency < chunk:
+            raise ConfigError(
+                f"a plan that arrives {latency} steps late is over: the policy plans {chunk} actions from now on, so "
+                f"the latency can be at most {chunk - 1}"
+            )
+        self.policy = policy.eval()
+        self.period, self.latency = period, latency
+        self._episodes: dict[int, Episode] = {}
+
+    def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> None:
+        """Begin an episode in each of some slots; whatever was remembered there is forgotten.
+
+        Args:
+            slots: Numbers by which the episodes are told apart while they last.
+            seeds: All randomness of an episode is drawn from its seed.
+        """
+        for slot, seed in zip(slots, seeds, strict=True):
+            self._episodes[slot] = Episode(torch.Generator().manual_seed(seed))
+
+    def act(self, slots: Sequence[int], obs: Mapping[str, Tensor]) -> Tensor:
+        """Return the actions (n, A) of the next control step; see `decide`."""
+        return self.decide(slots, obs).action
+
+    def decide(self, slots: Sequence[int], obs: Mapping[str, Tensor]) -> Decision:
+        """Go on by one control step.
+
+        Args:
+            slots: Distinct slots that were reset; the others do not move.
+            obs: Their newest observations, key -> (n, ...); the policy takes those that it looks at.
+
+        Returns:
+            What to execute, and how it came about.
+        """
+        episodes = [self._episodes[slot] for slot in slots]
+        for row, episode in enumerate(episodes):
+            self._observe(episode, {key: obs[key][row] for key in self.policy.spec.obs_shapes})
+        arrived = [episode.land() for episode in episodes]
+        asking = [slot for slot, episode in zip(slots, episodes, strict=True) if self._due(episode)]
+        for slot, window in self._windows(asking).items():
+            episode = self._episodes[slot]
+            late = self.latency if episode.step else 0
+            episode.underway = Plan(episode.step, episode.step + late, window)
+            episode.asked = episode.step
+        arrived = [episode.land() or before for episode, before in zip(episodes, arrived, strict=True)]
+        return Decision(
+            torch.stack([self._next_action(episode) for episode in episodes]),
+            torch.tensor([episode.asked == episode.step for episode in episodes]),
+            torch.tensor([new and episode.step > 0 for episode, new in zip(episodes, arrived, strict=True)]),
+            torch.tensor([not episode.plans for episode in episodes]),
+        )
+
+    @abstractmethod
+    def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
+        """Plan for some slots, perhaps for none: slot -> window (Tp, A)."""
+
+    def _blend(self, actions: Tensor) -> Tensor:
+        """Return the action (A,) of a step that one or more plans have an action for, (n, A), oldest plan first."""
+        return actions[-1]
+
+    def _sample(self, slots: Sequence[int]) -> dict[int, Tensor]:
+        """Let the policy plan from noise: slot -> window (Tp, A)."""
+        return self._in_blocks(slots, lambda _, obs, generators: self.policy.plan(obs, 1, generators)[:, 0])
+
+    def _in_blocks(self, slots: Sequence[int], planner: Planner) -> dict[int, Tensor]:
+        """Plan for `BLOCK` slots at a time: slot -> window (Tp, A)."""
+        device = self.policy.device
+        found: dict[int, Tensor] = {}
+        for start in range(0, len(slots), BLOCK):
+            block = slots[start : start + BLOCK]
+            rows = [*block, *[block[0]] * (BLOCK - len(block))]
+            obs = {
+                key: torch.stack([self._episodes[slot].history[key] for slot in rows]).to(device)
+                for key in self.policy.spec.obs_shapes
+            }
+            spare = torch.Generator().manual_seed(0)
+            generators = [self._episodes[slot].generator for slot in block] + [spare] * (BLOCK - len(block))
+            found |= dict(zip(block, planner(rows, obs, generators).cpu(), strict=False))
+        return found
+
+    def _observe(self, episode: Episode, newest: Mapping[str, Tensor]) -> None:
+        """Begin a step: shift the observation into the history, which the first one fills; drop plans that are over."""
+        episode.step += 1
+        steps, past = self.policy.spec.n_obs_steps, episode.history
+        episode.history = {
+            key: torch.cat([past[key][1:], value[None]]) if past else torch.stack([value] * steps)
+            for key, value in newest.items()
+        }
+        episode.plans = [plan for plan in episode.plans if episode.step < plan.step + self.policy.spec.chunk]
+
+    def _due(self, episode: Episode) -> bool:
+        """Say whether the policy is asked for a plan in this step."""
+        return episode.asked < 0 or (episode.underway is None and episode.step >= episode.asked + self.period)
+
+    def _next_action(self, episode: Episode) -> Tensor:
+        """Return the action (A,) of this step."""
+        if episode.plans or episode.action is None:
+            now = self.policy.spec.n_obs_steps - 1 + episode.step
+            episode.action = self._blend(torch.stack([plan.window[now - plan.step] for plan in episode.plans]))
+        return episode.action

@@ -1,0 +1,50 @@
+"""Temporal ensembling: plan in every step and average what all plans say about it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robopol.execution.executor import Executor, ExecutorConfig
+from robopol.policies import Policy
+
+
+class TemporalEnsembleConfig(ExecutorConfig):
+    """Plan in every step and execute a weighted mean of all plans that reach to it (Zhao et al. 2023, ACT, alg. 2).
+
+    The i-th oldest of these plans, from i = 0 on, weighs exp(-m i): with m > 0 the oldest plan weighs most, with
+    m = 0 all weigh the same, and with m < 0 the newest weighs most.
+
+    Attributes:
+        m: How much less each newer plan weighs.
+    """
+
+    kind: Literal["temporal_ensemble"] = "temporal_ensemble"
+    m: float = Field(0.01, allow_inf_nan=False)
+
+    def build(self, policy: Policy) -> "TemporalEnsemble":
+        """Return the executor of a policy.
+
+        Raises:
+            ConfigError: If its plans are over when they arrive.
+        """
+        return TemporalEnsemble(policy, self.m, self.latency)
+
+
+class TemporalEnsemble(Executor):
+    """Executes the weighted mean of all plans."""
+
+    def __init__(self, policy: Policy, m: float = 0.01, latency: int = 0) -> None:
+        """See `TemporalEnsembleConfig`."""
+        super().__init__(policy, 1, latency)
+        # before the softmax, so that no m overflows
+        self._logits = -m * torch.arange(policy.spec.chunk, dtype=torch.float64)
+
+    def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
+        return self._sample(slots)
+
+    def _blend(self, actions: Tensor) -> Tensor:
+        weights = self._logits[: len(actions)].softmax(0)
+        return (weights[:, None] * actions).sum(0).float()

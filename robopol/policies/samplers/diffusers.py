@@ -1,0 +1,107 @@
+"""Any scheduler of the diffusers library as a sampler of a diffusion chain."""
+
+import inspect
+from typing import Any, Literal
+
+import torch
+from pydantic import Field as Bound
+from torch import Tensor
+
+from robopol.errors import ConfigError, MissingExtraError
+from robopol.policies.field import Field
+from robopol.policies.paths import Level, Path
+from robopol.policies.paths.discrete_vp import DiscreteVP
+from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Visit, move, visit
+from robopol.registry import nearest
+
+
+class DiffusersConfig(SamplerConfig):
+    """A scheduler of diffusers, told robopol's chain and asked for its steps.
+
+    It draws its noise itself, from one generator for each row; hooks see its states in the chain's frame, as
+    deterministic steps.
+
+    Attributes:
+        scheduler: Name of its class.
+        options: Further arguments of that class.
+    """
+
+    kind: Literal["diffusers"] = "diffusers"
+    scheduler: str = "UniPCMultistepScheduler"
+    steps: int | None = Bound(10, ge=1)
+    options: dict[str, bool | int | float | str] = Bound(default_factory=dict)
+
+    def build(self) -> "Diffusers":
+        """Return the sampler.
+
+        Raises:
+            ConfigError: If diffusers has no such scheduler.
+            MissingExtraError: If it is not installed.
+        """
+        return Diffusers(self)
+
+
+class Diffusers(Sampler[Visit]):
+    """See `DiffusersConfig`."""
+
+    config: DiffusersConfig
+
+    def __init__(self, config: DiffusersConfig) -> None:
+        """Find the scheduler's class; see `DiffusersConfig.build`."""
+        super().__init__(config)
+        try:
+            from diffusers import SchedulerMixin, schedulers
+        except ImportError:
+            raise MissingExtraError("diffusers", "diffusers", "its schedulers") from None
+        # names of this one package only, and of schedulers only: a config can cause no other import
+        names = [name for name in dir(schedulers) if name.endswith("Scheduler") and not name.startswith("Flax")]
+        found = getattr(schedulers, config.scheduler) if config.scheduler in names else None
+        if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+            raise ConfigError(f"diffusers has no scheduler '{config.scheduler}'{nearest(config.scheduler, names)}")
+        self._class: Any = found
+
+    def times(self, path: Path) -> Tensor:
+        """See `Sampler.times`."""
+        return torch.as_tensor(self._scheduler(path).timesteps, dtype=torch.float64)
+
+    def sample(self, field: Field, noise: Tensor, cond: Tensor, draw: Draw, *, hook: Hook | None = None) -> Tensor:
+        """See `Sampler.sample`."""
+        scheduler = self._scheduler(field.path)
+        _, schedule, visits = self.table(field)
+        network = field.prepare(schedule, cond)
+        more: dict[str, Any] = {}
+        if "generator" in inspect.signature(scheduler.step).parameters:
+            bits = draw().flatten(1)[:, 0].contiguous().view(torch.int32).tolist()
+            more["generator"] = [torch.Generator(noise.device).manual_seed(seed & 0xFFFFFFFF) for seed in bits]
+        state = noise * scheduler.init_noise_sigma
+        for i, t in enumerate(scheduler.timesteps):
+            x = scheduler.scale_model_input(state, t)
+            at, output = visits[i], network(x, i)
+            state = scheduler.step(at.eps_x * x + at.eps_out * output, t, state, **more).prev_sample
+            if hook is not None:
+                state = move(at, i, x, at.x0_x * x + at.x0_out * output, state, 0.0, draw, hook)
+        return state if self.config.clip == "never" else state.clamp(-1, 1)
+
+    def walk(
+        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
+    ) -> Tensor:
+        """Refuse: a scheduler of diffusers keeps its own frame and memory.
+
+        Raises:
+            ConfigError: Always.
+        """
+        raise ConfigError("a walk cannot be taken up in the middle with a scheduler of diffusers: use ddim or ddpm")
+
+    def _scheduler(self, path: Path) -> Any:
+        """Return a fresh scheduler with its timesteps set."""
+        if not isinstance(path, DiscreteVP):
+            raise ConfigError("the schedulers of diffusers walk the discrete chains of diffusion policies only")
+        scheduler = self._class.from_config(
+            {"num_train_timesteps": path.train_steps, "prediction_type": "epsilon", **self.config.options},
+            trained_betas=path.betas.tolist(),
+        )
+        scheduler.set_timesteps(self.config.steps or path.train_steps)
+        return scheduler
+
+    def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Visit]:
+        return [visit(field, at.t, at.at) for at in visits]

@@ -1,0 +1,238 @@
+"""Exported policies: equal to the policy, and refused in words where they cannot be."""
+
+import json
+
+import pytest
+import torch
+
+from robopol import cli
+from robopol.checkpoint import load_policy, save_policy
+from robopol.config import parse
+from robopol.envs import make_env
+from robopol.envs.config import EnvConfig
+from robopol.errors import CheckpointError, ConfigError, MissingExtraError
+from robopol.export import export as module
+from robopol.export import load, load_exported
+from robopol.export.export import ROWS, TOLERANCE, export
+from robopol.export.simplify import Simplifier
+from robopol.policies import Policy, PolicySpec
+from robopol.registry import lookup
+
+ENGINES = ["torch", "onnx", "openvino"]
+MLP = {"kind": "mlp", "width": 32}
+NETS = [
+    MLP,
+    {"kind": "film_mlp", "width": 32, "features": 16},
+    {"kind": "unet", "widths": [16, 32], "step_dim": 16},
+    {"kind": "transformer", "width": 16, "layers": 2, "heads": 2},
+]
+SAMPLERS = [
+    {"kind": "ddim", "steps": 4},
+    {"kind": "ddim", "steps": 4, "eta": 0.5, "eps_from_clipped": True},
+    {"kind": "ddpm", "steps": 5},
+    {"kind": "euler", "steps": 4},
+    {"kind": "heun", "steps": 3},
+    {"kind": "ancestral", "steps": 4},
+    {"kind": "dpm_solver", "steps": 4, "sde": True},
+    {"kind": "edm", "steps": 4, "churn": 2.0},
+    {"kind": "langevin", "steps": 3, "corrections": 2},
+    {"kind": "consistency", "steps": 2},
+]
+
+
+def needs(engine: str) -> None:
+    for package in {"torch": [], "onnx": ["onnx", "onnxruntime"], "openvino": ["onnx", "openvino"]}[engine]:
+        pytest.importorskip(package)
+
+
+def made(tree: dict, **spec: object) -> Policy:
+    """Return an untrained policy of two observations that has seen data of several sizes."""
+    size = {"n_obs_steps": 2, "horizon": 8, "n_action_steps": 4}
+    config = parse(lookup("policy", tree["kind"]), size | tree)
+    world = {
+        "obs_shapes": {"state": [3], "goal": [2]},
+        "action_names": ["x", "y"],
+        "action_low": [-5, -5],
+        "action_high": [5, 5],
+        "action_space": "box",
+        "control_hz": 10.0,
+    }
+    torch.manual_seed(0)
+    policy = config.build(parse(PolicySpec, world | size | spec))
+    policy.observation.fit({"state": 3 * torch.randn(50, 3) + 1, "goal": torch.rand(50, 2)})
+    policy.action_normalizer.fit(2 * torch.randn(50, 2) - 1)
+    return policy.eval()
+
+
+def seen(rows: int = ROWS) -> dict[str, torch.Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    return {"state": 3 * torch.randn(rows, 2, 3, generator=rng), "goal": torch.rand(rows, 2, 2, generator=rng)}
+
+
+def diffusion(net: dict = MLP, sampler: dict = SAMPLERS[0]) -> dict:
+    return {"kind": "diffusion", "prediction": "v", "net": net, "sampler": sampler}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("net", NETS, ids=lambda net: net["kind"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_plans_are_the_policys_for_the_same_generators(engine, net, batch, tmp_path, monkeypatch):
+    needs(engine)
+    monkeypatch.setattr(module, "_BLOCK", 8)
+    policy = made(diffusion(net, {"kind": "ddim", "steps": 2}))
+    manifest = export(policy, engine, tmp_path / "out", seen(8), "a test", batch)
+    assert [check.rows for check in manifest.checks] == [8, 8]
+    assert all(check.max_error <= TOLERANCE for check in manifest.checks)
+    artefact = load(tmp_path / "out")
+    assert artefact.spec == policy.spec
+
+    def generators():
+        return [torch.Generator().manual_seed(seed) for seed in range(5)]
+
+    for n in (1, 2):
+        ours = policy.act(seen(5), n, generators())
+        theirs = artefact.act(seen(5), n, generators())
+        assert ours.shape == theirs.shape == (5, n, 7, 2)
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=TOLERANCE)
+    assert (ours[:, 0] - ours[:, 1]).abs().max() > 1e-2, "the noise decides"
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx"])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler["kind"])
+def test_every_sampler_is_exported_with_all_its_noise(engine, sampler, tmp_path):
+    needs(engine)
+    policy = made(diffusion(sampler=sampler) | {"path": {"kind": "discrete_vp", "train_steps": 50}})
+    manifest = export(policy, engine, tmp_path / "out", seen(32), "a test", 32)
+    draws, *shape = manifest.noise
+    assert shape == [8, 2]
+    stochastic = {"ddpm": 5, "ancestral": 4, "edm": 5, "langevin": 7, "consistency": 2}.get(sampler["kind"], 1)
+    if (sampler["kind"] == "ddim" and sampler.get("eta")) or sampler["kind"] == "dpm_solver":
+        stochastic = 4
+    assert draws == stochastic, "the start, and every step that draws but the last one"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "tree", [{"kind": "gaussian"}, {"kind": "gmm"}, {"kind": "flow", "net": MLP}, {"kind": "edm", "net": MLP}]
+)
+def test_other_policies(engine, tree, tmp_path):
+    needs(engine)
+    tree = tree | ({"hidden": [32]} if tree["kind"] in ("gaussian", "gmm") else {})
+    manifest = export(made(tree), engine, tmp_path / "out", seen(64), "a test", 16)
+    assert max(check.max_error for check in manifest.checks) <= TOLERANCE
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("keypoints", [4, None])
+def test_policies_that_see(engine, keypoints, tmp_path):
+    pytest.importorskip("torchvision")
+    needs(engine)
+    encoder = {"kind": "image", "blocks": [1, 1], "keypoints": keypoints, "features": 8}
+    shapes = {"state": [3], "goal": [2], "images.top": [24, 24, 3]}
+    policy = made({"kind": "flow", "net": MLP, "encoder": encoder}, obs_shapes=shapes)
+    rng = torch.Generator().manual_seed(2)
+    pictures = torch.randint(256, (8, 2, 24, 24, 3), dtype=torch.uint8, generator=rng)
+    manifest = export(policy, engine, tmp_path / "out", seen(8) | {"images.top": pictures}, "a test", 4)
+    assert max(check.max_error for check in manifest.checks) <= TOLERANCE
+    views = (pictures[:4], torch.zeros_like(pictures[:4]))
+    plans = [load(tmp_path / "out").plan(seen(4) | {"images.top": v}, generator=torch.Generator()) for v in views]
+    assert not torch.allclose(*plans), "what is seen matters"
+
+
+@pytest.mark.parametrize(
+    ("tree", "text"),
+    [
+        ({"kind": "ebt"}, "depends on values it has just computed"),
+        ({"kind": "gmm", "hidden": [8], "deterministic": False}, "noise of several shapes"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_in_words(tree, text, tmp_path):
+    with pytest.raises(ConfigError, match=text):
+        export(made(tree), "torch", tmp_path / "out", seen(8), "a test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_artefact_that_is_not_equal_is_not_written(tmp_path, monkeypatch):
+    def spoiled(self):
+        plain(self)
+        (constant, *_) = [v for v, tensor in self.graph.constants.items() if tensor.numel() == 32]
+        self.graph.constants[constant] = self.graph.constants[constant] + 0.01
+
+    plain = Simplifier.run
+    monkeypatch.setattr(Simplifier, "run", spoiled)
+    with pytest.raises(ConfigError, match="differs from the policy by up to"):
+        export(made(diffusion()), "torch", tmp_path / "out", seen(8), "a test")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_cannot_call_what_it_likes(tmp_path):
+    export(made(diffusion()), "torch", tmp_path / "out", seen(8), "a test")
+    file = tmp_path / "out" / "graph.json"
+    whole = json.loads(file.read_text())
+    for call in (["aten.from_file.default", {"filename": "/etc/passwd"}, [9999]], ["os.system.ls", {}, [9999]]):
+        file.write_text(json.dumps(whole | {"calls": [call, *whole["calls"]]}))
+        with pytest.raises(CheckpointError, match=r"not hold a graph"):
+            load_exported(tmp_path / "out")
+    manifest = tmp_path / "out" / "export.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"engine": "os"}))
+    with pytest.raises(CheckpointError, match="engine"):
+        load_exported(tmp_path / "out")
+
+
+def test_damaged_files_and_wrong_observations_are_refused(tmp_path):
+    policy = made(diffusion())
+    export(policy, "torch", tmp_path / "out", seen(8), "a test")
+    artefact = load_exported(tmp_path / "out")
+    with pytest.raises(ValueError, match="lacks 'goal'"):
+        artefact.act({"state": torch.zeros(1, 2, 3)})
+    with pytest.raises(ConfigError, match="plans and nothing else"):
+        artefact.loss({})
+    (tmp_path / "out" / "constants.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError):
+        load_exported(tmp_path / "out")
+    with pytest.raises(CheckpointError):
+        load(tmp_path)
+
+
+def test_a_missing_engine_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"robopol\[onnx\]"):
+        export(made(diffusion()), "onnx", tmp_path / "out", seen(8), "a test")
+
+
+def test_the_verb_and_an_evaluation_of_what_it_wrote(tmp_path, capsys):
+    with make_env("robopol/Reach-v0") as env:
+        spec = env.spec
+        world = {
+            "obs_shapes": {key: list(shape) for key, shape in spec.obs_shapes.items()},
+            "action_names": list(spec.action_names),
+            "action_low": list(spec.action_low),
+            "action_high": list(spec.action_high),
+            "action_space": spec.action_space,
+            "control_hz": spec.control_hz,
+            "env": EnvConfig.of(spec).tree(),
+        }
+    size = {"n_obs_steps": 2, "horizon": 8, "n_action_steps": 4}
+    policy = parse(lookup("policy", "diffusion"), diffusion() | size).build(parse(PolicySpec, world | size))
+    policy.observation.fit({key: torch.randn(20, *shape) for key, shape in spec.obs_shapes.items()})
+    policy.action_normalizer.fit(torch.stack([torch.tensor(spec.action_low), torch.tensor(spec.action_high)]))
+    saved = tmp_path / "run" / "policy"
+    saved.mkdir(parents=True)
+    save_policy(policy, saved)
+    words = ["export", f"checkpoint={saved}", "engine=torch", "batch=16", "policy.sampler=euler", "policy.steps=3"]
+    assert cli.run(words) == 0
+    out = tmp_path / "run" / "torch"
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    checks = json.loads((out / "export.json").read_text())["checks"]
+    assert [check["rows"] for check in checks] == [256, 256]
+    assert "robopol/Reach-v0" in checks[1]["source"]
+    found = []
+    for folder, more in ((saved, ["policy.sampler=euler", "policy.steps=3"]), (out, [])):
+        result = tmp_path / "result.json"
+        assert cli.run(["eval", f"checkpoint={folder}", "episodes=2", "num_envs=2", f"out={result}", *more]) == 0
+        found.append(json.loads(result.read_text()))
+    assert found[1]["return_mean"] == pytest.approx(found[0]["return_mean"], abs=0.05)
+    assert load_policy(saved).config.sampler.kind == "ddim"
+    capsys.readouterr()
+    assert cli.run(["eval", f"checkpoint={out}", "policy.steps=2"]) == 1
+    assert "exported" in capsys.readouterr().err

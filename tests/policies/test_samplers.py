@@ -1,0 +1,410 @@
+"""Samplers against closed forms and against diffusers."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from oracle import PATHS, Ring, oracle, walk
+from torch import Tensor
+
+from robopol.errors import ConfigError
+from robopol.networks.denoiser import Denoiser
+from robopol.policies.field import Field
+from robopol.policies.samplers import Sampler, SamplerConfig, Step
+from robopol.policies.samplers.diffusers import DiffusersConfig
+from robopol.policies.samplers.dpm_solver import DPMSolverConfig
+from robopol.policies.samplers.edm import EDMConfig
+from robopol.policies.samplers.first_order import (
+    AncestralConfig,
+    ConsistencyConfig,
+    DDIMConfig,
+    DDPMConfig,
+    EulerConfig,
+)
+from robopol.policies.samplers.heun import HeunConfig
+from robopol.policies.samplers.langevin import LangevinConfig
+
+FULL: dict[str, SamplerConfig] = {
+    "ddpm": DDPMConfig(steps=100, spacing="karras"),
+    "ddim": DDIMConfig(steps=60, spacing="karras"),
+    "ddim-eta": DDIMConfig(steps=100, spacing="karras", eta=0.5),
+    "euler": EulerConfig(steps=60, spacing="karras"),
+    "ancestral": AncestralConfig(steps=100, spacing="karras"),
+    "heun": HeunConfig(steps=30, spacing="karras"),
+    "edm": EDMConfig(steps=30),
+    "edm-churn": EDMConfig(steps=40, churn=10.0),
+    "dpm_solver": DPMSolverConfig(steps=30, spacing="karras"),
+    "dpm_solver-sde": DPMSolverConfig(steps=60, spacing="karras", sde=True),
+    "langevin": LangevinConfig(steps=60, corrections=8),
+}
+"""Enough steps for each to be near the exact answer."""
+
+ONE_PER_FAMILY = ["vp", "cosine", "sde", "flow-noise-at-0", "flow-sigma-min", "edm"]
+
+
+@pytest.mark.parametrize("name", ONE_PER_FAMILY)
+@pytest.mark.parametrize("kind", FULL)
+def test_every_sampler_finds_the_modes_on_every_path(kind, name):
+    samples = walk(FULL[kind].build(), PATHS[name], "edm", count=2000)
+    hit, rms = Ring().hits(samples)
+    assert hit > 0.96
+    assert rms == pytest.approx(0.05, abs=0.012)
+    assert Ring().imbalance(samples) < 0.05
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v", "velocity", "score"])
+@pytest.mark.parametrize("kind", FULL)
+def test_the_walk_does_not_depend_on_what_the_network_says(kind, prediction):
+    sampler, path = FULL[kind], PATHS["sde"]
+    reference = walk(sampler.build(), path, "edm", count=50)
+    torch.testing.assert_close(walk(sampler.build(), path, prediction, count=50), reference, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ONE_PER_FAMILY)
+@pytest.mark.parametrize("kind", [kind for kind in FULL if kind not in ("ddpm", "langevin")])
+def test_every_state_on_the_way_has_the_known_marginal(kind, name):
+    path, config = PATHS[name], FULL[kind].model_copy(update={"clip": "never"})
+    seen: list[tuple[float, float]] = []
+
+    def look(step: Step) -> None:
+        level = path.level(torch.tensor(step.t, dtype=torch.float64))
+        known = math.sqrt((level.alpha.item() * Ring().axis_std()) ** 2 + level.sigma.item() ** 2)
+        seen.append((step.x.std().item(), known))
+
+    walk(config.build(), path, "edm", count=2000, hook=look)
+    for found, known in seen[:: len(seen) // 8]:
+        assert found == pytest.approx(known, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "prediction", "hit", "rms"),
+    [
+        (DDPMConfig(), "vp", "eps", (0.99, 1.0), (0.03, 0.05)),
+        (DDPMConfig(), "vp", "x0", (0.99, 1.0), (0.03, 0.05)),
+        (DDPMConfig(), "vp", "v", (0.99, 1.0), (0.03, 0.05)),
+        (DDIMConfig(steps=10), "vp", "eps", (0.74, 0.84), (0.07, 0.095)),
+        (DDIMConfig(steps=16, spacing="trailing"), "vp", "eps", (0.90, 0.96), (0.045, 0.06)),
+        (DDIMConfig(steps=100, eta=1.0, eps_from_clipped=True), "vp", "eps", (0.99, 1.0), (0.03, 0.05)),
+        (EulerConfig(steps=1), "flow", "velocity", (0.0, 0.01), (0.4, 0.7)),
+        (EulerConfig(steps=5), "flow", "velocity", (0.47, 0.57), (0.11, 0.15)),
+        (EulerConfig(steps=10), "flow", "velocity", (0.88, 0.94), (0.05, 0.07)),
+        (EulerConfig(steps=50), "flow", "velocity", (0.98, 1.0), (0.04, 0.055)),
+        (EulerConfig(steps=10, spacing="karras", clip="never"), "edm", "edm", (0.80, 0.88), (0.07, 0.09)),
+        (EulerConfig(steps=40, spacing="karras", clip="never"), "edm", "edm", (0.96, 1.0), (0.045, 0.056)),
+        (EDMConfig(steps=10, clip="never"), "edm", "edm", (0.91, 0.97), (0.05, 0.07)),
+        (EDMConfig(steps=18, clip="never"), "edm", "edm", (0.97, 1.0), (0.042, 0.053)),
+        (DDIMConfig(steps=3, spacing="linear", clip="never"), "beso", "edm", (0.58, 0.69), (0.07, 0.15)),
+        (DDIMConfig(steps=3, spacing="exponential", clip="never"), "beso", "edm", (0.80, 0.89), (0.06, 0.10)),
+        (AncestralConfig(steps=5, spacing="exponential", clip="never"), "beso", "edm", (0.94, 1.0), (0.03, 0.06)),
+    ],
+)
+def test_samplers_reproduce_the_oracle_table(config, name, prediction, hit, rms):
+    # the rows of the closed-form toy: hit rate within 3 std, residual per axis, all modes used alike
+    samples = walk(config.build(), PATHS[name], prediction, count=8000)
+    found_hit, found_rms = Ring().hits(samples)
+    assert hit[0] <= found_hit <= hit[1]
+    assert rms[0] <= found_rms <= rms[1]
+    if config.steps != 1:
+        assert Ring().imbalance(samples) < 0.035
+
+
+@pytest.mark.parametrize(
+    ("config", "order"),
+    [
+        (EulerConfig(spacing="karras", clip="never"), 1),
+        (HeunConfig(spacing="karras", clip="never"), 2),
+        (EDMConfig(clip="never"), 2),
+        (DPMSolverConfig(spacing="karras", clip="never"), 2),
+    ],
+)
+def test_halving_the_steps_costs_what_the_order_says(config, order):
+    """Data N(0.3, 0.2^2): the flow from sigma to 0 is (x - mean) std / sqrt(std^2 + sigma^2), worked out by hand."""
+    mean, std, path = 0.3, 0.2, PATHS["beso"]
+
+    class Gaussian(Denoiser):
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            sigma = (4 * t.double() / path.time_scale).exp()[:, None, None]
+            x = x.double() * (sigma**2 + path.data_std**2).sqrt()
+            return mean + (x - mean) * std**2 / (std**2 + sigma**2)
+
+    # to the last level of the grid only: the step from there to the data is the same for all
+    x, last = torch.linspace(-2, 2, 9, dtype=torch.float64).reshape(9, 1, 1), 0.05
+    exact = mean + (x - mean) * math.sqrt((std**2 + last**2) / (std**2 + 1))
+    errors = []
+    for steps in (40, 80):
+        taken: list[Step] = []
+        sampler = config.model_copy(update={"steps": steps}).build()
+        sampler.walk(Field(Gaussian(), path, "x0"), x, torch.zeros(9, 1, 1), lambda: x, hook=taken.append)
+        errors.append((taken[-1].x - exact).abs().max().item())
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.25)
+
+
+def test_one_euler_step_lands_on_the_mean():
+    samples = walk(EulerConfig(steps=1).build(), PATHS["flow"], "velocity", count=100)
+    assert samples.abs().max() < 1e-5  # the ring's mean is the origin
+
+
+@pytest.mark.parametrize("config", [DDIMConfig(steps=9, clip="never"), HeunConfig(steps=9), DPMSolverConfig(steps=9)])
+def test_a_walk_is_the_same_on_every_path(config):
+    """The same noise levels and the same canonical start y = x / alpha: the end must agree whatever the path."""
+    kappa = torch.tensor([19.0, 9.0, 4.0, 2.0, 1.0, 0.6, 0.3, 0.1, 0.06], dtype=torch.float64)
+    y = 19 * torch.randn(16, 1, 2, generator=torch.Generator().manual_seed(3)).double()
+    ends = []
+    for name in ("vp", "cosine", "sde", "flow", "flow-noise-at-0", "flow-sigma-min", "edm"):
+        path, sampler = PATHS[name], config.build()
+        times = path.time_of(kappa)
+        sampler.times = lambda path, times=times: times  # type: ignore[method-assign]
+        field = oracle(path, "edm")
+        start = y * path.level(times[0]).alpha
+        ends.append(sampler.walk(field, start, torch.zeros(16, 1, 1), lambda: y))
+    for end in ends[1:]:
+        torch.testing.assert_close(end, ends[0], atol=1e-4, rtol=1e-4)
+
+
+class Wave(Denoiser):
+    """Some network, whose output depends on state and time."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return 0.9 * x + 0.05 * torch.sin(5 * x + t[:, None, None])
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "ddim-consistent", "ddim-eta"])
+@pytest.mark.parametrize("steps", [100, 10, 8])
+def test_samplers_equal_diffusers_step_for_step(kind, prediction, steps):
+    diffusers = pytest.importorskip("diffusers.schedulers")
+    name = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}[prediction]
+    common = {
+        "num_train_timesteps": 100,
+        "beta_schedule": "squaredcos_cap_v2",
+        "clip_sample": True,
+        "prediction_type": name,
+    }
+    rng = torch.Generator().manual_seed(1)
+    start = torch.randn(6, 4, 2, generator=rng)
+    noises = torch.randn(100, 6, 4, 2, generator=rng)
+    eta = 0.7 if kind == "ddim-eta" else 0.0
+    consistent = kind != "ddim"
+    ours: Sampler
+    if kind == "ddpm":
+        ours = DDPMConfig(steps=steps).build()
+        theirs = diffusers.scheduling_ddpm.DDPMScheduler(variance_type="fixed_small", **common)
+    else:
+        ours = DDIMConfig(steps=steps, eta=eta, eps_from_clipped=consistent).build()
+        theirs = diffusers.scheduling_ddim.DDIMScheduler(set_alpha_to_one=True, **common)
+    theirs.set_timesteps(steps)
+
+    net, taken = Wave(), []
+    stream = iter(noises)
+    ours.sample(
+        Field(net, PATHS["vp"], prediction), start, torch.zeros(6, 1, 1), lambda: next(stream), hook=taken.append
+    )
+    assert [int(step.t) for step in taken] == theirs.timesteps.tolist()
+    for index, (step, t) in enumerate(zip(taken, theirs.timesteps, strict=True)):
+        # the same state goes into both, so that errors do not add up over the walk
+        output = net(step.x, torch.full((6,), float(t)), torch.zeros(6, 1, 1))
+        if kind == "ddpm":
+            # diffusers draws inside; give it the same noise through its own hook
+            result = theirs.step(output, t, step.x, generator=torch.Generator().manual_seed(index))
+            drawn = torch.randn(step.x.shape, generator=torch.Generator().manual_seed(index))
+            expected = step.mean + step.std * drawn if t > 0 else step.mean
+        else:
+            noise = (step.next - step.mean) / step.std if step.std else torch.zeros_like(step.x)
+            result = theirs.step(output, t, step.x, eta=eta, use_clipped_model_output=consistent, variance_noise=noise)
+            expected = step.next
+        torch.testing.assert_close(result.prev_sample, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("sde", [False, True])
+def test_dpm_solver_equals_diffusers_step_for_step(sde, prediction):
+    diffusers = pytest.importorskip("diffusers.schedulers")
+    theirs = diffusers.DPMSolverMultistepScheduler(
+        num_train_timesteps=100,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type={"eps": "epsilon", "v": "v_prediction"}[prediction],
+        algorithm_type="sde-dpmsolver++" if sde else "dpmsolver++",
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
+    )
+    theirs.set_timesteps(12)
+    ours, net, taken = DPMSolverConfig(steps=12, spacing="trailing", sde=sde, clip="never").build(), Wave(), []
+    rng = torch.Generator().manual_seed(2)
+    draw = lambda: torch.randn(6, 4, 2, generator=rng)  # noqa: E731
+    ours.sample(Field(net, PATHS["vp"], prediction), draw(), torch.zeros(6, 1, 1), draw, hook=taken.append)
+    assert [int(step.t) for step in taken] == theirs.timesteps.tolist()
+    for step, t in zip(taken, theirs.timesteps, strict=True):
+        output = net(step.x, torch.full((6,), float(t)), torch.zeros(6, 1, 1))
+        noise = torch.zeros_like(step.x) if step.noise is None else step.noise
+        result = theirs.step(output, t, step.x, variance_noise=noise)
+        torch.testing.assert_close(result.prev_sample, step.next, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "scheduler", "options"),
+    [
+        (EulerConfig(steps=10, spacing="trailing"), "EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+        (DDIMConfig(steps=10), "DDIMScheduler", {"set_alpha_to_one": True}),
+        (EDMConfig(steps=10, spacing="trailing"), "HeunDiscreteScheduler", {"timestep_spacing": "trailing"}),
+        (
+            DPMSolverConfig(steps=10, spacing="trailing"),
+            "DPMSolverMultistepScheduler",
+            {"timestep_spacing": "trailing", "final_sigmas_type": "zero"},
+        ),
+    ],
+)
+def test_whole_walks_equal_those_of_plugged_in_schedulers(config, scheduler, options):
+    pytest.importorskip("diffusers")
+    theirs = DiffusersConfig(scheduler=scheduler, steps=10, options=options)
+    field = Field(Wave(), PATHS["vp"], "v")
+    noise = torch.randn(6, 4, 2, generator=torch.Generator().manual_seed(0))
+    ends = [c.build().sample(field, noise, torch.zeros(6, 1, 1), lambda: noise) for c in (config, theirs)]
+    # those that walk in sigma / alpha begin at 2029 in float32, where the last bit is 1e-4
+    torch.testing.assert_close(ends[0], ends[1], atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["UniPCMultistepScheduler", "DEISMultistepScheduler", "EulerAncestralDiscreteScheduler"]
+)
+def test_any_scheduler_of_diffusers_samples_the_ring(name):
+    pytest.importorskip("diffusers")
+    samples = walk(DiffusersConfig(scheduler=name, steps=50).build(), PATHS["vp"], "eps", count=1000)
+    assert Ring().hits(samples)[0] > 0.9
+    again = walk(DiffusersConfig(scheduler=name, steps=50).build(), PATHS["vp"], "eps", count=1000)
+    torch.testing.assert_close(samples, again, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["DDIMSchedulr", "SchedulerMixin", "__builtins__", "torch"])
+def test_nothing_but_a_scheduler_can_be_plugged_in(name):
+    pytest.importorskip("diffusers")
+    with pytest.raises(ConfigError, match="has no scheduler"):
+        DiffusersConfig(scheduler=name).build()
+
+
+STOCHASTIC = {
+    "ddpm": DDPMConfig(steps=10),
+    "ddim-eta": DDIMConfig(steps=10, eta=0.6),
+    "ancestral": AncestralConfig(steps=10),
+    "dpm_solver-sde": DPMSolverConfig(steps=10, sde=True),
+    "langevin": LangevinConfig(steps=4, corrections=2),
+    "consistency": ConsistencyConfig(steps=3),
+}
+
+
+@pytest.mark.parametrize("kind", STOCHASTIC)
+def test_log_probs_of_a_walk_are_those_of_the_gaussians_that_were_drawn(kind):
+    taken: list[Step] = []
+    rng = torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn(5, 2, 3, generator=rng)  # noqa: E731
+    STOCHASTIC[kind].build().sample(
+        Field(Wave(), PATHS["vp"], "eps"), draw(), torch.zeros(5, 1, 1), draw, hook=taken.append
+    )
+    assert [step.number for step in taken] == list(range(len(taken)))
+    assert taken[-1].std == 0
+    assert taken[-1].noise is None
+    for step, after in pairwise(taken):
+        torch.testing.assert_close(step.next, after.x if step.kappa == after.kappa else step.next)
+        expected = torch.distributions.Normal(step.mean, step.std).log_prob(step.next)
+        torch.testing.assert_close(step.log_prob(), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(step.mean + step.std * step.noise, step.next)
+
+
+def test_the_chain_of_a_gaussian_is_the_one_worked_out_by_hand():
+    """x0 ~ N(0, 1) on a variance-preserving path: the posterior mean is alpha x, so DDPM is a known linear chain."""
+
+    class Standard(Denoiser):
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return PATHS["vp"].level(t).alpha.float()[:, None, None] * x
+
+    taken: list[Step] = []
+    draw = lambda: torch.randn(4, 1, 1)  # noqa: E731
+    sampler = DDPMConfig(steps=5, clip="never").build()
+    sampler.sample(Field(Standard(), PATHS["vp"], "x0"), draw(), torch.zeros(4, 1, 1), draw, hook=taken.append)
+    bar = [PATHS["vp"].level(torch.tensor(t)).alpha.item() ** 2 for t in (80.0, 60.0, 40.0, 20.0, 0.0)]
+    for step, now, then in zip(taken, bar, bar[1:], strict=False):
+        ratio = now / then  # alpha of the strided chain; Ho et al. 2020, eq. 7
+        gain = math.sqrt(then) * (1 - ratio) / (1 - now) * math.sqrt(now) + math.sqrt(ratio) * (1 - then) / (1 - now)
+        torch.testing.assert_close(step.mean, gain * step.x, atol=1e-5, rtol=1e-4)
+        assert step.std == pytest.approx(math.sqrt((1 - ratio) * (1 - then) / (1 - now)), rel=1e-4)
+
+
+def test_a_hook_can_replace_the_next_state():
+    taken: list[Step] = []
+
+    def halve(step: Step) -> Tensor:
+        taken.append(step)
+        return step.next / 2
+
+    noise = torch.randn(3, 2, 2)
+    EulerConfig(steps=4).build().sample(
+        Field(Wave(), PATHS["flow"], "velocity"), noise, torch.zeros(3, 1, 1), lambda: noise, hook=halve
+    )
+    for before, after in pairwise(taken):
+        torch.testing.assert_close(after.x, before.next / 2)
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_looking_on_changes_nothing(kind):
+    ends = [walk(FULL[kind].build(), PATHS["sde"], "edm", count=20, hook=hook) for hook in (None, lambda step: None)]
+    torch.testing.assert_close(ends[0], ends[1], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "ddim-eta", "euler", "ancestral", "heun"])
+def test_a_walk_taken_up_in_the_middle_is_the_rest_of_it(kind):
+    config, field = FULL[kind].model_copy(update={"steps": 8}), Field(Wave(), PATHS["sde"], "eps")
+    taken: list[Step] = []
+    rng = torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn(3, 2, 2, generator=rng)  # noqa: E731
+    sampler = config.build()
+    end = sampler.sample(field, draw(), torch.zeros(3, 1, 1), draw, hook=taken.append)
+    stream = iter([step.noise for step in taken[5:] if step.noise is not None])
+    again = sampler.walk(field, taken[5].x, torch.zeros(3, 1, 1), lambda: next(stream), first=5)
+    torch.testing.assert_close(again, end)
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "prediction", "words"),
+    [
+        (DDPMConfig(), "flow", "velocity", "no training chain"),
+        (EulerConfig(spacing="leading"), "flow", "velocity", "for the discrete chains of diffusion policies"),
+        (DDIMConfig(steps=101), "vp", "eps", "1 to 100 steps"),
+        (DDIMConfig(), "flow", "eps", "says nothing about the action at pure noise"),
+        (EDMConfig(spacing="uniform"), "flow", "velocity", "the edm sampler walks in sigma/alpha, which is infinite"),
+        (LangevinConfig(spacing="uniform"), "cosine", "v", "the langevin sampler compares levels"),
+        (DiffusersConfig(scheduler="DDIMScheduler"), "flow", "velocity", "discrete chains of diffusion policies only"),
+    ],
+)
+def test_walks_without_meaning_are_refused_in_words(config, name, prediction, words):
+    with pytest.raises(ConfigError, match=words):
+        config.build().table(Field(Wave(), PATHS[name], prediction))
+
+
+def test_straight_paths_have_constant_velocity():
+    """For one data point the flow is straight, so a single Euler step is exact."""
+    target = torch.tensor([[[0.3, -0.5]]]).double()
+
+    class OnePoint(Denoiser):
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return (x - target) / (t[:, None, None] / 100)
+
+    for steps in (1, 3, 10):
+        sampler = EulerConfig(steps=steps).build()
+        start = torch.randn(4, 1, 2).double()
+        end = sampler.sample(Field(OnePoint(), PATHS["flow"], "velocity"), start, torch.zeros(4, 1, 1), start.clone)
+        torch.testing.assert_close(end, target.expand(4, 1, 2), atol=1e-6, rtol=1e-6)
+
+
+def test_one_consistency_step_is_the_networks_estimate_and_more_start_from_fresh_noise():
+    taken: list[Step] = []
+    rng = torch.Generator().manual_seed(0)
+    draw = lambda: torch.randn(4, 1, 2, generator=rng)  # noqa: E731
+    field = oracle(PATHS["edm"], "edm")
+    config = ConsistencyConfig(steps=3, spacing="karras", clip="never")
+    config.build().sample(field, draw(), torch.zeros(4, 1, 1), draw, hook=taken.append)
+    for step in taken[:-1]:
+        torch.testing.assert_close(step.mean, step.x0)  # nothing of the old noise is kept
+    torch.testing.assert_close(taken[-1].next, taken[-1].x0)
+    low = 0.02  # what is kept of the noise: that of the path's data end, where the jumps land
+    expected = [math.sqrt(step.kappa**2 - low**2) for step in taken[1:]]
+    assert [step.std for step in taken] == pytest.approx([*expected, 0])
