@@ -8,8 +8,9 @@ between how the hits use these four and the uniform distribution. All networks h
 see the same batches. Compared are
 
 * `diffusion`: DDPM with 100 steps;
-* `published`: EBT-Policy trained as published, every descent on a demonstration drawn independently of its start;
-* `ebt`: trained on the nearest of eight starts, as robopol does by default.
+* `ebt`: an energy, trained on the nearest of eight descents to a demonstration, as robopol does by default;
+* `published`: the same, but trained on one descent whose start has nothing to do with the demonstration, as published
+  for EBT-Policy (in all else it is `ebt`).
 
 An energy-based policy acts with a fixed number of steps, with its stop rule, and with the lowest of eight starts.
 `ordered` is the share of pairs in which a demonstrated action has a lower energy than a uniform one; `steps_unseen` are

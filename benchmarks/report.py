@@ -96,6 +96,73 @@ def worlds() -> list[str]:
     return [*lines, ""]
 
 
+def backbones() -> list[str]:
+    lines = [
+        "## Every kind of policy",
+        "",
+        "The same demonstrations and number of updates, networks of about the same size; `distilled` and `same_noise` "
+        "are students of `teacher`, which walks 100 steps. Plans in one thread on one machine: compare within the "
+        "table only. `python benchmarks/backbones.py`",
+        "",
+        "| task | policy | success | ways | parameters | updates/s | plan p50 / p99 | at batch 64 | evaluations |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, found in read("backbones")["tasks"].items():
+        for name, row in found["rows"].items():
+            ways = ", ".join(f"{way} {count}" for way, count in row["ways"].items()) or "-"
+            one, many = (f"{at['p50_ms']:.2f} / {at['p99_ms']:.2f} ms" for at in row["latency"].values())
+            lines.append(
+                f"| {task} | {name} | {percent(row)} | {ways} | {row['parameters']:,} | "
+                f"{row['updates_per_second']:.0f} | {one} | {many} | {row['evaluations']:.1f} |"
+            )
+    return [*lines, ""]
+
+
+def execution() -> list[str]:
+    lines = [
+        "## How plans are executed, and what latency does",
+        "",
+        "A diffusion policy of 10 steps; success with plans that arrive so many control steps late. Seam jump, jerk "
+        "and network evaluations without latency; see [execution.md](execution.md). `python benchmarks/execution.py`",
+        "",
+    ]
+    for task, found in read("execution")["tasks"].items():
+        late = list(next(iter(found["rows"].values())))
+        lines += [
+            f"| {task}, {found['runs']} seed(s) | {' | '.join(f'{k} late' for k in late)} | seam jump | jerk / 1e6 | "
+            "evaluations a step |",
+            "|---" * (len(late) + 4) + "|",
+        ]
+        for name, row in found["rows"].items():
+            now = row["0"]
+            lines.append(
+                f"| {name} | {' | '.join(percent(row[k]) for k in late)} | {now['seam_jump']:.2f} | "
+                f"{now['jerk'] / 1e6:.2f} | {now['evaluations']:.1f} |"
+            )
+        lines.append("")
+    return lines
+
+
+def plans() -> list[str]:
+    tree = read("plan_speed")
+    lines = [
+        "## A plan, beside the published loop",
+        "",
+        f"DDIM in 10 steps, the same weights, interleaved in one run on {tree['machine']['cores']} cores; error: "
+        "largest difference from diffusers. `python benchmarks/plan_speed.py --peers DIR`",
+        "",
+        "| race | contender | ms | to the published loop | to ONNX Runtime on the network | error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for race, found in tree["races"].items():
+        for name, row in found["rows"].items():
+            lines.append(
+                f"| {race} | {name} | {row['median_ms']:.2f} [{row['min_ms']:.2f}..{row['max_ms']:.2f}] | "
+                f"{row['to_published']:.2f}x | {row['to_onnxruntime']:.2f}x | {row['error']:.0e} |"
+            )
+    return [*lines, ""]
+
+
 def camera() -> list[str]:
     tree = read("camera")
     rows = [f"| {name} | {percent(row)} | {by_seed(row)} |" for name, row in tree["policies"].items()]
@@ -215,8 +282,11 @@ SECTIONS = {
     "imitation": imitation,
     "window_rule": window_rule,
     "worlds": worlds,
+    "backbones": backbones,
+    "execution": execution,
     "camera": camera,
     "train_speed": speed,
+    "plan_speed": plans,
     "data_speed": data_speed,
     "sim_speed": sim_speed,
     "startup": startup,
