@@ -40,7 +40,7 @@ POLICIES: dict[str, list[str]] = {
     "consistency": ["policy=consistency", *NET, *LR],
     "distilled": ["policy=consistency", "algo=distill", *NET, *LR],
     "same_noise": ["policy=consistency", "algo=distill", "algo.method=same_noise", *NET, *LR],
-    "ebt": ["policy=ebt", *LR],
+    "ebt": ["policy=ebt", "batch_size=64", *LR],  # each sample is several descents
     "meow": ["policy=meow", *LR],
     "decision_diffuser": ["policy=decision_diffuser", *NET, *LR],
     "gmm": ["policy=gmm", "policy.hidden=[512,512,512,512]", *LR],

@@ -10,8 +10,9 @@ distillation along the teacher's trajectories, and by regression on the teacher'
 must fail: regression on a walk from another noise, and jumps from a start that was not scaled to the path's largest
 noise.
 
-Arm: a diffusion policy that walks all 100 steps of its chain, and students of one step with the same network, data and
-number of updates. Differences of success are taken episode by episode: teacher and student meet the same ones.
+Arm: a diffusion policy that walks all 100 steps of its chain, and students of one step with the same network and data,
+trained for twice as many updates. Differences of success are taken episode by episode: teacher and student meet the
+same ones.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from robopol.files import write_json
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import Policy, PolicySpec
 from robopol.policies.consistency import ConsistencyPolicy
-from robopol.policies.generative import GenerativePolicy, resampled
+from robopol.policies.generative import GenerativePolicy
 from robopol.registry import lookup
 
 RESULTS = Path(__file__).parent / "results"
@@ -102,9 +103,9 @@ def judge(action: Tensor, calls: int) -> dict[str, float]:
     }
 
 
-def sample(policy: Policy, calls: int, sampler: dict[str, Any]) -> dict[str, float]:
+def sample(policy: GenerativePolicy, calls: int, sampler: dict[str, Any]) -> dict[str, float]:
     """Measure what a policy does with a sampler."""
-    resampled(policy, parse(lookup("sampler", sampler["kind"]), sampler), None)
+    policy.resample(parse(lookup("sampler", sampler["kind"]), sampler))
     rng = torch.Generator().manual_seed(7)
     return judge(policy.act({"state": torch.zeros(1, 1, 1)}, n=SAMPLES, generator=rng)[0, :, 0], calls)
 
@@ -161,13 +162,13 @@ def together(seeds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 
 
 TASKS = {"push": (200, 3000), "pick_place": (500, 3000)}
-"""Task -> demonstrations, updates."""
+"""Task -> demonstrations, updates of the teacher; a student has twice as many."""
 
 STUDENT = ["policy=consistency", "policy/net=mlp", "policy.net.width=512", "policy.net.blocks=2", "algo.lr=1e-3"]
 STUDENTS = {
     "training": [],
     "trajectory": ["algo=distill", "algo.method={kind: trajectory}"],
-    "same_noise": ["algo=distill", "algo.method={kind: same_noise, sampler: {kind: ddim, steps: 10}}"],
+    "same_noise": ["algo=distill", "algo.method={kind: same_noise, sampler: {kind: ddim, steps: 5}}"],
 }
 
 
@@ -180,11 +181,13 @@ def arm(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, Any]:
 
     def train(seed: int) -> None:
         teacher = work / f"{task}-teacher-{seed}"
-        common = [f"data.demos.uri={demos}", f"seed={seed}", f"phases.cloning.updates={updates}"]
-        cloning.train(teacher, *cloning.DIFFUSION, f"env={task}", "policy/sampler=ddpm", *common)
+        common = [f"env={task}", f"data.demos.uri={demos}", f"seed={seed}"]
+        steps = f"phases.cloning.updates={updates}"
+        cloning.train(teacher, *cloning.DIFFUSION, "policy/sampler=ddpm", *common, steps)
+        steps = f"phases.cloning.updates={2 * updates}"
         for name, words in STUDENTS.items():
             taught = [f"algo.teacher={teacher}"] if words else []
-            cloning.train(work / f"{task}-{name}-{seed}", f"env={task}", *words, *STUDENT, *taught, *common)
+            cloning.train(work / f"{task}-{name}-{seed}", *words, *STUDENT, *taught, *common, steps)
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(train, seeds))
@@ -211,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="+", default=["ring", "arm"], choices=["ring", "arm"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=10_000, help="of every network of the ring")
+    parser.add_argument("--updates", type=int, default=6000, help="of every network of the ring")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--jobs", type=int, default=2, help="seeds beside each other, one thread each")
     parser.add_argument("--work", type=Path, default=Path("runs/consistency"))

@@ -20,7 +20,7 @@ from robopol.policies.samplers.first_order import DDIMConfig
 SHARED = ("obs_shapes", "action_names", "action_space", "control_hz", "n_obs_steps", "horizon")
 """What the contracts of student and teacher must agree on."""
 
-SCALED = ("encoder", "obs_normalization", "action_normalization")
+SCALED = ("encoder", "guidance", "obs_normalization", "action_normalization")
 """What their configs must agree on, so that the teacher's can be copied."""
 
 

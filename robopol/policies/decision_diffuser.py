@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 
 class DecisionDiffuserConfig(PolicyConfig):
-    """A planner of states. As published, but for a shorter window and fewer steps.
+    """A planner of states. As published, but for a shorter window, fewer steps and its prediction.
+
+    Inverse dynamics need the next state to a small part of a step. Clean states are predicted that well long before the
+    noise is, which was published.
 
     Attributes:
         path: How noise and data are mixed.
@@ -54,7 +57,7 @@ class DecisionDiffuserConfig(PolicyConfig):
     n_obs_steps: int = Bound(1, ge=1)
     horizon: int = Bound(15, ge=1)
     path: Annotated[Any, OneOf("path")] = DiscreteVPConfig()
-    prediction: Prediction = "eps"
+    prediction: Prediction = "x0"
     net: Annotated[Any, OneOf("net")] = UNetConfig()
     sampler: Annotated[Any, OneOf("sampler")] = DDPMConfig(steps=20)
     target: float = 0.9
