@@ -33,8 +33,8 @@ def imitation() -> list[str]:
         "The same demonstrations, networks of about the same size, the same number of updates, "
         f"{len(tree['seeds'])} training seeds, 100 held-out episodes each. Success with the 95% Wilson interval over "
         "all episodes. Ways: successful episodes that took each way. The Gaussian acts with its "
-        "mean, and in a second row with samples. Stack and Push-T want more demonstrations and training than these "
-        "budgets: validation loss still falls, or rises for want of data. `python benchmarks/imitation.py`",
+        "mean, and in a second row with samples. Stack: one training seed of one policy so far. "
+        "`python benchmarks/imitation.py`",
         "",
         "| task | policy | success | by seed | ways | parameters | updates |",
         "|---|---|---|---|---|---|---|",
