@@ -62,13 +62,17 @@ class BC(Algorithm):
         """See `Algorithm.update`."""
         lr = self.config.lr * warmup_cosine(step, self.config.warmup, self.total_updates)
         with self.runtime.autocast():
-            loss = (self.policy.loss(batch, generator) * batch["weight"]).mean()
+            loss = (self.losses(batch, generator) * batch["weight"]).mean()
         loss.backward()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
         self.optimizer.step(lr)
         self.ema.update(self.policy)
         return {"train/loss": loss.detach(), "train/grad_norm": norm, "train/lr": torch.tensor(lr)}
+
+    def losses(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+        """Return the loss of every sample, (B,); what `update` averages by their weights."""
+        return self.policy.loss(batch, generator)
 
     def deployed(self) -> Policy:
         """Return the averaged policy."""

@@ -1,6 +1,5 @@
 """Distillation: a one-step student learns from a saved policy that needs many steps."""
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Protocol
 
@@ -8,7 +7,7 @@ import torch
 from pydantic import Field as Bound
 from torch import Generator, Tensor
 
-from robopol.algos.bc import BC, BCConfig, warmup_cosine
+from robopol.algos.bc import BC, BCConfig
 from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
 from robopol.networks.precision import Runtime
@@ -218,19 +217,8 @@ class Distill(BC):
         self.method: Method = config.method.build(student, teacher.eval().requires_grad_(False))
         super().__init__(config, student, total_updates, runtime)
 
-    def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
-        """See `Algorithm.update`."""
-        lr = self.config.lr * warmup_cosine(step, self.config.warmup, self.total_updates)
-        with self.runtime.autocast():
-            loss = (self._losses(batch, generator) * batch["weight"]).mean()
-        loss.backward()
-        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        self.optimizer.step(lr)
-        self.ema.update(self.policy)
-        return {"train/loss": loss.detach(), "train/grad_norm": norm, "train/lr": torch.tensor(lr)}
-
-    def _losses(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
+    def losses(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
+        """See `BC.losses`."""
         policy, mask = self.policy, batch["mask"]
         with torch.no_grad():  # the encoder stays the teacher's
             cond = policy.observation(
