@@ -1,19 +1,26 @@
-"""Save and load a policy folder: everything needed to act, and nothing that can run code.
+"""Save and load a part, i.e. a policy or a model: a folder with all that it needs, and nothing that can run code.
 
-``config.json`` holds the policy's config and its contract with the world, ``model.safetensors`` its weights
-and normalisers. Hydra and the training code are not needed to load one.
+``config.json`` holds the part's config and its contract with the world, ``model.safetensors`` its weights and
+normalisers. Hydra and the training code are not needed to load one. A part may be made of others (a steered policy of
+its base and a critic): its config then says of each where it lies, or, once they are together, what it is, and the
+weights of all lie in its own file.
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from robopol import __version__
-from robopol.config import parse
+from robopol.config import Config, parse
 from robopol.errors import CheckpointError, ConfigError
 from robopol.files import write_json
 from robopol.policies import Policy, PolicySpec
@@ -23,29 +30,113 @@ SCHEMA_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Write a policy folder.
+class Part(Protocol):
+    """A policy or a model, as far as saving it goes.
+
+    Attributes:
+        config: Its config, whose class attribute ``group`` is its group in `robopol.registry.KINDS`.
+        spec: Its contract with the world.
+    """
+
+    config: Any
+    spec: PolicySpec
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights and normalisers."""
+
+
+class Described(Config):
+    """What a part is, apart from its weights.
+
+    Attributes:
+        config: Its config, of a registered kind.
+        spec: Its contract with the world.
+    """
+
+    config: Any
+    spec: PolicySpec
+
+    def tree(self) -> dict[str, Any]:
+        """See `Config.tree`."""
+        return {"config": self.config.tree(), "spec": self.spec.tree()}
+
+
+@dataclass(frozen=True)
+class PartOf:
+    """Annotation of a config's field that names a part: by its folder, or, in a saved config, by what it is.
+
+    Attributes:
+        group: Its group, ``"policy"`` or ``"model"``.
+    """
+
+    group: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Tell pydantic how the two are told apart."""
+        return core_schema.no_info_plain_validator_function(
+            self._read,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda value: value if isinstance(value, str) else value.tree()
+            ),
+        )
+
+    def _read(self, value: Any) -> str | Described:
+        if isinstance(value, str | Described):
+            return value
+        if not isinstance(value, Mapping) or value.keys() != {"config", "spec"}:
+            raise ValueError(f"a {self.group} is named by the folder it was saved in, got {value!r}")
+        return _described(self.group, value["config"], value["spec"])
+
+
+def describe(part: Part) -> Described:
+    """Return what a part is."""
+    return Described(config=part.config, spec=part.spec)
+
+
+def restore(named: str | Described, group: str, device: str | torch.device = "cpu") -> nn.Module:
+    """Return the part that a field annotated by `PartOf` names.
 
     Args:
-        policy: The policy; what is saved is what acts, so pass the averaged weights.
+        named: Its folder; or what it is, then its weights are still to be loaded.
+        group: Its group.
+        device: Where it goes.
+
+    Returns:
+        The part in evaluation mode.
+
+    Raises:
+        CheckpointError: If there is no such folder, or it is damaged.
+        ConfigError: If what it is makes no sense.
+    """
+    if isinstance(named, str):
+        return load_part(named, group, device)
+    built: nn.Module = named.config.build(named.spec)
+    return built.to(device).eval()
+
+
+def save_part(part: Part, folder: Path) -> None:
+    """Write a policy or a model.
+
+    Args:
+        part: What is saved is what acts, so pass the averaged weights.
         folder: An existing folder.
     """
-    save_file({name: value.contiguous() for name, value in policy.state_dict().items()}, folder / WEIGHTS)
-    write_config(policy, folder)
+    save_file({name: value.contiguous() for name, value in part.state_dict().items()}, folder / WEIGHTS)
+    write_config(part, folder)
 
 
-def write_config(policy: Policy, folder: Path) -> None:
-    """Write only what describes a policy: its config and its contract with the world.
+def write_config(part: Part, folder: Path) -> None:
+    """Write only what describes a part: its config and its contract with the world.
 
     Args:
-        policy: The policy.
+        part: A policy or a model.
         folder: An existing folder.
     """
     tree = {
         "schema_version": SCHEMA_VERSION,
         "robopol_version": __version__,
-        "policy": policy.config.tree(),
-        "spec": policy.spec.tree(),
+        part.config.group: part.config.tree(),
+        "spec": part.spec.tree(),
     }
     write_json(folder / CONFIG, tree)
 
@@ -64,54 +155,88 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     Raises:
         CheckpointError: If the folder is missing, incomplete, damaged, or from a newer robopol.
     """
-    folder = find_policy(Path(path))
-    config, spec = read_config(folder)
+    return cast(Policy, load_part(path, "policy", device))
+
+
+def load_part(path: str | Path, group: str, device: str | torch.device = "cpu") -> nn.Module:
+    """Load a part, ready to be used.
+
+    Args:
+        path: Its folder, a checkpoint folder that contains ``GROUP/``, or a run folder, whose last checkpoint is taken.
+        group: ``"policy"`` or ``"model"``.
+        device: Where it goes.
+
+    Returns:
+        The part in evaluation mode.
+
+    Raises:
+        CheckpointError: If the folder is missing, incomplete, damaged, or from a newer robopol.
+    """
+    folder = find_part(Path(path), group)
+    described = read_config(folder, group)
     try:
-        policy: Policy = config.build(spec)
+        part: nn.Module = described.config.build(described.spec)
     except ConfigError as error:
-        raise CheckpointError(f"{folder / CONFIG} does not describe a policy: {error}") from error
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {group}: {error}") from error
     try:
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{folder / WEIGHTS} cannot be read: {error}") from error
-    _check_weights(folder / WEIGHTS, weights, policy.state_dict())
-    policy.load_state_dict(weights)
-    return policy.to(device).eval()
+    _check_weights(folder / WEIGHTS, weights, part.state_dict())
+    part.load_state_dict(weights)
+    return part.to(device).eval()
 
 
-def read_config(folder: Path) -> tuple[Any, PolicySpec]:
-    """Read only what describes a policy.
+def read_config(folder: Path, group: str) -> Described:
+    """Read only what describes a part.
 
     Args:
-        folder: A policy folder, or one that `write_config` wrote into.
-
-    Returns:
-        The policy's config and its contract with the world.
+        folder: A part's folder, or one that `write_config` wrote into.
+        group: ``"policy"`` or ``"model"``.
 
     Raises:
         CheckpointError: If they are missing, damaged, or from a newer robopol.
     """
     tree = _json_of(folder / CONFIG)
     try:
-        config: Any = lookup("policy", tree["policy"]["kind"])
-        return parse(config, tree["policy"]), parse(PolicySpec, tree["spec"])
+        return _described(group, tree[group], tree["spec"])
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{folder / CONFIG} does not describe a policy: {error}") from error
+        raise CheckpointError(f"{folder / CONFIG} does not describe a {group}: {error}") from error
 
 
-def find_policy(path: Path) -> Path:
-    """Return the policy folder that a policy, checkpoint or run folder holds.
+def find_part(path: Path, group: str) -> Path:
+    """Return the folder of a part that a part's, checkpoint or run folder holds.
 
     Raises:
         CheckpointError: If there is none.
     """
-    for folder in (path, path / "policy", path / "checkpoints" / "last" / "policy"):
-        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
+    places = (path, path / group, path / "checkpoints" / "last" / group)
+    for folder in places:
+        if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() and _holds(folder / CONFIG, group):
             return folder
-    what = "has no policy in it" if path.is_dir() else "is not a folder"
+    what = f"has no {group} in it" if path.is_dir() else "is not a folder"
     raise CheckpointError(
         f"{path} {what}: give a run folder, one of its checkpoints/STEP, or a folder with {CONFIG} and {WEIGHTS}"
     )
+
+
+def _holds(file: Path, group: str) -> bool:
+    """Say whether a config is one of a group; one that cannot be read is, so that its fault is reported."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True
+    return not isinstance(tree, dict) or group in tree or not {"policy", "model"} & tree.keys()
+
+
+def _described(group: str, config: Any, spec: Any) -> Described:
+    """Check what describes a part.
+
+    Raises:
+        KeyError, TypeError, ConfigError: If it does not.
+    """
+    found: Any = lookup(group, config["kind"])
+    return Described(config=parse(found, config), spec=parse(PolicySpec, spec))
 
 
 def _json_of(file: Path) -> dict[str, Any]:
@@ -131,7 +256,7 @@ def _json_of(file: Path) -> dict[str, Any]:
 def _check_weights(file: Path, came: dict[str, torch.Tensor], needed: dict[str, torch.Tensor]) -> None:
     """Name what is missing, unexpected, of another shape or not finite."""
     faults = [f"lacks {name}" for name in needed.keys() - came.keys()]
-    faults += [f"has {name}, which the policy does not know" for name in came.keys() - needed.keys()]
+    faults += [f"has {name}, which was not expected" for name in came.keys() - needed.keys()]
     for name in needed.keys() & came.keys():
         if came[name].shape != needed[name].shape:
             faults.append(f"{name} is {tuple(came[name].shape)}, needed {tuple(needed[name].shape)}")

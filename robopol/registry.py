@@ -24,6 +24,7 @@ KINDS: dict[str, dict[str, str]] = {
         "gmm": "robopol.policies.gmm:GMMConfig",
         "meow": "robopol.policies.meow:MEowConfig",
     },
+    "model": {},
     "encoder": {
         "low_dim": "robopol.policies.observation:LowDimConfig",
         "image": "robopol.policies.image_observation:ImageConfig",

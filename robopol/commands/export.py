@@ -46,7 +46,7 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(ExportCommand, load_config("export", words))
 
-    from robopol.checkpoint import find_policy, load_policy
+    from robopol.checkpoint import find_part, load_policy
     from robopol.errors import ConfigError
     from robopol.export.export import export, histories, rolled_out
     from robopol.networks.precision import RuntimeConfig
@@ -67,7 +67,7 @@ def run(words: list[str]) -> int:
             f"{command.checkpoint} does not say which world it is for, so there are no observations to compare "
             "on: give data=URI, or name the world, e.g. env=push"
         )
-    folder = find_policy(Path(command.checkpoint)).with_name(command.engine)
+    folder = find_part(Path(command.checkpoint), "policy").with_name(command.engine)
     out = folder if command.out is None else Path(command.out)
     written = export(policy, command.engine, out, histories(episodes, policy), source, command.batch)
     for check in written.checks:

@@ -104,7 +104,8 @@ def load_exported(path: str | Path, device: str | torch.device = "cpu", threads:
         raise CheckpointError(f"{folder / EXPORT} does not describe an exported policy: {error}") from error
     if manifest.schema_version != SCHEMA_VERSION:
         raise CheckpointError(f"{folder / EXPORT} was written by robopol {manifest.robopol_version}: export anew")
-    config, spec = read_config(folder)
+    described = read_config(folder, "policy")
+    config, spec = described.config, described.spec
     if threads is None:
         threads = 1 if manifest.parameters < LARGE else torch.get_num_threads()
     normalizer = Normalizer(spec.action_dim, config.action_normalization)

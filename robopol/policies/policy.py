@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -106,6 +106,8 @@ class PolicyConfig(Config):
     obs_normalization: NormalizerMode = "minmax"
     action_normalization: NormalizerMode = "minmax"
     loss_on_padding: bool = True
+
+    group: ClassVar[str] = "policy"
 
 
 class Policy(nn.Module, ABC):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robopol.algos import Algorithm
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.data import Episodes, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.envs import VectorEnv
@@ -213,7 +213,7 @@ class Trainer:
         self.loggers.flush()
         self.folder.save(
             self.step,
-            lambda path: save_policy(self.algo.deployed(), path),
+            lambda path: save_part(self.algo.deployed(), path),
             self.algo.state(),
             {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
             self.config.checkpoint.keep,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robopol import cli
-from robopol.checkpoint import save_policy
+from robopol.checkpoint import save_part
 from robopol.config import parse
 from robopol.data import save_episodes
 from robopol.envs import make_env
@@ -113,7 +113,7 @@ def test_latency_makes_open_loop_wait(policy):
 
 
 def test_the_command_line_says_how_plans_are_executed(policy, tmp_path, capsys):
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     out = tmp_path / "evaluation.json"
     words = [
         f"checkpoint={tmp_path}",

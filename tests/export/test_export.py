@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robopol import cli
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.envs import make_env
 from robopol.envs.config import EnvConfig
@@ -218,7 +218,7 @@ def test_the_verb_and_an_evaluation_of_what_it_wrote(tmp_path, capsys):
     policy.action_normalizer.fit(torch.stack([torch.tensor(spec.action_low), torch.tensor(spec.action_high)]))
     saved = tmp_path / "run" / "policy"
     saved.mkdir(parents=True)
-    save_policy(policy, saved)
+    save_part(policy, saved)
     words = ["export", f"checkpoint={saved}", "engine=torch", "batch=16", "policy.sampler=euler", "policy.steps=3"]
     assert cli.run(words) == 0
     out = tmp_path / "run" / "torch"

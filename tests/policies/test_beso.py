@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.data.hindsight import HindsightConfig
 from robopol.errors import ConfigError
@@ -147,7 +147,7 @@ def test_only_training_leaves_goals_out():
 def test_the_weight_is_saved_with_the_policy(tmp_path):
     policy = make()
     policy.guide(1.5)
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     again = load_policy(tmp_path)
     assert again.config.guidance.weight == 1.5
     assert torch.equal(again.act(obs(3), generator=rng()), policy.act(obs(3), generator=rng()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta, Windows
 from robopol.data.normalizer import Normalizer
@@ -308,7 +308,7 @@ def test_the_scale_of_returns_is_fitted_and_saved(tmp_path):
     assert policy.returns.unnormalize(torch.tensor([[-1.0], [1.0]])).flatten().tolist() == pytest.approx(
         [low, high], abs=1e-4
     )
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     assert torch.equal(load_policy(tmp_path).act(now(), generator=rng()), policy.act(now(), generator=rng()))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robopol.algos.bc import BCConfig
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import Episodes, EpisodesMeta, Windows, save_episodes
@@ -244,7 +244,7 @@ def test_interrupted_training_goes_on_to_the_same_bits():
 def test_a_saved_policy_acts_the_same(tmp_path):
     episodes = dots(3, cameras=("front", "wrist"))
     policy = make(episodes, {**ENCODER, "crop": 0.8, "share": True}, steps=2).eval()
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     loaded = load_policy(tmp_path)
     assert loaded.spec == policy.spec
     obs = first_batch(policy, episodes)["obs"]
@@ -253,7 +253,7 @@ def test_a_saved_policy_acts_the_same(tmp_path):
 
 def test_policies_saved_before_there_were_encoders_load(tmp_path):
     policy = make(dots(3), {"kind": "low_dim"}).eval()
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     file = tmp_path / "config.json"
     tree = json.loads(file.read_text())
     del tree["policy"]["encoder"]

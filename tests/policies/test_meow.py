@@ -7,7 +7,7 @@ import test_learning
 import torch
 from test_learning import fork, learn
 
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.errors import ConfigError, ShapeError
 from robopol.policies import PolicySpec
@@ -82,7 +82,7 @@ def test_a_sample_is_spread_around_the_centre_that_it_is_without_noise():
 
 def test_a_saved_policy_is_whole(tmp_path):
     policy = make()
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     again = load_policy(tmp_path)
     windows = policy.act(obs(4), generator=torch.Generator().manual_seed(0))[:, 0]
     assert torch.equal(again.act(obs(4), generator=torch.Generator().manual_seed(0))[:, 0], windows)

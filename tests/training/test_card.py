@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.data import EpisodeBuilder, EpisodesMeta, describe
 from robopol.envs.config import EnvConfig
 from robopol.errors import CheckpointError
@@ -62,7 +62,7 @@ def trained(folder, name="push", env=WORLD):
     run = RunFolder.create(folder / name, CONFIG)
     policy = GaussianConfig(hidden=(8,)).build(SPEC.model_copy(update={"env": env}))
     policy.fit_normalizers(demonstration())
-    run.save(5000, lambda path: save_policy(policy, path), {}, {}, 1)
+    run.save(5000, lambda path: save_part(policy, path), {}, {}, 1)
     return run
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from robopol.checkpoint import load_policy, save_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import load_episodes, save_episodes
@@ -259,7 +259,7 @@ def break_config(folder: Path, **changes: object) -> None:
     ],
 )
 def test_damaged_policies_are_refused_in_words(finished, tmp_path, damage, words):
-    save_policy(load_policy(finished), tmp_path)
+    save_part(load_policy(finished), tmp_path)
     load_policy(tmp_path)
     damage(tmp_path)
     with pytest.raises(CheckpointError, match=words):
@@ -270,6 +270,6 @@ def test_weights_that_do_not_fit_are_named(finished, tmp_path):
     policy = load_policy(finished)
     with torch.no_grad():
         next(policy.field.parameters()).fill_(float("nan"))
-    save_policy(policy, tmp_path)
+    save_part(policy, tmp_path)
     with pytest.raises(CheckpointError, match="is not finite"):
         load_policy(tmp_path)

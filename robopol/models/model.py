@@ -1,0 +1,88 @@
+"""What every model is: something learned about observations and actions, both in environment units."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from robopol.config import Config, OneOf
+from robopol.data.normalizer import Normalizer, NormalizerMode
+from robopol.policies import Needs, PolicySpec
+from robopol.policies.observation import Encoder, LowDimConfig
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
+
+
+class ModelConfig(Config):
+    """What all models are told.
+
+    Attributes:
+        n_obs_steps: Observations that are looked at, To.
+        n_action_steps: Actions from now on that are looked at, h.
+        encoder: How observations become features, and which ones are looked at.
+        obs_normalization: How each low-dim observation entry is scaled.
+        action_normalization: How each action entry is scaled.
+    """
+
+    n_obs_steps: int = Field(1, ge=1)
+    n_action_steps: int = Field(1, ge=1)
+    encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig()
+    obs_normalization: NormalizerMode = "minmax"
+    action_normalization: NormalizerMode = "minmax"
+
+    group: ClassVar[str] = "model"
+
+    @property
+    def horizon(self) -> int:
+        """Tp = To - 1 + h, the actions of a window of training data."""
+        return self.n_obs_steps - 1 + self.n_action_steps
+
+    @abstractmethod
+    def build(self, spec: PolicySpec) -> "Model":
+        """Return the model, its weights untrained.
+
+        Args:
+            spec: The contract with the world; its ``chunk`` is h.
+
+        Raises:
+            ConfigError: If the parts do not fit each other.
+        """
+
+
+class Model(nn.Module):
+    """A model. It holds its normalisers: what goes in and what comes out is in environment units.
+
+    A batch that it is trained on has observations (B, To, ...) and windows of actions (B, Tp, A) as a policy's has; the
+    actions from now on are the last h of a window.
+    """
+
+    def __init__(self, config: ModelConfig, spec: PolicySpec) -> None:
+        """Make the normalisers; `fit_normalizers` or a state-dict fills them.
+
+        Args:
+            config: The model's own config, kept so that the model can be saved.
+            spec: The contract with the world.
+        """
+        super().__init__()
+        self.config = config
+        self.spec = spec
+        self.observation: Encoder = config.encoder.build(spec.obs_shapes, config.obs_normalization)
+        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights lie."""
+        return next(self.parameters()).device
+
+    @property
+    def needs(self) -> Needs:
+        """What training it reads of a batch besides the usual."""
+        return Needs()
+
+    def fit_normalizers(self, episodes: "Episodes") -> None:
+        """Fit the normalisers to (training) episodes."""
+        self.observation.fit(episodes.obs)
+        self.action_normalizer.fit(episodes.action)
