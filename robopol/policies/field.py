@@ -15,16 +15,18 @@ class Schedule(NamedTuple):
     """What a network is told along a walk, apart from the states.
 
     Attributes:
-        told: Its times, (S,) float32.
+        times: Its path times, (S,) float64.
+        told: What the network is told of them, (S,) float32.
         scales: Factor on the state at each.
     """
 
+    times: Tensor
     told: Tensor
     scales: tuple[float, ...]
 
     def since(self, first: int) -> "Schedule":
         """Return the rest of the walk from its ``first``-th time on."""
-        return Schedule(self.told[first:], self.scales[first:])
+        return Schedule(self.times[first:], self.told[first:], self.scales[first:])
 
 
 class Field(nn.Module):
@@ -95,7 +97,7 @@ class Field(nn.Module):
     def schedule(self, times: Tensor) -> Schedule:
         """Return what the network is told at path times (S,) float64."""
         scales = self.path.input_scale(self.path.level(times))
-        return Schedule(self.path.network_time(times).float(), tuple(scales.tolist()))
+        return Schedule(times, self.path.network_time(times).float(), tuple(scales.tolist()))
 
     def prepare(self, schedule: Schedule, cond: Tensor) -> Walk:
         """Return the network along a walk, with whatever does not depend on the states computed once.

@@ -11,7 +11,7 @@ from robopol.errors import ConfigError, MissingExtraError
 from robopol.policies.field import Field
 from robopol.policies.paths import Level, Path
 from robopol.policies.paths.discrete_vp import DiscreteVP
-from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Visit, move, visit
+from robopol.policies.samplers.sampler import Draw, Hook, Kernel, Sampler, SamplerConfig, Stepper, Visit, move, visit
 from robopol.registry import nearest
 
 
@@ -45,6 +45,7 @@ class Diffusers(Sampler[Visit]):
     """See `DiffusersConfig`."""
 
     config: DiffusersConfig
+    repeats = False
 
     def __init__(self, config: DiffusersConfig) -> None:
         """Find the scheduler's class; see `DiffusersConfig.build`."""
@@ -64,11 +65,20 @@ class Diffusers(Sampler[Visit]):
         """See `Sampler.times`."""
         return torch.as_tensor(self._scheduler(path).timesteps, dtype=torch.float64)
 
-    def sample(self, field: Field, noise: Tensor, cond: Tensor, draw: Draw, *, hook: Hook | None = None) -> Tensor:
+    def sample(
+        self,
+        field: Field,
+        noise: Tensor,
+        cond: Tensor,
+        draw: Draw,
+        *,
+        hook: Hook | None = None,
+        kernel: Kernel | None = None,
+    ) -> Tensor:
         """See `Sampler.sample`."""
         scheduler = self._scheduler(field.path)
-        _, schedule, visits = self.table(field)
-        network = field.prepare(schedule, cond)
+        table = self.table(field)
+        network, visits = field.prepare(table.schedule, cond), table.rows
         more: dict[str, Any] = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
             bits = draw().flatten(1)[:, 0].contiguous().view(torch.int32).tolist()
@@ -82,9 +92,7 @@ class Diffusers(Sampler[Visit]):
                 state = move(at, i, x, at.x0_x * x + at.x0_out * output, state, 0.0, draw, hook)
         return state if self.config.clip == "never" else state.clamp(-1, 1)
 
-    def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
-    ) -> Tensor:
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
         """Refuse: a scheduler of diffusers keeps its own frame and memory.
 
         Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from robopol.policies.field import Field
 from robopol.policies.paths import Level
-from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Visit, move
+from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Stepper, Visit, move
 
 
 class DPMSolverConfig(SamplerConfig):
@@ -48,22 +48,24 @@ class DPMSolver(Sampler[Row]):
 
     config: DPMSolverConfig
 
-    def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
-    ) -> Tensor:
-        """See `Sampler.walk`."""
-        _, schedule, rows = self.table(field)
-        network, clips = field.prepare(schedule.since(first), cond), self.config.clip == "every"
-        before = None
-        for i, row in enumerate(rows[first:], first):
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
+        """See `Sampler._steps`."""
+        table, clips = self.table(field), self.config.clip == "every"
+        network = field.prepare(table.schedule.since(first), cond)
+        estimates: dict[int, Tensor] = {}  # by step, so that a step that is taken again looks back to the one before
+
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            row, before = table.rows[i], estimates.get(i - 1)
             x0 = row.visit.x0_x * x + row.visit.x0_out * network(x, i - first)
             if clips:
                 x0 = x0.clamp(-1, 1)
             mean = row.x_part * x + row.x0_part * x0
             if before is not None and row.extrapolation != 0:
                 mean = mean + row.x0_part * row.extrapolation * (x0 - before)
-            x, before = move(row.visit, i, x, x0, mean, row.std, draw, hook), x0
-        return x.clamp(-1, 1) if self.config.clip == "last" else x
+            estimates[i] = x0
+            return x0, move(row.visit, i, x, x0, mean, row.std, draw, hook)
+
+        return step
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Row]:
         rows: list[Row] = []

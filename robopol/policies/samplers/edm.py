@@ -10,7 +10,7 @@ from torch import Tensor
 from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.paths import Level, Path
-from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Spacing, Visit, move, visit
+from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Spacing, Stepper, Visit, move, visit
 
 
 class EDMConfig(SamplerConfig):
@@ -61,17 +61,16 @@ class EDM(Sampler[Row]):
 
     config: EDMConfig
 
-    def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
-    ) -> Tensor:
-        """See `Sampler.walk`. A step with churn is told as two: the noise, which keeps x0, and the way down."""
-        _, schedule, rows = self.table(field)
-        network = field.prepare(schedule, cond)
-        clips = self.config.clip == "every"
-
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
+        """See `Sampler._steps`. A step with churn is told as two: the noise, which keeps x0, and the way down."""
+        table, clips = self.table(field), self.config.clip == "every"
+        network, rows = field.prepare(table.schedule, cond), table.rows
         number = first
         x0: Tensor | None = None
-        for i, row in enumerate(rows[first:], first):
+
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            nonlocal number, x0
+            row = rows[i]
             if row.std > 0:
                 scaled = (row.raised.at.alpha / row.visit.at.alpha).item() * x
                 x = move(row.visit, number, x, scaled if x0 is None else x0, scaled, row.std, draw, hook)
@@ -85,7 +84,9 @@ class EDM(Sampler[Row]):
                 following = y + 0.5 * row.length * (eps + there.eps)
             x = move(row.raised, number, x, x0, row.next_alpha * following, 0.0, draw, hook)
             number += 1
-        return x.clamp(-1, 1) if self.config.clip == "last" else x
+            return x0, x
+
+        return step
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Row]:
         if math.isinf(visits[0].kappa) or visits[0].at.alpha.item() == 0:

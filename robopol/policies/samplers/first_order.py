@@ -18,7 +18,7 @@ from torch import Tensor
 
 from robopol.policies.field import Field
 from robopol.policies.paths import Level, Path
-from robopol.policies.samplers.sampler import Clip, Draw, Hook, Sampler, SamplerConfig, Spacing, Visit, move
+from robopol.policies.samplers.sampler import Clip, Draw, Hook, Sampler, SamplerConfig, Spacing, Stepper, Visit, move
 
 
 class FirstOrderConfig(SamplerConfig):
@@ -126,14 +126,13 @@ class FirstOrder(Sampler[Row]):
 
     config: FirstOrderConfig
 
-    def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
-    ) -> Tensor:
-        """See `Sampler.walk`."""
-        _, schedule, rows = self.table(field)
-        network, clips = field.prepare(schedule.since(first), cond), self.config.clip == "every"
-        for i, row in enumerate(rows[first:], first):
-            output = network(x, i - first)
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
+        """See `Sampler._steps`."""
+        table, clips = self.table(field), self.config.clip == "every"
+        network = field.prepare(table.schedule.since(first), cond)
+
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            row, output = table.rows[i], network(x, i - first)
             x0 = torch.add(row.visit.x0_x * x, output, alpha=row.visit.x0_out)
             if clips:
                 x0 = x0.clamp_(-1, 1)
@@ -142,8 +141,9 @@ class FirstOrder(Sampler[Row]):
                 mean = mean.add_(x, alpha=row.x_part)
             if row.out_part != 0:
                 mean = mean.add_(output, alpha=row.out_part)
-            x = move(row.visit, i, x, x0, mean, row.std, draw, hook)
-        return x.clamp(-1, 1) if self.config.clip == "last" else x
+            return x0, move(row.visit, i, x, x0, mean, row.std, draw, hook)
+
+        return step
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Row]:
         rows = []

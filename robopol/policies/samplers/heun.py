@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robopol.policies.field import Field
 from robopol.policies.paths import Level
-from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Visit, move
+from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Stepper, Visit, move
 
 
 class HeunConfig(SamplerConfig):
@@ -35,14 +35,13 @@ class Row(NamedTuple):
 class Heun(Sampler[Row]):
     """See `HeunConfig`."""
 
-    def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
-    ) -> Tensor:
-        """See `Sampler.walk`."""
-        _, schedule, rows = self.table(field)
-        network, clips = field.prepare(schedule.since(first), cond), self.config.clip == "every"
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
+        """See `Sampler._steps`."""
+        table, clips = self.table(field), self.config.clip == "every"
+        network, rows = field.prepare(table.schedule.since(first), cond), table.rows
 
-        for i, row in enumerate(rows[first:], first):
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            row = rows[i]
             z = x / row.scale
             x0, eps = row.visit.estimate(x, network(x, i - first), clips)
             velocity = eps - x0
@@ -51,8 +50,9 @@ class Heun(Sampler[Row]):
                 ahead = row.next_scale * following
                 there = rows[i + 1].visit.estimate(ahead, network(ahead, i + 1 - first), clips)
                 following = z + 0.5 * row.length * (velocity + there.eps - there.x0)
-            x = move(row.visit, i, x, x0, row.next_scale * following, 0.0, draw, hook)
-        return x.clamp(-1, 1) if self.config.clip == "last" else x
+            return x0, move(row.visit, i, x, x0, row.next_scale * following, 0.0, draw, hook)
+
+        return step
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Row]:
         scales = [(level.alpha + level.sigma).item() for level in levels]

@@ -17,7 +17,7 @@ from torch import Tensor
 from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.paths import Level
-from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Spacing, Visit, move
+from robopol.policies.samplers.sampler import Draw, Hook, Sampler, SamplerConfig, Spacing, Stepper, Visit, move
 
 
 class LangevinConfig(SamplerConfig):
@@ -52,26 +52,27 @@ class Langevin(Sampler[Row]):
     """See `LangevinConfig`."""
 
     config: LangevinConfig
+    repeats = False  # a step leaves its state at its own level
 
-    def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
-    ) -> Tensor:
-        """See `Sampler.walk`; each correction is told as a step."""
-        _, schedule, rows = self.table(field)
-        network, clips = field.prepare(schedule.since(first), cond), self.config.clip == "every"
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
+        """See `Sampler._steps`; each correction is told as a step."""
+        table, clips = self.table(field), self.config.clip == "every"
+        network, rows = field.prepare(table.schedule.since(first), cond), table.rows
 
-        number = first * self.config.corrections
-        for i, row in enumerate(rows[first:], first):
+        def step(x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+            row, number = rows[i], i * self.config.corrections
             if i > first:
                 x = row.scale * x
             for _ in range(self.config.corrections):
                 x0, eps = row.visit.estimate(x, network(x, i - first), clips)
                 x = move(row.visit, number, x, x0, x - row.pull * eps, row.std, draw, hook)
                 number += 1
-        end = rows[-1].visit
-        x0 = end.estimate(x, network(x, len(rows) - 1 - first), clips).x0
-        x = move(end, number, x, x0, x0, 0.0, draw, hook)
-        return x.clamp(-1, 1) if self.config.clip == "last" else x
+            if i + 1 == len(rows):
+                x0 = row.visit.estimate(x, network(x, i - first), clips).x0
+                x = move(row.visit, number, x, x0, x0, 0.0, draw, hook)
+            return x0, x
+
+        return step
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Row]:
         if visits[0].at.alpha.item() < 1e-12:

@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from pydantic import Field as Bound
@@ -62,6 +62,31 @@ class Step(NamedTuple):
 Hook = Callable[[Step], Tensor | None]
 """Sees every step of a walk, and may return another next state."""
 
+Stepper = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""(state (B, Tp, A), number of the step) -> (the x0-estimate that was used, the next state), each (B, Tp, A)."""
+
+
+class Kernel(Protocol):
+    """What happens at a level before a walk goes on to the next: the step is taken some times, and led back between.
+
+    Attributes:
+        count: How often each step is taken, at least 1.
+    """
+
+    count: int
+
+    def back(self, x: Tensor, x0: Tensor, following: Tensor, now: Level, then: Level, draw: Draw) -> Tensor:
+        """Return a state of the level at which the step began.
+
+        Args:
+            x: State before the step, (B, Tp, A).
+            x0: The estimate that was used, (B, Tp, A).
+            following: The next state, (B, Tp, A).
+            now: The level before the step.
+            then: The level after it.
+            draw: Source of noise.
+        """
+
 
 class Visit(NamedTuple):
     """One evaluation of the field on a walk, in numbers.
@@ -98,11 +123,13 @@ class Table(NamedTuple, Generic[RowT]):
 
     Attributes:
         start_std: Standard deviation of the state in which it begins.
+        levels: Those at which steps begin, and the data end, S + 1.
         schedule: What the network is told at each evaluation.
         rows: What each step is made of.
     """
 
     start_std: float
+    levels: list[Level]
     schedule: Schedule
     rows: list[RowT]
 
@@ -122,7 +149,13 @@ class SamplerConfig(Config):
 
 
 class Sampler(ABC, Generic[RowT]):
-    """A walk from noise to data, as a pure function of the field, the start and the noise drawn."""
+    """A walk from noise to data, as a pure function of the field, the start and the noise drawn.
+
+    Attributes:
+        repeats: Whether a step may be taken more than once.
+    """
+
+    repeats: ClassVar[bool] = True
 
     def __init__(self, config: Any) -> None:
         """Take over the choices.
@@ -133,7 +166,16 @@ class Sampler(ABC, Generic[RowT]):
         self.config = config
         self._tables: dict[tuple[Path, str], Table[RowT]] = {}
 
-    def sample(self, field: Field, noise: Tensor, cond: Tensor, draw: Draw, *, hook: Hook | None = None) -> Tensor:
+    def sample(
+        self,
+        field: Field,
+        noise: Tensor,
+        cond: Tensor,
+        draw: Draw,
+        *,
+        hook: Hook | None = None,
+        kernel: Kernel | None = None,
+    ) -> Tensor:
         """Walk from noise to chunks.
 
         Args:
@@ -142,15 +184,23 @@ class Sampler(ABC, Generic[RowT]):
             cond: Encoded observation history, (B, To, D).
             draw: Source of the noise of stochastic steps.
             hook: Told about every step.
+            kernel: What happens at each level; None takes every step once.
 
         Returns:
             Normalised action chunks, (B, Tp, A).
         """
-        return self.walk(field, self.table(field).start_std * noise, cond, draw, hook=hook)
+        return self.walk(field, self.table(field).start_std * noise, cond, draw, hook=hook, kernel=kernel)
 
-    @abstractmethod
     def walk(
-        self, field: Field, x: Tensor, cond: Tensor, draw: Draw, *, first: int = 0, hook: Hook | None = None
+        self,
+        field: Field,
+        x: Tensor,
+        cond: Tensor,
+        draw: Draw,
+        *,
+        first: int = 0,
+        hook: Hook | None = None,
+        kernel: Kernel | None = None,
     ) -> Tensor:
         """Walk the steps from ``first`` on.
 
@@ -161,10 +211,24 @@ class Sampler(ABC, Generic[RowT]):
             draw: Source of the noise of stochastic steps.
             first: Number of the first step that is walked.
             hook: Told about every step.
+            kernel: What happens at each level; None takes every step once.
 
         Returns:
             Normalised action chunks, (B, Tp, A).
         """
+        levels = self.table(field).levels
+        step = self._steps(field, cond, draw, first, hook)
+        for i in range(first, len(levels) - 1):
+            x0, following = step(x, i)
+            for _ in range(0 if kernel is None else kernel.count - 1):
+                x = kernel.back(x, x0, following, levels[i], levels[i + 1], draw)  # type: ignore[union-attr]
+                x0, following = step(x, i)
+            x = following
+        return x.clamp(-1, 1) if self.config.clip == "last" else x
+
+    @abstractmethod
+    def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
+        """Return the steps of a walk that begins at step ``first``; see `walk`. The same step may be taken again."""
 
     @abstractmethod
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[RowT]:
@@ -199,9 +263,10 @@ class Sampler(ABC, Generic[RowT]):
             times = self.times(field.path)
             levels = [field.path.level(t) for t in times]
             visits = [visit(field, t, level) for t, level in zip(times.tolist(), levels, strict=True)]
-            rows = self._rows(field, visits, [*levels, DATA_END])
+            levels.append(DATA_END)
+            rows = self._rows(field, visits, levels)
             schedule = field.schedule(self._looks(times, rows))
-            self._tables[key] = Table(field.path.start_std(levels[0]).item(), schedule, rows)
+            self._tables[key] = Table(field.path.start_std(levels[0]).item(), levels, schedule, rows)
         return self._tables[key]
 
 
