@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, str]] = {
         "gaussian": "robopol.policies.gaussian:GaussianConfig",
         "gmm": "robopol.policies.gmm:GMMConfig",
         "meow": "robopol.policies.meow:MEowConfig",
+        "steered": "robopol.steering.steered:SteeredConfig",
     },
     "model": {},
     "encoder": {
@@ -57,6 +58,17 @@ KINDS: dict[str, dict[str, str]] = {
         "euler": "robopol.policies.samplers.first_order:EulerConfig",
         "heun": "robopol.policies.samplers.heun:HeunConfig",
         "langevin": "robopol.policies.samplers.langevin:LangevinConfig",
+    },
+    "steering": {
+        "best_of": "robopol.steering.best_of:BestOfConfig",
+        "composition": "robopol.steering.composition:CompositionConfig",
+        "goal_weight": "robopol.steering.goal_weight:GoalWeightConfig",
+        "guide": "robopol.steering.guide:GuideConfig",
+        "inner_steps": "robopol.steering.inner_steps:InnerStepsConfig",
+        "warm_start": "robopol.steering.warm_start:WarmStartConfig",
+    },
+    "objective": {
+        "weighted_sum": "robopol.steering.objectives.weighted_sum:WeightedSumConfig",
     },
     "executor": {
         "receding_horizon": "robopol.execution.receding_horizon:RecedingHorizonConfig",

@@ -3,12 +3,13 @@
   robopol eval checkpoint=DIR [episodes=100] [seed=100000] [num_envs=32] [out=FILE.json] [video=FILE.mp4]
                [execution=temporal_ensemble] [execution.latency=2]
   robopol eval checkpoint=DIR policy.sampler=dpm_solver policy.steps=5 policy.weights=bf16
+  robopol eval checkpoint=DIR 'steering={kind: best_of, n: 16, objective: {kind: value, critic: CRITIC}}'
 
 ``checkpoint`` is a run folder, a checkpoint, a policy folder, or what `robopol export` wrote. The
 world is the one the policy was trained for unless another is named: env=push env.options.domain.latency=1.
 The outcome of episode i depends on seed + i alone, not on num_envs. A generative policy can be walked with another
 sampler than it was saved with (a name, or policy.sampler={kind: ddim, eta: 0.5}), in another number of steps, and with
-packed weights.
+packed weights. It can be steered, by one steering or a list of them: robopol list steering.
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import RecedingHorizonConfig
 from robopol.policies.resampling import Acting
+from robopol.steering.steering import Steerings
 
 
 class EvalCommand(Config):
@@ -38,6 +40,7 @@ class EvalCommand(Config):
         env: Another world than the one the policy was trained for.
         execution: How plans are executed.
         policy: How the policy is walked, if not as it was saved.
+        steering: What steers it, in the order in which it acts.
     """
 
     checkpoint: str
@@ -51,6 +54,7 @@ class EvalCommand(Config):
     env: EnvConfig | None = None
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     policy: Acting = Acting()
+    steering: Steerings = ()
 
 
 def run(words: list[str]) -> int:
@@ -68,6 +72,8 @@ def run(words: list[str]) -> int:
     policy = load(command.checkpoint, runtime.device)
     if isinstance(policy, ExportedPolicy) and command.policy != Acting():
         raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
+    if command.steering:
+        policy = policy.steered(*command.steering)
     command.policy.apply(policy)
     world = command.env or policy.spec.env
     if world is None:

@@ -15,6 +15,7 @@ from robopol.evaluation.rollout import Outcome, Watcher, rollout
 from robopol.evaluation.statistics import bootstrap_mean, wilson
 from robopol.execution import RecedingHorizonConfig
 from robopol.policies import Policy
+from robopol.steering import SteeredPolicy
 
 SEED0 = 100_000
 """Seed of the first held-out episode; demonstrations and training use small seeds."""
@@ -35,6 +36,7 @@ class Evaluation(Config):
         ways: Way to succeed -> successful episodes that took it.
         outcomes: Every episode.
         execution: How the plans were executed; None for an actor that has none.
+        steering: Means of what steering the policy did; None for a policy that is not steered.
     """
 
     env: EnvConfig
@@ -48,6 +50,7 @@ class Evaluation(Config):
     ways: dict[str, int]
     outcomes: tuple[Outcome, ...]
     execution: Execution | None = None
+    steering: dict[str, float] | None = None
 
 
 def evaluate(
@@ -86,8 +89,13 @@ def evaluate(
     seeds = range(seed, seed + episodes)
     execution = execution or RecedingHorizonConfig()
     monitor = Monitor(execution.build(policy))
+    if isinstance(monitor.executor.policy, SteeredPolicy):
+        monitor.executor.policy.log.means()  # begin anew
     outcomes = rollout(monitor, env, seeds, watcher=watcher, on_outcome=on_outcome)
-    return summarise(outcomes, env).model_copy(update={"execution": monitor.execution(execution)})
+    steered = monitor.executor.policy
+    steering = steered.log.means() if isinstance(steered, SteeredPolicy) else None
+    found = {"execution": monitor.execution(execution), "steering": steering}
+    return summarise(outcomes, env).model_copy(update=found)
 
 
 def summarise(outcomes: list[Outcome], env: VectorEnv) -> Evaluation:

@@ -4,7 +4,7 @@ from robopol.execution.executor import BLOCK, Decision, Executor, ExecutorConfig
 from robopol.execution.open_loop import OpenLoopConfig
 from robopol.execution.receding_horizon import RecedingHorizon, RecedingHorizonConfig
 from robopol.execution.temporal_ensemble import TemporalEnsemble, TemporalEnsembleConfig
-from robopol.execution.warm_start import WarmStart, WarmStartConfig
+from robopol.execution.warm_start import WarmStartConfig
 
 __all__ = [
     "BLOCK",
@@ -16,6 +16,5 @@ __all__ = [
     "RecedingHorizonConfig",
     "TemporalEnsemble",
     "TemporalEnsembleConfig",
-    "WarmStart",
     "WarmStartConfig",
 ]

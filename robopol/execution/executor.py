@@ -1,7 +1,6 @@
 """What every executor is: the memory of some episodes around one policy, and the timing of its plans."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,13 +10,10 @@ from torch import Tensor
 
 from robopol.config import Config
 from robopol.errors import ConfigError
-from robopol.policies import Policy
+from robopol.policies import Policy, Previous
 
 BLOCK = 16
 """Rows that a policy always plans for at once; see `Executor`."""
-
-Planner = Callable[[Sequence[int], Mapping[str, Tensor], Sequence[torch.Generator]], Tensor]
-"""(`BLOCK` slots, their histories key -> (BLOCK, To, ...), a generator for each) -> windows (BLOCK, Tp, A)."""
 
 
 class ExecutorConfig(Config):
@@ -76,6 +72,10 @@ class Episode:
     asked: int = -1
     action: Tensor | None = None
 
+    def previous(self) -> Previous | None:
+        """Return the plan that there is now, if any."""
+        return Previous(self.plans[-1].window, self.step - self.plans[-1].step) if self.plans else None
+
     def land(self) -> bool:
         """Take the plan under way if it has arrived, and say whether it has."""
         if self.underway is None or self.step < self.underway.ready:
@@ -85,7 +85,7 @@ class Episode:
         return True
 
 
-class Executor(ABC):
+class Executor:
     """Chooses the actions of the episodes in some slots from the plans of one policy.
 
     Time is counted in control steps. A plan that is asked for with the observation of step t says what to do in the
@@ -173,20 +173,12 @@ class Executor(ABC):
             torch.tensor([not episode.plans for episode in episodes]),
         )
 
-    @abstractmethod
-    def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
-        """Plan for some slots, perhaps for none: slot -> window (Tp, A)."""
-
     def _blend(self, actions: Tensor) -> Tensor:
         """Return the action (A,) of a step that one or more plans have an action for, (n, A), oldest plan first."""
         return actions[-1]
 
-    def _sample(self, slots: Sequence[int]) -> dict[int, Tensor]:
-        """Let the policy plan from noise: slot -> window (Tp, A)."""
-        return self._in_blocks(slots, lambda _, obs, generators: self.policy.plan(obs, 1, generators)[:, 0])
-
-    def _in_blocks(self, slots: Sequence[int], planner: Planner) -> dict[int, Tensor]:
-        """Plan for `BLOCK` slots at a time: slot -> window (Tp, A)."""
+    def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
+        """Let the policy plan for some slots, perhaps for none, `BLOCK` at a time: slot -> window (Tp, A)."""
         device = self.policy.device
         found: dict[int, Tensor] = {}
         for start in range(0, len(slots), BLOCK):
@@ -198,7 +190,9 @@ class Executor(ABC):
             }
             spare = torch.Generator().manual_seed(0)
             generators = [self._episodes[slot].generator for slot in block] + [spare] * (BLOCK - len(block))
-            found |= dict(zip(block, planner(rows, obs, generators).cpu(), strict=False))
+            previous = [self._episodes[slot].previous() for slot in rows]
+            windows = self.policy.plan(obs, 1, generators, previous)[:, 0]
+            found |= dict(zip(block, windows.cpu(), strict=False))
         return found
 
     def _observe(self, episode: Episode, newest: Mapping[str, Tensor]) -> None:

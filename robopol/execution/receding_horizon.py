@@ -1,10 +1,8 @@
 """Receding horizon: execute the beginning of a plan, then the beginning of the next."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from robopol.execution.executor import Executor, ExecutorConfig
 from robopol.policies import Policy
@@ -35,6 +33,3 @@ class RecedingHorizon(Executor):
     def __init__(self, policy: Policy, n_action_steps: int | None = None, latency: int = 0) -> None:
         """See `RecedingHorizonConfig`."""
         super().__init__(policy, n_action_steps or policy.spec.n_action_steps, latency)
-
-    def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
-        return self._sample(slots)

@@ -1,6 +1,5 @@
 """Temporal ensembling: plan in every step and average what all plans say about it."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -41,9 +40,6 @@ class TemporalEnsemble(Executor):
         super().__init__(policy, 1, latency)
         # before the softmax, so that no m overflows
         self._logits = -m * torch.arange(policy.spec.chunk, dtype=torch.float64)
-
-    def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
-        return self._sample(slots)
 
     def _blend(self, actions: Tensor) -> Tensor:
         weights = self._logits[: len(actions)].softmax(0)

@@ -1,7 +1,7 @@
 """An exported policy, which acts like the policy that it was made from."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from robopol.data.normalizer import Normalizer
 from robopol.errors import CheckpointError, ConfigError
 from robopol.export.engine import LARGE, EngineName, Runner, engine
 from robopol.export.trace import NOISE, OBSERVATION
-from robopol.policies import Policy, PolicyConfig, PolicySpec
+from robopol.policies import Policy, PolicyConfig, PolicySpec, Previous
 from robopol.policies.observation import take
 from robopol.policies.policy import Generators, standard_normal
 
@@ -138,7 +138,13 @@ class ExportedPolicy(Policy):
         return torch.device(self._runner.device)
 
     @torch.no_grad()
-    def plan(self, obs: Mapping[str, Tensor], n: int = 1, generator: Generators = None) -> Tensor:
+    def plan(
+        self,
+        obs: Mapping[str, Tensor],
+        n: int = 1,
+        generator: Generators = None,
+        previous: Sequence[Previous | None] | None = None,
+    ) -> Tensor:
         """See `Policy.plan`. Rows are computed in blocks of the exported size, the last one filled up."""
         spec = self.spec
         inputs = {

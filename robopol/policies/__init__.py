@@ -1,5 +1,5 @@
 """Policies: an observation history in, action chunks out."""
 
-from robopol.policies.policy import Needs, Policy, PolicyConfig, PolicySpec
+from robopol.policies.policy import Needs, Policy, PolicyConfig, PolicySpec, Previous
 
-__all__ = ["Needs", "Policy", "PolicyConfig", "PolicySpec"]
+__all__ = ["Needs", "Policy", "PolicyConfig", "PolicySpec", "Previous"]

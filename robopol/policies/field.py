@@ -142,3 +142,21 @@ class Field(nn.Module):
         scale = self.path.input_scale(level).to(x).reshape(-1, *(1,) * (x.ndim - 1))
         output: Tensor = self.net(scale * x, self.path.network_time(t).to(torch.float32), cond)
         return output
+
+
+class DerivedField(Field):
+    """A field made of another one, which says along a walk what it makes of it.
+
+    Attributes:
+        field: The other one; path and prediction are its own.
+    """
+
+    def __init__(self, field: Field) -> None:
+        """Derive from a field."""
+        super().__init__(field.net, field.path, field.prediction)
+        self.field = field
+
+    def _output(self, x: Tensor, t: Tensor, level: Level, cond: Tensor) -> Tensor:
+        if not bool((t == t[0]).all()):
+            raise ConfigError("a steered field is asked at one time for all rows, as on a walk")
+        return self.prepare(self.schedule(t[:1].double()), cond)(x, 0)

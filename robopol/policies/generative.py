@@ -1,14 +1,12 @@
 """A generative policy: noise -> field -> sampler."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import torch
 from pydantic import model_validator
 from torch import Generator, Tensor
 
 from robopol.config import OneOf, parse
-from robopol.errors import ConfigError, ShapeError
+from robopol.errors import ConfigError
 from robopol.networks.packed import Weights, pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
@@ -118,51 +116,6 @@ class GenerativePolicy(Policy):
             ConfigError: If the policy is not on a CPU, or the CPU has no bfloat16 products.
         """
         self.field.net = pack(self.field.net, weights)
-
-    @torch.no_grad()
-    def refine(
-        self,
-        obs: Mapping[str, Tensor],
-        windows: Tensor,
-        steps: int,
-        renoise: bool,
-        generator: Generators = None,
-    ) -> Tensor:
-        """Walk only the last steps of the sampler's walk, from windows instead of from noise.
-
-        Args:
-            obs: Observation histories, key -> (B, To, ...), oldest first.
-            windows: Where to start, (B, Tp, A) in environment units, e.g. an older plan moved on.
-            steps: How many steps of the walk are walked; 0 returns the windows.
-            renoise: Whether the windows are first noised to the level at which these steps begin (Meng et al. 2022), or
-                taken as they are (RTI-DP; Duan et al. 2025).
-            generator: As for `act`.
-
-        Returns:
-            (B, Tp, A) float32 in environment units.
-
-        Raises:
-            ShapeError: If an observation or the windows are shaped wrongly.
-            ConfigError: If the walk does not have so many steps.
-        """
-        cond = self.observation(obs, self.spec.n_obs_steps)
-        shape = (len(cond), self.spec.horizon, self.spec.action_dim)
-        if tuple(windows.shape) != shape:
-            raise ShapeError(f"windows to refine have shape {tuple(windows.shape)}, needed {shape}: rows, Tp, A")
-        times = self.sampler.times(self.field.path)
-        if not 0 <= steps <= len(times):
-            raise ConfigError(f"the sampler's walk has {len(times)} steps; its last {steps} cannot be walked")
-        if steps == 0:
-            return windows.float()
-
-        def draw() -> Tensor:
-            return standard_normal(shape, generator, cond.device)
-
-        x, first = self.action_normalizer.normalize(windows), len(times) - steps
-        if renoise:
-            level = self.field.path.level(times[first])
-            x = level.alpha.item() * x + level.sigma.item() * draw()
-        return self.action_normalizer.unnormalize(self.sampler.walk(self.walked, x, cond, draw, first=first))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         shape = (len(cond), n, self.spec.horizon, self.spec.action_dim)

@@ -13,6 +13,7 @@ from robopol.data.normalizer import Normalizer, NormalizerMode
 from robopol.envs.config import EnvConfig
 from robopol.errors import ShapeError
 from robopol.policies.observation import Encoder, LowDimConfig
+from robopol.registry import lookup
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
@@ -71,6 +72,22 @@ class PolicySpec(Config):
     def chunk(self) -> int:
         """H = Tp - To + 1, the predicted actions from now on."""
         return self.horizon - self.n_obs_steps + 1
+
+
+class Previous(NamedTuple):
+    """The plan that an episode has now, which the next may begin from.
+
+    Attributes:
+        window: (Tp, A) in environment units.
+        passed: Control steps since the observation that it was asked for with.
+    """
+
+    window: Tensor
+    passed: int
+
+    def shifted(self) -> Tensor:
+        """Return the window (Tp, A) moved on to now; its last action is repeated."""
+        return torch.cat([self.window[self.passed :], self.window[-1:].expand(self.passed, -1)])
 
 
 class Needs(NamedTuple):
@@ -161,13 +178,21 @@ class Policy(nn.Module, ABC):
         return self.plan(obs, n, generator)[:, :, self.spec.n_obs_steps - 1 :]
 
     @torch.no_grad()
-    def plan(self, obs: Mapping[str, Tensor], n: int = 1, generator: Generators = None) -> Tensor:
+    def plan(
+        self,
+        obs: Mapping[str, Tensor],
+        n: int = 1,
+        generator: Generators = None,
+        previous: Sequence[Previous | None] | None = None,
+    ) -> Tensor:
         """Propose whole windows, from the time of the oldest observation on.
 
         Args:
             obs: As for `act`.
             n: As for `act`.
             generator: As for `act`.
+            previous: The plan that the episode of each of the B rows has, None where it has none; only a policy that is
+                steered to go on from it looks at it.
 
         Returns:
             (B, n, Tp, A) float32 in environment units.
@@ -179,6 +204,23 @@ class Policy(nn.Module, ABC):
         if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != len(cond):
             raise ShapeError(f"{len(generator)} generators for {len(cond)} rows: give one, or one for each row")
         return self.action_normalizer.unnormalize(self._sample(cond, n, generator))
+
+    def inner(self) -> "Policy":
+        """Return the policy that was trained: this one, or, of a steered policy, its base."""
+        return self
+
+    def steered(self, *steerings: Any) -> "Policy":
+        """Return this policy, steered; its weights stay as they are.
+
+        Args:
+            *steerings: `robopol.steering.SteeringConfig` objects, in the order in which they act.
+
+        Raises:
+            ConfigError: If the policy cannot be steered so, or the steerings do not go together.
+        """
+        found: Any = lookup("policy", "steered")  # steering lies on a higher floor, and nobody else names it
+        steered: Policy = found.over(self, steerings)
+        return steered
 
     def loss(self, batch: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
         """Return the training loss of every sample, so that an algorithm can weight it.

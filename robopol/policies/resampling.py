@@ -32,6 +32,7 @@ class Resampling(Config):
         """
         if self == type(self)():
             return
+        policy = policy.inner()
         if not isinstance(policy, GenerativePolicy):
             kind = policy.config.tree()["kind"]
             raise ConfigError(f"a {kind} policy does not walk from noise to an action: policy.* has nothing to change")
@@ -52,5 +53,6 @@ class Acting(Resampling):
     def apply(self, policy: Policy) -> None:
         """See `Resampling.apply`."""
         super().apply(policy)
+        policy = policy.inner()
         if self.weights is not None and isinstance(policy, GenerativePolicy):
             policy.for_acting(self.weights)

@@ -67,13 +67,11 @@ Stepper = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
 class Kernel(Protocol):
-    """What happens at a level before a walk goes on to the next: the step is taken some times, and led back between.
+    """What happens at a level before a walk goes on to the next: the step is taken some times, and led back between."""
 
-    Attributes:
-        count: How often each step is taken, at least 1.
-    """
-
-    count: int
+    @property
+    def count(self) -> int:
+        """How often each step is taken, at least 1."""
 
     def back(self, x: Tensor, x0: Tensor, following: Tensor, now: Level, then: Level, draw: Draw) -> Tensor:
         """Return a state of the level at which the step began.

@@ -1,0 +1,169 @@
+"""What every steering is: hooks into the four parts of a plan, each doing nothing where it is not overridden.
+
+A generative policy is noise -> field -> sampler -> selector. A steering may say where some walks begin (`starts`,
+`start`), wrap the field that is walked (`field`), say what happens at a level before the walk goes on (`kernel`), and
+choose one of several proposals (`proposals`, `select`). At its neutral setting each hook does nothing at all, so that
+the steered policy is the base policy to the bit.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from pydantic import BeforeValidator
+from torch import Tensor, nn
+
+from robopol.config import Config, OneOf
+from robopol.errors import ConfigError
+from robopol.policies import Policy, Previous
+from robopol.policies.field import Field
+from robopol.policies.generative import GenerativePolicy
+from robopol.policies.policy import Generators, standard_normal
+from robopol.policies.samplers.sampler import Kernel
+from robopol.steering.log import Log
+
+
+@dataclass(frozen=True)
+class Planning:
+    """One plan in the making, for B rows with K proposals each.
+
+    Attributes:
+        policy: The base policy.
+        obs: Observation histories, key -> (B, To, ...), oldest first.
+        proposals: K. Walks are (B K, Tp, A), the proposals of a row side by side.
+        generator: As for `robopol.policies.Policy.plan`.
+        previous: The plan that the episode of each row has, None where it has none.
+        log: Takes what is worth knowing.
+    """
+
+    policy: Policy
+    obs: Mapping[str, Tensor]
+    proposals: int
+    generator: Generators
+    previous: Sequence[Previous | None]
+    log: Log
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.previous)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes."""
+        return self.policy.device
+
+    def normal(self, *shape: int) -> Tensor:
+        """Draw standard normal numbers (B, *shape), those of a row from its generator."""
+        return standard_normal((self.rows, *shape), self.generator, self.device)
+
+    def draw(self) -> Tensor:
+        """Draw the noise of a walk, (B K, Tp, A)."""
+        spec = self.policy.spec
+        return self.normal(self.proposals, spec.horizon, spec.action_dim).flatten(0, 1)
+
+    def windows(self, x: Tensor) -> Tensor:
+        """Bring normalised chunks (B K, Tp, A) to environment units and their rows, (B, K, Tp, A)."""
+        return self.policy.action_normalizer.unnormalize(x).unflatten(0, (self.rows, self.proposals))
+
+    def only(self, rows: Tensor) -> "Planning":
+        """Return the same plan with other noise for the rows (B,) bool that are not meant, whose generators stay."""
+        if self.generator is None or isinstance(self.generator, torch.Generator) or bool(rows.all()):
+            return self
+        spare = torch.Generator().manual_seed(0)
+        chosen = zip(self.generator, rows.tolist(), strict=True)
+        return replace(self, generator=[own if meant else spare for own, meant in chosen])
+
+
+class Steering(nn.Module):
+    """See the module's text; parts with weights are its submodules, so that they are saved and moved with it.
+
+    Attributes:
+        config: Its config; parts that it names are described in it, so that it can be saved.
+        proposals: How many proposals it chooses one of.
+        obs_shapes: Observations that it looks at besides the base policy's, key -> shape.
+    """
+
+    proposals: int = 1
+
+    def __init__(self, config: Any) -> None:
+        """Take over the config.
+
+        Args:
+            config: A `SteeringConfig` of the steering's own kind.
+        """
+        super().__init__()
+        self.config = config
+        self.obs_shapes: dict[str, tuple[int, ...]] = {}
+
+    def starts(self, planning: Planning) -> Tensor | None:
+        """Say which rows do not begin from noise at the walk's first step, (B,) bool; None is no row ever."""
+        return None
+
+    def start(self, planning: Planning) -> tuple[Tensor, int]:
+        """Return the states (B K, Tp, A), on the path of the field, and the number of the step that they begin with."""
+        raise AssertionError("only asked of a steering that starts rows")
+
+    def field(self, field: Field, planning: Planning) -> Field:
+        """Return the field that is walked instead of the one that is given."""
+        return field
+
+    def kernel(self) -> Kernel | None:
+        """Return what happens at each level; None takes every step once."""
+        return None
+
+    def select(self, windows: Tensor, planning: Planning) -> Tensor:
+        """Choose one of N = `proposals` windows.
+
+        Args:
+            windows: (B, M, N, Tp, A) in environment units.
+            planning: The plan.
+
+        Returns:
+            (B, M) int64 in [0, N).
+        """
+        raise AssertionError("only asked of a steering with several proposals")
+
+
+class SteeringConfig(Config):
+    """What all steerings are told."""
+
+    @abstractmethod
+    def build(self, policy: Policy) -> Steering:
+        """Return the steering of a policy.
+
+        Args:
+            policy: The base policy.
+
+        Raises:
+            ConfigError: If the policy cannot be steered so.
+            CheckpointError: If a part that it names cannot be loaded.
+        """
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Mapping | SteeringConfig) else value
+
+
+Steerings = Annotated[tuple[Annotated[Any, OneOf("steering")], ...], BeforeValidator(_listed)]
+"""Field of a config: some steerings, or one without a list around it."""
+
+
+def generative(policy: Policy, what: str) -> GenerativePolicy:
+    """Return a policy that is known to walk a field.
+
+    Args:
+        policy: Any.
+        what: Who needs it, for the error.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if isinstance(policy, GenerativePolicy):
+        return policy
+    raise ConfigError(
+        f"{what} acts on the way from noise to an action, and a {policy.config.tree()['kind']} policy has none: it can "
+        "only be steered by choosing among its proposals (best_of)"
+    )
