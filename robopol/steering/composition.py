@@ -194,9 +194,8 @@ def translated(base: Field, other: Other, schedule: Schedule) -> Translated:
     known = (kappa >= low * (1 - slack)) & (kappa <= high * (1 + slack))
     times = other.field.path.time_of(kappa.clamp(low, high).nan_to_num(posinf=high))
     own = other.field.path.level(times)
-    alike = other.field.prediction == base.prediction and other.field.path.data_std == base.path.data_std
-    if alike and other.frame.same and torch.equal(own.alpha, level.alpha) and torch.equal(own.sigma, level.sigma):
-        return Translated(known.tolist(), other.field.prepare(other.field.schedule(schedule.times), other.cond))
+    if other.frame.same and _alike(base, other.field, schedule):
+        return Translated(known.tolist(), other.field.prepare(schedule, other.cond))
     walk = other.field.prepare(other.field.schedule(times), other.cond)
     mine = _table(reading(base.prediction, level, base.path))
     theirs = _table(reading(other.field.prediction, own, other.field.path))
@@ -212,6 +211,17 @@ def translated(base: Field, other: Other, schedule: Schedule) -> Translated:
         return (there[2] * y + there[3] * output - here[2] * x) / here[3]
 
     return Translated(known.tolist(), ask)
+
+
+def _alike(one: Field, other: Field, schedule: Schedule) -> bool:
+    """Say whether the outputs of two networks mean the same all along a walk."""
+    asked = other.schedule(schedule.times)
+    return (
+        (one.prediction, one.path.data_std) == (other.prediction, other.path.data_std)
+        and all(map(torch.equal, one.path.level(schedule.times), other.path.level(schedule.times)))
+        and torch.equal(asked.told, schedule.told)
+        and asked.scales == schedule.scales
+    )
 
 
 def _table(read: Reading) -> list[tuple[float, ...]]:

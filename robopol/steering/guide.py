@@ -108,9 +108,11 @@ class BentField(DerivedField):
         low, high = config.interval
 
         def bent(x: Tensor, i: int) -> Tensor:
-            if not low <= sigma[i] / (alpha[i] + sigma[i]) <= high or alpha[i] == 0:
-                return walk(x, i)  # at pure noise a plan says nothing about its end, and any shift is possible
-            if config.at == "backprop":
+            pure = alpha[i] == 0
+            if not low <= sigma[i] / (alpha[i] + sigma[i]) <= high or (pure and config.at == "noisy"):
+                return walk(x, i)
+            # at pure noise the estimate does not hang on the state, and the limit of both rules is that of x0
+            if config.at == "backprop" and not pure:
                 with torch.enable_grad():
                     x = x.detach().requires_grad_()
                     output = walk(x, i)
@@ -124,7 +126,7 @@ class BentField(DerivedField):
                     where = where.detach().requires_grad_()
                     score = self._score(where)
                     gradient = torch.autograd.grad(score.sum(), where)[0]
-            if config.at == "x0":
+            if config.at == "x0" or pure:
                 gain = (config.data_std * sigma[i]) ** 2 / ((alpha[i] * config.data_std) ** 2 + sigma[i] ** 2)
             else:
                 gain = sigma[i] ** 2 / alpha[i] if config.space == "score" else sigma[i] / alpha[i]

@@ -8,7 +8,7 @@ import torch
 
 from robopol.config import parse
 from robopol.errors import ConfigError
-from robopol.execution import RecedingHorizon, WarmStart
+from robopol.execution import RecedingHorizon, WarmStartConfig
 from robopol.networks.denoiser import Denoiser
 from robopol.policies import PolicySpec
 from robopol.registry import lookup
@@ -56,16 +56,21 @@ def observe(*values: float):
     return {"state": torch.tensor(values)[:, None]}
 
 
-def spied(policy):
-    """Return what the policy is asked to refine and what comes of it, as it happens."""
-    seen, refine = [], policy.refine
+def warm(policy, steps: int = 3, renoise: bool = False, n_action_steps: int = 1, latency: int = 0):
+    config = WarmStartConfig(steps=steps, renoise=renoise, n_action_steps=n_action_steps, latency=latency)
+    return config.build(policy)
 
-    def spy(obs, windows, steps, renoise, generator):
-        found = refine(obs, windows, steps, renoise, generator)
-        seen.append((windows.clone(), found.clone()))
+
+def spied(executor):
+    """Return the plan that an episode had and the next one, as it happens; None where it had none."""
+    seen, plan = [], executor.policy.plan
+
+    def spy(obs, n, generator, previous):
+        found = plan(obs, n, generator, previous)
+        seen.append((previous[0], found[0, 0].clone()))
         return found
 
-    policy.refine = spy
+    executor.policy.plan = spy
     return seen
 
 
@@ -89,7 +94,7 @@ def closed(first: int, mean: float, stale: float) -> float:
 @pytest.mark.parametrize(("steps", "share"), [(3, 0.25), (23, 0.93), (51, 0.99)])
 def test_a_refined_plan_goes_a_known_part_of_the_way(steps, share):
     """The observation changes from -0.2 to 0.2; the shares are those of RTI-DP's lists of DDPM steps."""
-    executor, slots = WarmStart(known("ddpm"), steps), range(256)
+    executor, slots = warm(known("ddpm"), steps), range(256)
     executor.reset(slots, slots)
     before = executor.act(slots, observe(*[-0.2] * 256)).mean().item()
     after = executor.act(slots, observe(*[0.2] * 256)).mean().item()
@@ -100,61 +105,60 @@ def test_a_refined_plan_goes_a_known_part_of_the_way(steps, share):
 
 def test_an_episode_begins_as_the_policy_would_and_is_told_apart_from_others():
     policy = known()
-    warm, plain = WarmStart(policy), RecedingHorizon(policy, 1)
-    for executor in (warm, plain):
+    both, plain = warm(policy), RecedingHorizon(policy, 1)
+    for executor in (both, plain):
         executor.reset([0, 1], [5, 6])
-    assert torch.equal(warm.act([0, 1], observe(0.0, 0.3)), plain.act([0, 1], observe(0.0, 0.3)))
-    alone = WarmStart(policy)
+    assert torch.equal(both.act([0, 1], observe(0.0, 0.3)), plain.act([0, 1], observe(0.0, 0.3)))
+    alone = warm(policy)
     alone.reset([1], [6])
     alone.act([1], observe(0.3))
-    warm.reset([0], [9])
+    both.reset([0], [9])
     plain.reset([0], [9])
-    both = warm.act([0, 1], observe(0.1, 0.4))
-    assert torch.equal(both[0], plain.act([0], observe(0.1))[0])
-    assert torch.equal(both[1], alone.act([1], observe(0.4))[0])
-    assert not torch.equal(both[1], plain.act([1], observe(0.4))[0])
+    found = both.act([0, 1], observe(0.1, 0.4))
+    assert torch.equal(found[0], plain.act([0], observe(0.1))[0])
+    assert torch.equal(found[1], alone.act([1], observe(0.4))[0])
+    assert not torch.equal(found[1], plain.act([1], observe(0.4))[0])
 
 
 @pytest.mark.parametrize(("n_action_steps", "latency", "passed"), [(1, 0, 1), (3, 0, 3), (1, 2, 2), (3, 2, 3)])
 def test_the_last_plan_is_shifted_by_the_steps_that_have_passed(n_action_steps, latency, passed):
-    policy = known()
-    seen = spied(policy)
-    executor = WarmStart(policy, 2, False, n_action_steps, latency)
+    executor = warm(known(), 2, False, n_action_steps, latency)
+    seen = spied(executor)
     executor.reset([0], [0])
     for _ in range(20):
         executor.act([0], observe(0.1))
     assert len(seen) >= 5
-    for (_, before), (guess, _) in pairwise(seen[1:]):
-        assert torch.equal(guess[0, :-passed], before[0, passed:])
-        assert torch.equal(guess[0, -passed:], before[0, -1:].expand(passed, -1))
+    for (_, before), (old, _) in pairwise(seen[1:]):
+        assert torch.equal(old.shifted()[:-passed], before[passed:])
+        assert torch.equal(old.shifted()[-passed:], before[-1:].expand(passed, -1))
 
 
 def test_a_plan_that_has_run_out_is_not_refined():
     policy = known()
-    seen = spied(policy)
-    executor, plain = WarmStart(policy, n_action_steps=7), RecedingHorizon(policy, 7)
+    executor, plain = warm(policy, n_action_steps=7), RecedingHorizon(policy, 7)
+    seen = spied(executor)
     for one in (executor, plain):
         one.reset([0], [0])
     for _ in range(15):
         assert torch.equal(executor.act([0], observe(0.1)), plain.act([0], observe(0.1)))
-    assert not seen
+    assert [old for old, _ in seen] == [None] * 3
 
 
 def test_more_steps_than_the_sampler_has_are_refused():
-    WarmStart(known(steps=5), 5)
-    with pytest.raises(ConfigError, match=r"execution\.steps=6 .* walks 5"):
-        WarmStart(known(steps=5), 6)
+    warm(known(steps=5), 5)
+    with pytest.raises(ConfigError, match=r"the last 6 steps cannot be walked: .* walks 5"):
+        warm(known(steps=5), 6)
 
 
 def test_more_steps_follow_faster_and_none_is_noised_unless_asked_to():
     ways = []
     for steps in (1, 3, 6):
-        executor = WarmStart(known(), steps)
+        executor = warm(known(), steps)
         executor.reset([0], [0])
         before = executor.act([0], observe(-0.2))
         ways.append((executor.act([0], observe(0.2)) - before).mean().item())
     assert 0 < ways[0] < ways[1] < ways[2]
-    first, second = (WarmStart(known(), 3, renoise) for renoise in (False, True))
+    first, second = (warm(known(), 3, renoise) for renoise in (False, True))
     found = []
     for executor in (first, second):
         executor.reset([0], [0])

@@ -304,37 +304,6 @@ def test_samplers_do_not_clip_actions_that_are_not_scaled_to_be_clipped():
         parse(Resampling, {"sampler": "ddim"}).apply(policy)
 
 
-# ----------------------------------------------------------------------------------------------- refinement
-
-
-@pytest.mark.parametrize("kind", ["diffusion", "flow"])
-def test_refining_by_a_whole_walk_from_noise_is_acting(kind):
-    policy = make(POLICIES[f"{kind}-mlp"])
-    fresh = policy.plan(obs(3), generator=torch.Generator().manual_seed(4))[:, 0]
-    start = torch.randn(3, 8, 3, generator=torch.Generator().manual_seed(4))
-    rng = torch.Generator().manual_seed(4)
-    torch.randn(3, 8, 3, generator=rng)  # the walk's start was drawn from it
-    windows = policy.action_normalizer.unnormalize(start)
-    again = policy.refine(obs(3), windows, 4, renoise=False, generator=rng)
-    torch.testing.assert_close(again, fresh, atol=1e-4, rtol=1e-4)
-
-
-def test_refining_by_no_step_changes_nothing_and_by_few_steps_little():
-    policy = make({**POLICIES["flow-mlp"], "sampler": {"kind": "euler", "steps": 10, "clip": "never"}})
-    windows = policy.plan(obs(3), generator=torch.Generator().manual_seed(0))[:, 0]
-    assert torch.equal(policy.refine(obs(3), windows, 0, renoise=False), windows)
-    moved = [(policy.refine(obs(3, seed=9), windows, n, renoise=False) - windows).abs().mean() for n in (1, 3, 9)]
-    assert 0 < moved[0] < moved[1] < moved[2]
-
-
-def test_refining_refuses_what_it_cannot_do():
-    policy = make(POLICIES["flow-mlp"])
-    with pytest.raises(ShapeError, match=r"windows to refine have shape \(2, 8, 3\), needed \(3, 8, 3\)"):
-        policy.refine(obs(3), torch.zeros(2, 8, 3), 1, renoise=False)
-    with pytest.raises(ConfigError, match="the sampler's walk has 4 steps; its last 5 cannot be walked"):
-        policy.refine(obs(3), torch.zeros(3, 8, 3), 5, renoise=False)
-
-
 def test_a_plan_is_the_window_that_a_chunk_is_the_end_of():
     for name in ("flow-mlp", "gaussian"):
         policy = make(POLICIES[name])

@@ -1,0 +1,67 @@
+"""At its neutral setting every steering leaves every policy as it was, bit for bit."""
+
+import pytest
+import torch
+from policies.test_policies import POLICIES, SPEC, make, obs
+from steering.known import LinearConfig
+
+from robopol.policies.generative import GenerativePolicy
+from robopol.registry import kinds
+from robopol.steering import (
+    BestOfConfig,
+    CompositionConfig,
+    GoalWeightConfig,
+    GuideConfig,
+    InnerStepsConfig,
+    SteeredPolicy,
+    WarmStartConfig,
+)
+from robopol.steering.composition import Composition
+
+GOAL = {"kind": "edm", "net": {"kind": "mlp", "width": 32}, "sampler": {"kind": "heun", "steps": 4}}
+GOAL |= {"guidance": {"keys": ["aux"]}}
+
+
+def composition(policy, weights, other):
+    return Composition(CompositionConfig(policies=("elsewhere",), weights=weights), [other])
+
+
+NEUTRAL = {
+    "best_of": lambda policy: BestOfConfig(objective=LinearConfig(), n=1, temperature=0.7).build(policy),
+    "composition": lambda policy: composition(policy, (1.0, 0.0), make(POLICIES["flow-mlp"])),
+    "composition of equals": lambda policy: composition(policy, (0.3, 0.7), policy),
+    "goal_weight": lambda policy: GoalWeightConfig(weight=1.0).build(policy),
+    "guide": lambda policy: GuideConfig(objective=LinearConfig(), scale=0.0).build(policy),
+    "inner_steps": lambda policy: InnerStepsConfig(count=1).build(policy),
+    "warm_start": lambda policy: WarmStartConfig(steps=None).build(policy),
+}
+"""Kind (and which neutral setting) -> the steering of a policy."""
+
+
+def generators(rows):
+    return [torch.Generator().manual_seed(10 + row) for row in range(rows)]
+
+
+def test_every_steering_has_a_neutral_setting():
+    assert {name.split()[0] for name in NEUTRAL} == set(kinds("steering"))
+
+
+@pytest.mark.parametrize("kind", NEUTRAL)
+@pytest.mark.parametrize("name", [*POLICIES, "goal"])
+def test_a_neutral_steering_changes_nothing(kind, name):
+    policy = make(GOAL if name == "goal" else POLICIES[name])
+    if kind == "goal_weight" and name != "goal":
+        pytest.skip("there is no goal")
+    if not isinstance(policy, GenerativePolicy) and kind != "best_of":
+        pytest.skip("there is no field")
+    steered = SteeredPolicy(policy, [NEUTRAL[kind](policy)])
+    expected = policy.plan(obs(5), 2, generators(5))
+    assert torch.equal(steered.plan(obs(5), 2, generators(5)), expected)
+    assert torch.equal(steered.act(obs(5), 2, generators(5)), expected[:, :, SPEC["n_obs_steps"] - 1 :])
+
+
+@pytest.mark.parametrize("name", ["diffusion-unet", "flow-transformer", "edm-mlp"])
+def test_all_neutral_steerings_together_change_nothing(name):
+    policy = make(POLICIES[name])
+    steered = SteeredPolicy(policy, [build(policy) for kind, build in NEUTRAL.items() if kind != "goal_weight"])
+    assert torch.equal(steered.plan(obs(5), 2, generators(5)), policy.plan(obs(5), 2, generators(5)))

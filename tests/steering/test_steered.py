@@ -1,0 +1,144 @@
+"""A steered policy is a policy: it is saved, loaded, steered again, executed and evaluated."""
+
+import json
+
+import pytest
+import torch
+from policies.test_policies import POLICIES, make, obs
+from steering.known import LinearConfig, NearConfig, gaussian, observe
+
+from robopol.checkpoint import load_policy, save_part
+from robopol.errors import CheckpointError, ConfigError
+from robopol.steering import (
+    BestOfConfig,
+    CompositionConfig,
+    GuideConfig,
+    InnerStepsConfig,
+    SteeredPolicy,
+    WarmStartConfig,
+)
+from robopol.steering.composition import Composition
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def member(tmp_path):
+    folder = tmp_path / "member"
+    folder.mkdir()
+    save_part(make(POLICIES["flow-mlp"]), folder)
+    return folder
+
+
+def test_a_steered_policy_is_saved_whole(tmp_path, member):
+    base = make(POLICIES["diffusion-mlp"])
+    steered = base.steered(
+        CompositionConfig(policies=(str(member),), weights=(0.5, 0.5)),
+        InnerStepsConfig(count=2),
+        BestOfConfig(n=3),
+    )
+    expected = steered.plan(obs(4), 2, rng())
+    folder = tmp_path / "steered"
+    folder.mkdir()
+    save_part(steered, folder)
+    (member / "model.safetensors").unlink()  # what it was made from is no longer needed
+    again = load_policy(folder)
+    assert torch.equal(again.plan(obs(4), 2, rng()), expected)
+    assert again.spec == steered.spec
+    assert str(member) not in (folder / "config.json").read_text()
+
+
+def test_steering_twice_is_steering_by_both(member):
+    base = make(POLICIES["diffusion-mlp"])
+    one, two = CompositionConfig(policies=(str(member),), weights=(0.5, 0.5)), InnerStepsConfig(count=2)
+    at_once, in_turn = base.steered(one, two), base.steered(one).steered(two)
+    assert isinstance(in_turn, SteeredPolicy)
+    assert in_turn.base is base
+    assert torch.equal(in_turn.plan(obs(3), 1, rng()), at_once.plan(obs(3), 1, rng()))
+
+
+def test_the_base_is_not_changed(member):
+    base = make(POLICIES["flow-mlp"])
+    before = base.plan(obs(3), 1, rng())
+    base.steered(CompositionConfig(policies=(str(member),), weights=(0.2, 0.8)), InnerStepsConfig()).plan(obs(3))
+    assert torch.equal(base.plan(obs(3), 1, rng()), before)
+
+
+def test_selections_are_nested_in_their_order():
+    """The first picks the largest of 4 plans, the second the smallest of 8 such winners."""
+    base = gaussian(entries=1)
+    largest, smallest = BestOfConfig(objective=LinearConfig(), n=4), BestOfConfig(objective=LinearConfig(slope=-1), n=8)
+    proposals = base.plan(observe(5), 32, rng())  # 8 groups of 4
+    sums = proposals.flatten(2).sum(-1).unflatten(1, (8, 4))
+    expected = sums.amax(-1).amin(-1)
+    found = base.steered(largest, smallest).plan(observe(5), 1, rng()).flatten(2).sum(-1)[:, 0]
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_constraint_comes_before_the_objective():
+    base = gaussian(entries=1)
+    proposals = base.plan(observe(64), 16, rng())
+    steering = BestOfConfig(objective=NearConfig(), constraint=LinearConfig(), n=16)
+    found = base.steered(steering).plan(observe(64), 1, rng())[:, 0]
+    margin = proposals.flatten(2).sum(-1)
+    nearness = NearConfig().build(base).score({}, proposals)
+    allowed = torch.where(margin >= 0, nearness, -torch.inf)
+    row = torch.where((margin >= 0).any(-1), allowed.argmax(-1), margin.argmax(-1))
+    torch.testing.assert_close(found, proposals[torch.arange(64), row])
+    none = BestOfConfig(objective=NearConfig(), constraint=LinearConfig(slope=-1), n=1)
+    assert base.steered(none).plan(observe(3)).isfinite().all()
+
+
+def test_a_row_depends_on_its_own_generator_alone():
+    base = gaussian().steered(
+        GuideConfig(objective=LinearConfig()),
+        InnerStepsConfig(count=2),
+        BestOfConfig(objective=NearConfig(), n=4, temperature=1.0),
+    )
+    several = base.plan(observe(6), 2, [rng(seed) for seed in range(6)])
+    swapped = base.plan(observe(6), 2, [rng(seed) for seed in (5, 1, 2, 3, 4, 0)])
+    torch.testing.assert_close(swapped[[5, 1, 2, 3, 4, 0]], several)
+
+
+def test_two_kernels_or_two_starts_are_refused():
+    base = make(POLICIES["flow-mlp"])
+    with pytest.raises(ConfigError, match="inner_steps and inner_steps both say what happens between two levels"):
+        base.steered(InnerStepsConfig(), InnerStepsConfig())
+    with pytest.raises(ConfigError, match="warm_start and warm_start both say where a walk begins"):
+        base.steered(WarmStartConfig(), WarmStartConfig())
+
+
+def test_samplers_that_cannot_step_again_are_refused():
+    for sampler in ({"kind": "langevin", "steps": 3}, {"kind": "diffusers", "steps": 3}):
+        base = make({**POLICIES["diffusion-mlp"], "sampler": sampler})
+        with pytest.raises(ConfigError, match="cannot take a step again"):
+            base.steered(InnerStepsConfig()).plan(obs(2))
+
+
+def test_other_observations_are_asked_for_and_contradictions_refused(tmp_path, member):
+    base = make(POLICIES["flow-mlp"], encoder={"kind": "low_dim", "keys": ["state"]})
+    steered = base.steered(CompositionConfig(policies=(str(member),), weights=(0.5, 0.5)))
+    assert steered.spec.obs_shapes == {"state": (5,), "aux": (2,)}
+    other = make(POLICIES["flow-mlp"])
+    other.spec = other.spec.model_copy(update={"obs_shapes": {"state": (4,), "aux": (2,)}})
+    joined = Composition(CompositionConfig(policies=("x",), weights=(0.5, 0.5)), [other])
+    with pytest.raises(ConfigError, match=r"'state' of shape \(4,\), the policy at one of \(5,\)"):
+        SteeredPolicy(base, [joined])
+
+
+def test_a_damaged_steered_policy_is_refused(tmp_path, member):
+    steered = make(POLICIES["flow-mlp"]).steered(CompositionConfig(policies=(str(member),), weights=(0.5, 0.5)))
+    folder = tmp_path / "steered"
+    folder.mkdir()
+    save_part(steered, folder)
+    tree = json.loads((folder / "config.json").read_text())
+    tree["policy"]["steerings"][0]["weights"] = [0.5, 0.6]
+    (folder / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match=r"sum to 1\.1, and must sum to 1"):
+        load_policy(folder)
+    tree["policy"]["steerings"][0] = {"kind": "os.system"}
+    (folder / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(CheckpointError, match=r"unknown steering 'os\.system'"):
+        load_policy(folder)
