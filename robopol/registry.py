@@ -24,7 +24,9 @@ KINDS: dict[str, dict[str, str]] = {
         "gmm": "robopol.policies.gmm:GMMConfig",
         "meow": "robopol.policies.meow:MEowConfig",
     },
-    "model": {},
+    "model": {
+        "value": "robopol.models.value:ValueConfig",
+    },
     "encoder": {
         "low_dim": "robopol.policies.observation:LowDimConfig",
         "image": "robopol.policies.image_observation:ImageConfig",
