@@ -30,7 +30,7 @@ from torch import Tensor
 from robopol import __version__
 from robopol.algos import Algorithm
 from robopol.algos.bc import BCConfig
-from robopol.algos.distill import DistillConfig, SameNoise
+from robopol.algos.distill import Distill, DistillConfig, SameNoise
 from robopol.config import parse
 from robopol.evaluation.statistics import bootstrap_mean
 from robopol.files import write_json
@@ -116,7 +116,7 @@ def ring(seed: int, updates: int) -> dict[str, dict[str, float]]:
 
     def distilled(method: dict[str, Any], other_noise: bool = False) -> ConsistencyPolicy:
         config = parse(DistillConfig, {"teacher": "the ring's", "method": method, "lr": LR, "warmup": 100})
-        algo = config.build(make("consistency", seed + 100), updates, runtime, teacher)
+        algo = Distill(config, make("consistency", seed + 100), updates, runtime, teacher)
         if other_noise:
             assert isinstance(algo.method, SameNoise)
             walk, rng = algo.method.walk, torch.Generator().manual_seed(seed + 200)

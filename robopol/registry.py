@@ -25,7 +25,9 @@ KINDS: dict[str, dict[str, str]] = {
         "meow": "robopol.policies.meow:MEowConfig",
         "steered": "robopol.steering.steered:SteeredConfig",
     },
-    "model": {},
+    "model": {
+        "value": "robopol.models.value:ValueConfig",
+    },
     "encoder": {
         "low_dim": "robopol.policies.observation:LowDimConfig",
         "image": "robopol.policies.image_observation:ImageConfig",

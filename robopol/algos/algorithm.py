@@ -1,40 +1,60 @@
-"""What every algorithm is: a policy it trains, one update, and a state that can be saved."""
+"""What every algorithm is: what it trains, one update, and a state that can be saved."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robopol.policies import Policy
+from robopol.config import Config
+from robopol.policies import Needs, Policy
+
+
+class AlgorithmConfig(Config):
+    """What all algorithms are told.
+
+    A ``build`` takes what is trained by the name of its group (``policy=``, ``model=``), then ``total_updates`` and
+    ``runtime``.
+    """
+
+    trains: ClassVar[tuple[str, ...]] = ("policy",)
+    """Groups of which it trains one part each."""
+
+    may_train: ClassVar[tuple[str, ...]] = ()
+    """Groups of which it trains a part if one was named."""
 
 
 class Algorithm(ABC):
-    """Losses and an update; it owns no loop, no data and no files.
+    """Losses and an update; it owns no loop, no data and no files."""
 
-    Attributes:
-        policy: The policy that is trained.
-    """
-
-    policy: Policy
+    @property
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the update reads of a batch besides the usual."""
 
     @abstractmethod
     def update(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Take one gradient step.
+        """Take one step.
 
         Args:
-            batch: See `robopol.data.Windows.gather`.
+            batch: See `robopol.data.Windows.gather`; the longest history and the longest chunk that a trained part
+                asks for.
             step: Updates done before this one; schedules are functions of it.
-            generator: Source of the update's own randomness, on the policy's device.
+            generator: Source of the update's own randomness, on the device of what is trained.
 
         Returns:
-            Scalars to log, as tensors so that nothing waits for the device.
+            Scalars to log, as tensors so that nothing waits for the device; ``train/loss`` among them.
         """
 
     @abstractmethod
-    def deployed(self) -> Policy:
-        """Return the policy to evaluate and to save, e.g. the averaged one."""
+    def deployed(self) -> Policy | None:
+        """Return the policy to evaluate, e.g. the averaged one; None if no policy is trained."""
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return what is saved by its group, each a `robopol.checkpoint.Part`; the deployed policy."""
+        policy = self.deployed()
+        return {} if policy is None else {"policy": policy}
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
@@ -43,3 +63,17 @@ class Algorithm(ABC):
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""
+
+
+def by_owner(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Split named tensors at the first dot of their names: owner -> rest of the name -> tensor."""
+    owners: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        owner, _, rest = name.partition(".")
+        owners.setdefault(owner, {})[rest] = value
+    return owners
+
+
+def owned(owner: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put an owner's name before every name; what `by_owner` undoes."""
+    return {f"{owner}.{name}": value for name, value in state.items()}

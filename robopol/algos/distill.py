@@ -8,6 +8,7 @@ from pydantic import Field as Bound
 from torch import Generator, Tensor
 
 from robopol.algos.bc import BC, BCConfig
+from robopol.checkpoint import load_policy
 from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
 from robopol.networks.precision import Runtime
@@ -187,21 +188,21 @@ class DistillConfig(BCConfig):
     teacher: str | None = None
     method: Annotated[Any, OneOf("distillation")] = TrajectoryConfig()
 
-    def build(self, policy: Policy, total_updates: int, runtime: Runtime, teacher: Policy | None = None) -> "Distill":
+    def build(self, policy: Policy, total_updates: int, runtime: Runtime) -> "Distill":
         """Return the algorithm.
 
         Args:
             policy: The student, on its device.
             total_updates: Length of the learning-rate schedule.
             runtime: Precision of the matrix products; the weights stay float32.
-            teacher: The policy that ``teacher`` names, on the same device.
 
         Raises:
             ConfigError: If there is no teacher, or they do not fit each other.
+            CheckpointError: If the teacher cannot be loaded.
         """
-        if teacher is None:
+        if self.teacher is None:
             raise ConfigError("a student needs a teacher: set algo.teacher to a run of a diffusion, flow or edm policy")
-        return Distill(self, policy, total_updates, runtime, teacher)
+        return Distill(self, policy, total_updates, runtime, load_policy(self.teacher, policy.device))
 
 
 class Distill(BC):

@@ -1,8 +1,8 @@
-"""Train a policy from demonstrations, evaluate it, and leave a run folder.
+"""Train a policy or a model from recorded episodes, evaluate what acts, and leave a run folder.
 
   robopol train env=push policy=diffusion data.demos.uri=demos.hdf5 [key=value ...]
 
-Groups: env, policy, policy/encoder, policy/net, policy/sampler, algo, experiment; `robopol list` names their
+Groups: env, policy, policy/encoder, policy/net, policy/sampler, model, algo, experiment; `robopol list` names their
 choices, `robopol list train` every key.
 
   robopol train experiment=demo data.demos.uri=demos.hdf5
@@ -41,7 +41,7 @@ def run(words: list[str]) -> int:
 
 
 def _name(tree: dict[str, Any]) -> str:
-    """Name a run after its world, its policy and the time."""
+    """Name a run after its world, its policy or model, and the time."""
     world = str((tree.get("env") or {}).get("id", "data")).split("/")[-1].split("-")[0].lower()
-    policy = (tree.get("policy") or {}).get("kind", "policy")
-    return f"runs/{world}-{policy}/{time.strftime('%Y%m%d-%H%M%S')}-seed{tree.get('seed', 0)}"
+    part = (tree.get("policy") or tree.get("model") or {}).get("kind", "policy")
+    return f"runs/{world}-{part}/{time.strftime('%Y%m%d-%H%M%S')}-seed{tree.get('seed', 0)}"

@@ -14,9 +14,9 @@ are contiguous and a batch is one `index_select` on an overlapping view, several
 Images are never copied: their frames are looked up one by one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,8 +29,28 @@ Batch: TypeAlias = dict[str, Any]
 
 If asked for: ``plan`` key -> (B, Tp + 1, ...), the low-dim observations before every action of the window and after the
 last, ``plan_mask`` (B, Tp + 1) bool, True where they were recorded; ``return_to_go`` (B,) float32, from the newest
-observation on.
+observation on; ``rewards`` (B, Tp) float32, the reward of every action of the window, 0 where there is none.
+
+With a `Transition` of h steps and discount gamma: let h' be the actions from the newest observation on that were taken,
+h or fewer where the episode ends or terminates before. ``reward`` (B,) is the sum of gamma^k r_k over k < h';
+``next_obs`` key -> (B, To, ...), the history after them, its newest entry the true final observation where the episode
+ends; ``discount`` (B,), gamma^h', or 0 if the episode terminated with them; ``next_mask`` (B,) bool, False where the
+newest entry of ``next_obs`` was not recorded, so that it must not be used. A critic can use the rows where
+``next_mask`` is True or ``discount`` is 0.
 """
+
+
+class Transition(NamedTuple):
+    """What a critic reads of a batch: what some actions earn, and where they lead.
+
+    Attributes:
+        steps: h, actions from the newest observation on.
+        discount: gamma, of each step.
+    """
+
+    steps: int
+    discount: float
+
 
 IMAGE_SHARE = 0.5
 """Images go to a GPU if they take at most this share of its free memory; otherwise every batch is sent there."""
@@ -60,6 +80,8 @@ class Windows:
         device: torch.device | str | None = None,
         plan: bool = False,
         discount: float | None = None,
+        transition: Transition | None = None,
+        rewards: bool = False,
     ) -> None:
         """Index the windows and lay out the low-dim columns.
 
@@ -74,9 +96,11 @@ class Windows:
             device: Where batches are made; the device of the episodes if left out.
             plan: Whether a batch holds the observations of the whole window.
             discount: Of the return-to-go that a batch holds; none if left out.
+            transition: The transition that a batch holds; none if left out.
+            rewards: Whether a batch holds the rewards of the whole window.
 
         Raises:
-            ConfigError: If To and Tp do not fit together.
+            ConfigError: If To and Tp, or the transition, do not fit together.
             ShapeError: If the weights have the wrong shape.
             DataError: If there is no episode, or a weight is negative or not finite.
         """
@@ -84,6 +108,11 @@ class Windows:
             raise ConfigError(
                 f"a window of horizon {horizon} cannot hold {n_obs_steps} observations: n_obs_steps must be from 1 to "
                 "the horizon"
+            )
+        if transition is not None and not 1 <= transition.steps <= horizon - n_obs_steps + 1:
+            raise ConfigError(
+                f"a window of horizon {horizon} with {n_obs_steps} observations holds "
+                f"{horizon - n_obs_steps + 1} actions from now on, not the {transition.steps} of a transition"
             )
         if not len(episodes):
             raise DataError("there are no episodes to cut windows from")
@@ -102,7 +131,8 @@ class Windows:
         self.start = _ranges(episodes.lengths) - (n_obs_steps - 1)
         # An episode of L windows of S rows each is laid out in L + S - 1 rows; window w begins at row
         # w + episode * (S - 1).
-        more = horizon - 1 + plan
+        final = plan or transition is not None  # then each is one row longer, the observation after its last step
+        more = horizon - 1 + final
         row = torch.arange(len(self.episode), device=episodes.device) + self.episode * more
         wanted, rows = _layout(episodes, episodes.lengths + more, n_obs_steps - 1)
         self.weight = weights.to(self.device, torch.float32)  # (W,)
@@ -111,21 +141,31 @@ class Windows:
         self._action = _strided(episodes.action[rows].to(self.device), horizon)
         chosen = {key: episodes.obs[key] for key in (episodes.obs if keys is None else keys)}
         low_dim = {key: column for key, column in chosen.items() if not is_image(key)}
-        self._return_to_go = self._plan_mask = None
+        values = {}  # (W,) each
         if discount is not None:
-            self._return_to_go = episodes.returns_to_go(discount).to(self.device, torch.float32)  # (W,)
+            values["return_to_go"] = episodes.returns_to_go(discount).float()
+        if transition is not None:
+            values |= _transitions(episodes, transition)
+        self._values = {name: column.to(self.device) for name, column in values.items()}
+        self._rewards = self._plan_mask = None
+        if rewards:
+            self._rewards = _strided((episodes.reward[rows] * (rows == wanted)).to(self.device), horizon)
         laid_out = {key: column[rows] for key, column in low_dim.items()}
-        if plan:
+        if final:
             episode = episodes.episode_index[rows]
             after = (wanted == rows + 1) & (rows == (episodes.starts + episodes.lengths - 1)[episode])
             after &= episodes.has_final[episode]
             for key, column in laid_out.items():
                 column[after] = episodes.final_obs[key][episode[after]]
-            self._plan_mask = _strided(((rows == wanted) | after).to(self.device), horizon + 1)
+            if plan:
+                self._plan_mask = _strided(((rows == wanted) | after).to(self.device), horizon + 1)
         laid_out = {key: column.to(self.device) for key, column in laid_out.items()}
         self._obs = {key: _strided(column, n_obs_steps) for key, column in laid_out.items()}
         self._plan = {key: _strided(column, horizon + 1) for key, column in laid_out.items() if plan}
         self._images = _place({key: chosen[key] for key in chosen if is_image(key)}, self.device)
+        self._final_images = {}
+        if transition is not None:
+            self._final_images = _place({key: episodes.final_obs[key] for key in self._images}, self.device)
         self._frames = {
             place: _strided(rows.to(place), n_obs_steps) for place in {image.device for image in self._images.values()}
         }
@@ -157,8 +197,7 @@ class Windows:
         part.episode, part.start = self.episode[index], self.start[index]
         index = index.to(self.device)
         part._row, part.weight = self._row[index], self.weight[index]
-        if self._return_to_go is not None:
-            part._return_to_go = self._return_to_go[index]
+        part._values = {name: column[index] for name, column in self._values.items()}
         return part
 
     def gather(self, indices: Tensor) -> Batch:
@@ -173,11 +212,10 @@ class Windows:
         """
         indices = indices.to(self.device)
         row = self._row.index_select(0, indices)  # (B,)
-        obs = {key: column.index_select(0, row) for key, column in self._obs.items()}
-        if self._images:
-            obs |= self._gather_images(row)
+        values = {name: column.index_select(0, indices) for name, column in self._values.items()}
+        ahead = values.pop("ahead", None)
         batch: Batch = {
-            "obs": obs,
+            "obs": self._gather_obs(row),
             "action": self._action.index_select(0, row),
             "mask": self._mask.index_select(0, row),
             "weight": self.weight.index_select(0, indices),
@@ -185,9 +223,20 @@ class Windows:
         if self._plan_mask is not None:
             batch["plan"] = {key: column.index_select(0, row) for key, column in self._plan.items()}
             batch["plan_mask"] = self._plan_mask.index_select(0, row)
-        if self._return_to_go is not None:
-            batch["return_to_go"] = self._return_to_go.index_select(0, indices)
-        return batch
+        if self._rewards is not None:
+            batch["rewards"] = self._rewards.index_select(0, row)
+        if ahead is not None:
+            batch["next_obs"] = self._gather_obs(row + ahead)
+            at_end = values.pop("at_end").nonzero().flatten()
+            for key, images in self._final_images.items() if len(at_end) else ():
+                episode = self.episode[indices.to(self.episode.device)][at_end.to(self.episode.device)]
+                batch["next_obs"][key][at_end, -1] = images[episode.to(images.device)].to(self.device)
+        return batch | values
+
+    def _gather_obs(self, row: Tensor) -> dict[str, Tensor]:
+        """Return the histories that begin at some rows, key -> (B, To, ...)."""
+        obs = {key: column.index_select(0, row) for key, column in self._obs.items()}
+        return obs | self._gather_images(row) if self._images else obs
 
     def _gather_images(self, row: Tensor) -> dict[str, Tensor]:
         frames = {place: table.index_select(0, row.to(place)).view(-1) for place, table in self._frames.items()}
@@ -198,6 +247,65 @@ class Windows:
                 images = images.pin_memory().to(self.device, non_blocking=True)
             found[key] = images.unflatten(0, (-1, self.n_obs_steps))
         return found
+
+
+def narrowed(batch: Mapping[str, Any], n_obs_steps: int, horizon: int) -> Batch:
+    """Cut windows shorter around their newest observation.
+
+    Args:
+        batch: Windows of at least that size.
+        n_obs_steps: To of the result.
+        horizon: Tp of the result.
+
+    Returns:
+        The batch with shorter histories, actions, masks, plans and rewards; the rest, and what fits, is shared.
+    """
+    steps = next(iter(batch["obs"].values())).shape[1]
+    cut = {"action": horizon, "mask": horizon, "rewards": horizon, "plan_mask": horizon + 1}
+    first = steps - n_obs_steps
+    narrow = dict(batch)
+    for name, length in cut.items():
+        if name in batch:
+            narrow[name] = batch[name][:, first : first + length]
+    for name in ("obs", "next_obs"):
+        if name in batch:
+            narrow[name] = newest(batch[name], n_obs_steps)
+    if "plan" in batch:
+        narrow["plan"] = {key: column[:, first : first + horizon + 1] for key, column in batch["plan"].items()}
+    return narrow
+
+
+def newest(obs: Mapping[str, Tensor], n_obs_steps: int) -> dict[str, Tensor]:
+    """Return the last observations of histories, key -> (B, To, ...)."""
+    return {key: column[:, -n_obs_steps:] for key, column in obs.items()}
+
+
+def _transitions(episodes: Episodes, transition: Transition) -> dict[str, Tensor]:
+    """Return the parts of a `Batch`'s transition that are numbers, for every step, (N,) each.
+
+    Beside them ``ahead``, h', and ``at_end``, whether the history after them ends with the final observation.
+    """
+    episode = episodes.episode_index
+    row = torch.arange(len(episode), device=episodes.device)
+    left = (episodes.starts + episodes.lengths)[episode] - row
+    reward = torch.zeros_like(episodes.reward, dtype=torch.float64)
+    ahead, ended, going = torch.zeros_like(row), torch.zeros_like(left, dtype=torch.bool), left > 0
+    for k in range(transition.steps):
+        going = going & (k < left)
+        taken = (row + k).clamp(max=len(row) - 1)
+        reward += torch.where(going, transition.discount**k * episodes.reward[taken].double(), 0.0)
+        ahead += going
+        terminated = going & episodes.terminated[taken]
+        ended, going = ended | terminated, going & ~terminated
+    discount = torch.where(ended, 0.0, transition.discount ** ahead.double())
+    at_end = ahead == left
+    return {
+        "reward": reward.float(),
+        "discount": discount.float(),
+        "next_mask": ~at_end | episodes.has_final[episode],
+        "ahead": ahead,
+        "at_end": at_end,
+    }
 
 
 def _ranges(counts: Tensor) -> Tensor:

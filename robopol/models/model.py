@@ -1,14 +1,16 @@
 """What every model is: something learned about observations and actions, both in environment units."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Generator, Tensor, nn
 
 from robopol.config import Config, OneOf
 from robopol.data.normalizer import Normalizer, NormalizerMode
+from robopol.errors import ShapeError
 from robopol.policies import Needs, PolicySpec
 from robopol.policies.observation import Encoder, LowDimConfig
 
@@ -57,6 +59,8 @@ class Model(nn.Module):
 
     A batch that it is trained on has observations (B, To, ...) and windows of actions (B, Tp, A) as a policy's has; the
     actions from now on are the last h of a window.
+
+    In training mode an encoder may disturb the observations at random.
     """
 
     def __init__(self, config: ModelConfig, spec: PolicySpec) -> None:
@@ -86,3 +90,42 @@ class Model(nn.Module):
         """Fit the normalisers to (training) episodes."""
         self.observation.fit(episodes.obs)
         self.action_normalizer.fit(episodes.action)
+
+    def encode(self, obs: Mapping[str, Tensor], generator: Generator | None = None) -> Tensor:
+        """Return the features of histories side by side, (B, To * D).
+
+        Args:
+            obs: Key -> (B, To, ...), oldest first, environment units.
+            generator: Source of the augmentation, which there is in training mode only.
+
+        Raises:
+            ShapeError: If an observation is missing or shaped wrongly.
+        """
+        seen: Tensor = self.observation(obs, self.spec.n_obs_steps, augment=self.training, generator=generator)
+        return seen.flatten(1)
+
+    def flat(self, actions: Tensor, rows: int) -> Tensor:
+        """Return normalised actions side by side.
+
+        Args:
+            actions: (B, h, A) or (B, n, h, A), environment units.
+            rows: B, that of the observations.
+
+        Returns:
+            (B, h * A) or (B, n, h * A).
+
+        Raises:
+            ShapeError: If they are shaped wrongly.
+        """
+        wanted = (self.spec.chunk, self.spec.action_dim)
+        if tuple(actions.shape[-2:]) != wanted or actions.dim() not in (3, 4) or len(actions) != rows:
+            raise ShapeError(
+                f"the actions have shape {tuple(actions.shape)}; {rows} observations go with ({rows}, {wanted[0]}, "
+                f"{wanted[1]}) or ({rows}, n, {wanted[0]}, {wanted[1]}): rows, proposals, next actions, entries"
+            )
+        return self.action_normalizer.normalize(actions).flatten(-2)
+
+    def actions(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the actions from now on of a batch that it is trained on, (B, h, A)."""
+        actions: Tensor = batch["action"][:, self.spec.n_obs_steps - 1 :]
+        return actions

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from robopol.config import Config, OneOf
 from robopol.data.normalizer import Normalizer, NormalizerMode
+from robopol.data.windows import Transition
 from robopol.envs.config import EnvConfig
-from robopol.errors import ShapeError
+from robopol.errors import ConfigError, ShapeError
 from robopol.policies.observation import Encoder, LowDimConfig
 from robopol.registry import lookup
 
@@ -91,15 +92,38 @@ class Previous(NamedTuple):
 
 
 class Needs(NamedTuple):
-    """What a policy's loss reads of a batch besides the usual; see `robopol.data.windows.Batch`.
+    """What a loss reads of a batch besides the usual; see `robopol.data.windows.Batch`.
 
     Attributes:
         plan: The observations of the whole window.
         discount: The return-to-go, discounted so; None if it is not read.
+        transition: What the next actions earn and where they lead; None if it is not read.
+        rewards: The rewards of the whole window.
     """
 
     plan: bool = False
     discount: float | None = None
+    transition: Transition | None = None
+    rewards: bool = False
+
+    def joined(self, other: "Needs") -> "Needs":
+        """Return what both read.
+
+        Raises:
+            ConfigError: If they want different ones of what a batch holds once.
+        """
+        for name in ("discount", "transition"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if None not in (mine, theirs) and mine != theirs:
+                raise ConfigError(
+                    f"a batch holds one {name}, and both {mine} and {theirs} are asked for: make them equal"
+                )
+        return Needs(
+            plan=self.plan or other.plan,
+            discount=other.discount if self.discount is None else self.discount,
+            transition=self.transition or other.transition,
+            rewards=self.rewards or other.rewards,
+        )
 
 
 class PolicyConfig(Config):

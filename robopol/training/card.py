@@ -1,14 +1,19 @@
-"""The model card of a trained policy: a README that says what it is, how good it was, and how to use it."""
+"""The model card of a run: a README that says what was trained, how good it was, and how to use it."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
-from robopol.checkpoint import load_policy
+from torch import nn
+
+from robopol.checkpoint import Part, load_part
 from robopol.envs.config import EnvConfig
 from robopol.evaluation import Evaluation
-from robopol.policies import Policy, PolicySpec
+from robopol.policies import PolicySpec
 from robopol.training.run import RunFolder
+
+GROUPS = ("policy", "model")
+"""What a run can have trained."""
 
 
 def model_card(
@@ -32,18 +37,21 @@ def model_card(
         CheckpointError: If the run has no checkpoint, or it is damaged.
     """
     name, config = run.path.resolve().name, run.config
-    policy = load_policy(run.path)
-    kind, algo = str(policy.config.tree()["kind"]), str(config["algo"]["kind"])
-    env = evaluation.env if evaluation else policy.spec.env
+    last = run.path / "checkpoints" / "last"
+    groups = [group for group in GROUPS if (last / group).is_dir()] or ["policy"]  # of which there is none either
+    trained = {group: load_part(run.path, group) for group in groups}
+    parts = {group: cast(Part, part) for group, part in trained.items()}
+    kinds, algo = [str(part.config.tree()["kind"]) for part in parts.values()], str(config["algo"]["kind"])
+    env = evaluation.env if evaluation else next(iter(parts.values())).spec.env
     sections = [
-        _front_matter(name, [kind, algo, *([env.id] if env else [])], evaluation, license),
+        _front_matter(name, [*kinds, algo, *([env.id] if env else [])], evaluation, license),
         f"# {name}",
-        _summary(run, policy, kind, algo, env),
-        _contract(policy.spec),
+        _summary(run, trained, kinds, algo, env),
+        *(_contract(group, part.spec) for group, part in parts.items()),
         _training(config, data),
-        _evaluation(evaluation),
-        _usage(env),
-        _SAFETY,
+        *([_evaluation(evaluation)] if "policy" in parts else []),
+        _usage(list(parts), env),
+        *([_SAFETY] if "policy" in parts else []),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -85,17 +93,21 @@ def _front_matter(name: str, tags: Sequence[str], evaluation: Evaluation | None,
     return "\n".join([*lines, "---"])
 
 
-def _summary(run: RunFolder, policy: Policy, kind: str, algo: str, env: EnvConfig | None) -> str:
-    size = sum(parameter.numel() for parameter in policy.parameters())
+def _summary(
+    run: RunFolder, trained: Mapping[str, nn.Module], kinds: Sequence[str], algo: str, env: EnvConfig | None
+) -> str:
+    size = sum(parameter.numel() for part in trained.values() for parameter in part.parameters())
+    what = " and a ".join(f"`{kind}` {group}" for kind, group in zip(kinds, trained, strict=True))
     place = f" for `{env.id}`" if env else ""
     versions = run.environment["versions"]
     return (
-        f"A `{kind}` policy{place}, trained with `{algo}` for {run.steps()[-1]:,} updates by robopol "
-        f"{versions['robopol']} (torch {versions['torch']}). It has {size:,} parameters."
+        f"A {what}{place}, trained with `{algo}` for {run.steps()[-1]:,} updates by robopol "
+        f"{versions['robopol']} (torch {versions['torch']}). {'They have' if len(trained) > 1 else 'It has'} {size:,} "
+        "parameters."
     )
 
 
-def _contract(spec: PolicySpec) -> str:
+def _contract(group: str, spec: PolicySpec) -> str:
     past = f"the last {spec.n_obs_steps} observations" if spec.n_obs_steps > 1 else "the newest observation"
     inputs = _table(
         ("observation", "shape", "type"),
@@ -111,12 +123,18 @@ def _contract(spec: PolicySpec) -> str:
             for name, low, high in zip(spec.action_names, spec.action_low, spec.action_high, strict=True)
         ],
     )
-    return (
-        f"## Inputs and outputs\n\nIt sees {past}, in environment units:\n\n{inputs}\n\n"
-        f"and plans {spec.chunk} actions (`{spec.action_space}`, in environment units) at "
-        f"{spec.control_hz:g} Hz, of which {spec.n_action_steps} are executed before it plans again:\n\n"
-        f"{outputs}"
-    )
+    if group == "policy":
+        use = (
+            f"and plans {spec.chunk} actions (`{spec.action_space}`, in environment units) at "
+            f"{spec.control_hz:g} Hz, of which {spec.n_action_steps} are executed before it plans again:"
+        )
+    else:
+        use = (
+            f"and judges the next {spec.chunk} actions (`{spec.action_space}`, in environment units) at "
+            f"{spec.control_hz:g} Hz:"
+        )
+    whose = "" if group == "policy" else f" of the {group}"
+    return f"## Inputs and outputs{whose}\n\nIt sees {past}, in environment units:\n\n{inputs}\n\n{use}\n\n{outputs}"
 
 
 def _training(config: Mapping[str, Any], data: Mapping[str, Mapping[str, Any]] | None) -> str:
@@ -163,8 +181,12 @@ def _evaluation(evaluation: Evaluation | None) -> str:
     return text
 
 
-def _usage(env: EnvConfig | None) -> str:
-    load = 'policy = load_policy("path/to/this/folder")'
+def _usage(groups: Sequence[str], env: EnvConfig | None) -> str:
+    folder = '"path/to/this/folder"'
+    if "policy" not in groups:
+        code = f"from robopol.checkpoint import load_part\n\nmodel = load_part({folder}, {groups[0]!r})"
+        return f"## How to use it\n\n```python\n{code}\n```"
+    load = f"policy = load_policy({folder})"
     if env:
         options = f", **{env.options!r}" if env.options else ""
         lines = [

@@ -87,8 +87,9 @@ class TrainConfig(Config):
         validate_every: Updates between two looks at held-out data.
         env: Where the policy will act; None trains without any evaluation.
         data: The named sources of episodes.
-        policy: The policy.
-        algo: How it is trained.
+        policy: The policy that is trained; None trains none, if the algorithm can do without.
+        model: The model that is trained, if the algorithm trains one.
+        algo: How they are trained.
         phases: What is done, in order; names are for the log.
         eval: How it is evaluated.
         execution: How its plans are executed when it is evaluated.
@@ -104,7 +105,8 @@ class TrainConfig(Config):
     validate_every: int = Field(1000, ge=1)
     env: EnvConfig | None = None
     data: dict[str, DataConfig] = Field(min_length=1)
-    policy: Annotated[Any, OneOf("policy")]
+    policy: Annotated[Any, OneOf("policy")] | None = None
+    model: Annotated[Any, OneOf("model")] | None = None
     algo: Annotated[Any, OneOf("algo")]
     phases: dict[str, PhaseConfig] = Field(min_length=1)
     eval: EvalConfig = EvalConfig()

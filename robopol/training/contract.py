@@ -1,25 +1,40 @@
-"""The contract that a policy is trained under: the data, and the world they must agree with."""
+"""The contract that a policy or a model is trained under: the data, and the world they must agree with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from robopol.config import parse
 from robopol.data import Episodes
 from robopol.envs import EnvSpec
 from robopol.envs.config import EnvConfig
 from robopol.errors import DataError
+from robopol.models import ModelConfig
 from robopol.policies import PolicyConfig, PolicySpec
 
 
-def spec_for(config: PolicyConfig, data: Mapping[str, Episodes], world: EnvSpec | None) -> PolicySpec:
+def joined(specs: Iterable[PolicySpec]) -> PolicySpec:
+    """Return the contract of batches that serve several parts: every observation, the longest history and chunk.
+
+    Args:
+        specs: Contracts under the same data and world, at least one.
+    """
+    first, *others = specs
+    for spec in others:
+        steps, chunk = max(first.n_obs_steps, spec.n_obs_steps), max(first.chunk, spec.chunk)
+        shapes, horizon = first.obs_shapes | spec.obs_shapes, steps - 1 + chunk
+        first = first.model_copy(update={"obs_shapes": shapes, "n_obs_steps": steps, "horizon": horizon})
+    return first
+
+
+def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], world: EnvSpec | None) -> PolicySpec:
     """Return the contract, after checking that all data agree with each other and with the world.
 
     Args:
-        config: Says how many observations and actions the policy deals with.
+        config: Says how many observations and actions the policy or the model deals with.
         data: Source -> episodes, at least one.
-        world: Where the policy will act, or None if nobody said.
+        world: Where there will be acting, or None if nobody said.
 
     Returns:
-        The contract; of the observations it has those that the policy's encoder looks at.
+        The contract; of the observations it has those that the encoder looks at.
 
     Raises:
         DataError: Names every disagreement, and what the data do not say.

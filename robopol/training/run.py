@@ -2,7 +2,7 @@
 
 ```
 config.json  overrides.txt  environment.json
-checkpoints/<step>/policy/                               what acts; see `robopol.checkpoint`
+checkpoints/<step>/policy/, model/                       what was trained, ready for use; see `robopol.checkpoint`
 checkpoints/<step>/train/state.safetensors, progress.json   what training goes on from
 checkpoints/last, checkpoints/best                       relative links to a step
 ```
@@ -145,7 +145,7 @@ class RunFolder:
     def save(
         self,
         step: int,
-        write_policy: Callable[[Path], None],
+        parts: Mapping[str, Callable[[Path], None]],
         state: Mapping[str, Tensor],
         progress: Mapping[str, Any],
         keep: int,
@@ -154,7 +154,7 @@ class RunFolder:
 
         Args:
             step: Updates done, at least 0.
-            write_policy: Writes the policy into the existing folder that it is given.
+            parts: Name of a folder -> what writes a part into that folder, which exists.
             state: Everything that further updates depend on; no two tensors may share memory.
             progress: More to save, of JSON types.
             keep: How many of the newest checkpoints stay, at least 1; those that ``last`` and ``best`` point
@@ -163,8 +163,9 @@ class RunFolder:
         folder = self.checkpoint(step)
         if not folder.exists():
             with whole_folder(folder) as draft:
-                (draft / "policy").mkdir()
-                write_policy(draft / "policy")
+                for name, write in parts.items():
+                    (draft / name).mkdir()
+                    write(draft / name)
                 (draft / "train").mkdir()
                 save_file({name: value.contiguous() for name, value in state.items()}, draft / STATE)
                 write_json(draft / PROGRESS, progress)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from robopol.data import Episodes, Windows
+from robopol.data.hindsight import HindsightConfig
 from robopol.data.sampling import SamplingConfig, UniformConfig
 from robopol.errors import ConfigError
 from robopol.policies import Needs, PolicySpec
@@ -39,10 +40,19 @@ class Sources:
             seed: Of the draws.
             device: Where the batches are made.
             sampling: Name -> how its windows are drawn; uniformly where it is left out.
-            needs: What else the policy reads of a batch.
+            needs: What else is read of a batch.
+
+        Raises:
+            ConfigError: If goals are drawn in hindsight for what learns from rewards, which were for other goals.
         """
         needs = needs or Needs()
         self._sampling = {name: (sampling or {}).get(name, UniformConfig()) for name in episodes}
+        for name, how in self._sampling.items():
+            if needs.transition is not None and isinstance(how, HindsightConfig):
+                raise ConfigError(
+                    f"the rewards of '{name}' are for the recorded goals, and data.{name}.sampling draws others in "
+                    "hindsight: what learns from rewards cannot use them"
+                )
         windows = {
             name: Windows(
                 self._sampling[name].observed(part),
@@ -52,6 +62,8 @@ class Sources:
                 device=device,
                 plan=needs.plan,
                 discount=needs.discount,
+                transition=needs.transition,
+                rewards=needs.rewards,
             )
             for name, part in episodes.items()
         }

@@ -1,10 +1,13 @@
 """A whole run: train, evaluate, draw, and say how it went."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from robopol.checkpoint import load_policy
+from torch import nn
+
+from robopol.checkpoint import Part, load_policy
 from robopol.config import parse
 from robopol.data import describe
 from robopol.errors import CheckpointError
@@ -19,7 +22,7 @@ from robopol.training.trainer import Trainer
 
 
 def train(config: TrainConfig, overrides: list[str]) -> Path:
-    """Train a policy from the beginning.
+    """Train from the beginning.
 
     Args:
         config: What to do.
@@ -84,18 +87,18 @@ def finish(trainer: Trainer) -> Path:
     (path / "README.md").write_text(model_card(trainer.folder, found, data), encoding="utf-8")
     summary = path / "summary.json"
     write_json(summary, _summary(trainer, found, rows))
-    show(found, rows | {"next": _next(path)}, notes)
+    show(found, rows | {"next": _next(path, trainer.algo.parts())}, notes)
     print(f"summary: {summary}")
     return summary
 
 
 def _summary(trainer: Trainer, found: Evaluation | None, files: dict[str, str]) -> dict[str, Any]:
     """Return the run in a few figures; `evaluation.json` has every episode."""
-    policy = trainer.algo.deployed()
+    parts = trainer.algo.parts()
     summary: dict[str, Any] = {
         "run": str(trainer.folder.path),
-        "policy": policy.config.tree()["kind"],
-        "parameters": sum(p.numel() for p in policy.parameters()),
+        **_kinds(parts),
+        "parameters": sum(p.numel() for part in parts.values() for p in part.parameters()),
         "updates": trainer.step,
         "train_seconds": round(trainer.seconds, 1),
         "runtime": asdict(trainer.runtime),
@@ -106,20 +109,26 @@ def _summary(trainer: Trainer, found: Evaluation | None, files: dict[str, str]) 
     return summary
 
 
-def _next(path: Path) -> str:
-    return (
-        f"robopol eval checkpoint={path} episodes=200 seed=200000 out=again.json\n"
-        f"robopol plot runs=[{path}]\n"
-        f"robopol collect checkpoint={path} out=rollouts.hdf5 keep=all"
-    )
+def _kinds(parts: Mapping[str, nn.Module]) -> dict[str, str]:
+    return {group: str(cast(Part, part).config.tree()["kind"]) for group, part in parts.items()}
+
+
+def _next(path: Path, parts: Mapping[str, nn.Module]) -> str:
+    lines = {
+        "eval": f"robopol eval checkpoint={path} episodes=200 seed=200000 out=again.json",
+        "plot": f"robopol plot runs=[{path}]",
+        "collect": f"robopol collect checkpoint={path} out=rollouts.hdf5 keep=all",
+    }
+    return "\n".join(line for verb, line in lines.items() if verb == "plot" or "policy" in parts)
 
 
 def _announce(trainer: Trainer) -> None:
     """Say on one line each what is trained on what, and with which arithmetic."""
-    runtime, policy = trainer.runtime, trainer.algo.policy
-    size = sum(p.numel() for p in policy.parameters())
+    runtime, parts = trainer.runtime, trainer.algo.parts()
+    sizes = {group: sum(p.numel() for p in part.parameters()) for group, part in parts.items()}
+    what = ", ".join(f"{kind} {group}, {sizes[group]:,} parameters" for group, kind in _kinds(parts).items())
     episodes = sum(len(part) for part in trainer.train_data.values())
-    print(f"{trainer.folder.path}: {policy.config.tree()['kind']} policy, {size:,} parameters, {episodes} episodes")
+    print(f"{trainer.folder.path}: {what}, {episodes} episodes")
     threads = f"{runtime.threads} thread{'s' * (runtime.threads > 1)}"
     tried = "; ".join(
         f"{t.precision} {t.matmul} x{t.threads}: {t.step_ms:.2f} ms, error {t.rms_error:.1e}" for t in runtime.trials

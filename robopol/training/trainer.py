@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Mapping
-from typing import Self
+from functools import partial
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from robopol.algos import Algorithm
-from robopol.checkpoint import load_policy, save_part
+from robopol.checkpoint import Part, save_part
 from robopol.data import Episodes, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.envs import VectorEnv
@@ -17,7 +18,7 @@ from robopol.errors import ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
 from robopol.progress import progress
 from robopol.training.config import PhaseConfig, TrainConfig
-from robopol.training.contract import spec_for
+from robopol.training.contract import joined, spec_for
 from robopol.training.loggers import Loggers
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator, seed_of
@@ -26,15 +27,18 @@ from robopol.training.sources import Sources
 VALIDATION_WINDOWS = 512
 """Most held-out windows that validation looks at, always the same ones."""
 
+WEIGHTS = {"policy": "initial weights", "model": "initial weights of the model"}
+"""Group of what can be trained -> the purpose that its weights are drawn for."""
+
 
 class Trainer:
-    """Trains one policy and fills a run folder.
+    """Trains a policy, a model or both, and fills a run folder.
 
     Everything random in an update is a function of (seed, step), so a run that was killed and resumed ends in
     the same bits as one that was not.
 
     Attributes:
-        algo: The algorithm, which holds the policy.
+        algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
         step: Updates done.
         seconds: Time spent training, over all resumptions.
@@ -50,31 +54,37 @@ class Trainer:
             ConfigError: If the parts do not fit each other.
             DataError: If the data cannot be used.
         """
+        chosen = _trained(config)
         world = None
         if config.env is not None:
             with config.env.make() as one:
                 world = one.spec
         self._env: VectorEnv | None = None
         episodes, train, held_out = _load_data(config)
-        spec = spec_for(config.policy, episodes, world)
+        specs = {group: spec_for(part, episodes, world) for group, part in chosen.items()}
         self.train_data = {name: part.without_images().select(train[name]) for name, part in episodes.items()}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(config.seed, "initial weights"))
-            policy = config.policy.build(spec)
-        policy.fit_normalizers(Episodes.concat(list(self.train_data.values())))
-        widest = max((p.shape[-1] for p in policy.parameters() if p.ndim > 1), default=1)
-        self.runtime = config.runtime.build(widest, config.batch_size)
+        fitted = Episodes.concat(list(self.train_data.values()))
+        parts: dict[str, Any] = {}
+        for group, part in chosen.items():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed_of(config.seed, WEIGHTS[group]))
+                parts[group] = part.build(specs[group])
+            parts[group].fit_normalizers(fitted)
+        matrices = (p for part in parts.values() for p in part.parameters() if p.ndim > 1)
+        self.runtime = config.runtime.build(max((p.shape[-1] for p in matrices), default=1), config.batch_size)
         self.runtime.apply()
         # pinned, so that a resumed run computes in the same way
         self.config = config.model_copy(update={"runtime": self.runtime.pins()})
         self.device = torch.device(self.runtime.device)
         self.total = sum(phase.updates for phase in config.phases.values())
-        saved = getattr(config.algo, "teacher", None)
-        teacher = {} if saved is None else {"teacher": load_policy(saved, self.device)}
-        self.algo: Algorithm = config.algo.build(policy.to(self.device), self.total, self.runtime, **teacher)
-        config.execution.build(self.algo.deployed())  # what cannot be executed is refused now
+        parts = {group: part.to(self.device) for group, part in parts.items()}
+        self.algo: Algorithm = config.algo.build(**parts, total_updates=self.total, runtime=self.runtime)
+        policy = self.algo.deployed()
+        if policy is not None:
+            config.execution.build(policy)  # what cannot be executed is refused now
         sampling = {name: config.data[name].sampling for name in episodes}
-        sources = Sources(episodes, spec, config.seed, self.device, sampling, policy.needs)
+        spec = joined(specs.values())
+        sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.step, self.seconds = 0, 0.0
         self.best, self.best_step = -1.0, -1
@@ -112,8 +122,8 @@ class Trainer:
             self._env.close()
 
     def env(self) -> VectorEnv | None:
-        """Return the world to evaluate in, made when it is first needed; None if none was named."""
-        config = self.config.env
+        """Return the world to evaluate in, made when it is first needed; None if none was named or nobody acts."""
+        config = self.config.env if self.algo.deployed() is not None else None
         if self._env is None and config is not None:
             self._env = config.make(self.config.eval.num_envs)
         return self._env
@@ -176,9 +186,9 @@ class Trainer:
     def _validate(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Measure the deployed policy's loss and action error on held-out windows."""
         shares = {name: share for name, share in shares.items() if name in self.held_out.windows}
-        if not shares:
-            return {}
         policy = self.algo.deployed()
+        if not shares or policy is None:
+            return {}
         count = min(VALIDATION_WINDOWS, sum(len(self.held_out.windows[name]) for name in shares))
         batch = self.held_out.batch(shares, max(count, len(shares)), 0)
         rng = generator(self.device, 0, "validation")
@@ -191,11 +201,11 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Evaluate the deployed policy on the way, on seeds that the final evaluation does not use."""
-        env, eval_ = self.env(), self.config.eval
-        if env is None:
+        env, policy, eval_ = self.env(), self.algo.deployed(), self.config.eval
+        if env is None or policy is None:
             return
         seed = eval_.seed + eval_.final_episodes
-        found = evaluate(self.algo.deployed(), env, eval_.episodes, seed, execution=self.config.execution)
+        found = evaluate(policy, env, eval_.episodes, seed, execution=self.config.execution)
         self.loggers.log(
             self.step,
             {
@@ -213,13 +223,32 @@ class Trainer:
         self.loggers.flush()
         self.folder.save(
             self.step,
-            lambda path: save_part(self.algo.deployed(), path),
+            {group: partial(save_part, cast(Part, part)) for group, part in self.algo.parts().items()},
             self.algo.state(),
             {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
             self.config.checkpoint.keep,
         )
         if self.best_step == self.step:
             self.folder.mark_best(self.step)
+
+
+def _trained(config: TrainConfig) -> dict[str, Any]:
+    """Return the configs of what is trained by their group, after checking that the algorithm trains it.
+
+    Raises:
+        ConfigError: If something is missing, or would be left untrained.
+    """
+    algo, kind = config.algo, config.algo.tree()["kind"]
+    named = {group: part for group in WEIGHTS if (part := getattr(config, group)) is not None}
+    for group in algo.trains:
+        if group not in named:
+            raise ConfigError(f"algo={kind} trains a {group}, and none was named: set {group}=KIND")
+    for group, part in named.items():
+        if group not in (*algo.trains, *algo.may_train):
+            raise ConfigError(
+                f"algo={kind} does not train a {group}, and {part.tree()['kind']} was named: set {group}=null"
+            )
+    return named
 
 
 def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tensor], dict[str, Tensor]]:

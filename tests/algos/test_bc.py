@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from robopol.algos.bc import warmup_cosine
 from robopol.algos.optimizer import AdamW
+from robopol.algos.regression import warmup_cosine
 
 
 def net(seed: int = 0) -> nn.Module:

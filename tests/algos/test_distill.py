@@ -89,7 +89,7 @@ def learn(algo: Distill, updates: int) -> Distill:
 
 def distill(method: str | dict, teacher: Policy, learner: Policy, updates: int = 400) -> Distill:
     config = parse(DistillConfig, {"teacher": "RUN", "method": method, "lr": 3e-3, "warmup": 20})
-    return config.build(learner, updates, RUNTIME, teacher)
+    return Distill(config, learner, updates, RUNTIME, teacher)
 
 
 @pytest.mark.parametrize("path", ["flow", "vp", "edm"])

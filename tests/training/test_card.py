@@ -62,7 +62,7 @@ def trained(folder, name="push", env=WORLD):
     run = RunFolder.create(folder / name, CONFIG)
     policy = GaussianConfig(hidden=(8,)).build(SPEC.model_copy(update={"env": env}))
     policy.fit_normalizers(demonstration())
-    run.save(5000, lambda path: save_part(policy, path), {}, {}, 1)
+    run.save(5000, {"policy": lambda path: save_part(policy, path)}, {}, {}, 1)
     return run
 
 

@@ -24,8 +24,12 @@ def state_of(step):
     }
 
 
+def parts(step):
+    return {part: lambda path: (path / "weights").write_text(str(step)) for part in ("policy", "model")}
+
+
 def save(run, step, keep=5):
-    run.save(step, lambda path: (path / "weights").write_text(str(step)), state_of(step), {"best": step / 2}, keep)
+    run.save(step, parts(step), state_of(step), {"best": step / 2}, keep)
 
 
 @pytest.fixture
@@ -93,7 +97,7 @@ def test_the_newest_and_the_best_checkpoints_are_kept(run):
 
 def test_a_checkpoint_never_changes(run):
     save(run, 3)
-    run.save(3, lambda path: pytest.fail("written twice"), {}, {}, 1)
+    run.save(3, {"policy": lambda path: pytest.fail("written twice")}, {}, {}, 1)
     assert run.latest().progress == {"best": 1.5}
 
 
@@ -105,7 +109,7 @@ def test_a_policy_that_cannot_be_written_leaves_nothing(run):
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        run.save(2, fail, {}, {}, 1)
+        run.save(2, {"policy": fail}, {}, {}, 1)
     assert run.latest().step == 1
     assert sorted(p.name for p in run.checkpoint(1).parent.iterdir()) == ["00000001", "last"]
 
@@ -166,7 +170,7 @@ def test_a_save_killed_at_any_instant_leaves_the_old_or_the_new_checkpoint(run):
     new = state_of(30)  # made before the fork: the child should only write
 
     def work():
-        run.save(30, lambda path: (path / "weights").write_text("30"), new, {"best": 15.0}, 1)
+        run.save(30, parts(30), new, {"best": 15.0}, 1)
         run.mark_best(30)
 
     seen, best = [], []
@@ -176,7 +180,8 @@ def test_a_save_killed_at_any_instant_leaves_the_old_or_the_new_checkpoint(run):
         links = run.path / "checkpoints"
         assert (links / "last" / "policy" / "weights").read_text() in ("20", "30")
         for folder in links.glob("[0-9]*"):  # also the one that is being removed
-            assert (folder / "policy" / "weights").read_text() == str(int(folder.name))
+            for part in ("policy", "model"):
+                assert (folder / part / "weights").read_text() == str(int(folder.name))
             assert json.loads((folder / "train" / "progress.json").read_text())
             assert load_file(folder / "train" / "state.safetensors").keys() == new.keys()
         opened = RunFolder.open(run.path)
