@@ -70,6 +70,7 @@ KINDS: dict[str, dict[str, str]] = {
         "warm_start": "robopol.steering.warm_start:WarmStartConfig",
     },
     "objective": {
+        "value": "robopol.steering.objectives.value:ValueConfig",
         "weighted_sum": "robopol.steering.objectives.weighted_sum:WeightedSumConfig",
     },
     "executor": {
