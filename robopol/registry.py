@@ -89,6 +89,7 @@ KINDS: dict[str, dict[str, str]] = {
         "action_repeat": "robopol.envs.wrappers.action_repeat:ActionRepeatConfig",
         "camera": "robopol.envs.wrappers.camera:CameraConfig",
         "concatenate": "robopol.envs.wrappers.keys:ConcatenateConfig",
+        "constant": "robopol.envs.wrappers.constant:ConstantConfig",
         "frame_stack": "robopol.envs.wrappers.frame_stack:FrameStackConfig",
         "latency": "robopol.envs.wrappers.latency:LatencyConfig",
         "observation_noise": "robopol.envs.wrappers.observation_noise:ObservationNoiseConfig",

@@ -5,15 +5,18 @@
   robopol data stats URI [ref_min=A ref_max=B] [--json]  what it is good for
   robopol data convert URI URI                         write it in another format
   robopol data merge URI URI ... out=URI               put datasets of one world together
+  robopol data label URI critic=DIR out=URI            say of every step whether its action was better than usual
 
 A URI is a path, or format:path?option=value, e.g. robomimic:lift.hdf5?dones=success; or the name of a dataset
 that is downloaded once, e.g. d4rl:hopper-medium-v2, into ROBOPOL_DATA (~/.cache/robopol/data).
 
-check takes replay=states (restore recorded states, one step each), actions (open loop from the recorded seeds),
-none or auto; episodes=20, steps=50 (of an episode), tolerance=0.01 (standard deviations). The exit status is 1 if
-the file is not valid, or the replay goes another way, or a replay was asked for that is not possible.
-stats takes reference=URI (what coverage is compared with), bins=100, k=10, rows=10000, alpha=0.1, seed=0.
-merge takes versions=first, where nothing but the versions of the software differs.
+check takes replay=states (restore recorded states, one step each), actions (open loop from the recorded seeds), none
+or auto; episodes=20, steps=50 (of an episode), tolerance=0.01 (standard deviations). The exit status is 1 if the file
+is not valid, or the replay goes another way, or a replay was asked for that is not possible. stats takes
+reference=URI (what coverage is compared with), bins=100, k=10, rows=10000, alpha=0.1, seed=0. merge takes
+versions=first, where nothing but the versions of the software differs. label adds an observation, key=optimal: 1
+where a critic (robopol train algo=iql) sees an advantage above threshold=0, else 0. A policy trained with
+policy.guidance.keys=[optimal] is told so what to aim for; its world says 1 by the wrapper constant.
 """
 
 import json
@@ -120,15 +123,34 @@ class MergeCommand(Config):
     versions: Literal["same", "first"] = "same"
 
 
+class LabelCommand(Config):
+    """What `robopol data label` is told.
+
+    Attributes:
+        uri: The dataset.
+        critic: A run, a checkpoint or a folder of a value model.
+        out: Where the labelled dataset goes.
+        key: What the observation is called.
+        threshold: Advantage from which on an action is good, in the unit of the return.
+    """
+
+    uri: str
+    critic: str
+    out: str
+    key: str = "optimal"
+    threshold: float = Field(0.0, allow_inf_nan=False)
+
+
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
-    verbs = {"info": _info, "check": _check, "stats": _stats, "convert": _convert, "merge": _merge}
+    verbs = {"info": _info, "check": _check, "stats": _stats, "convert": _convert}
+    verbs |= {"merge": _merge, "label": _label}
     if not words or words[0] not in verbs:
         came = f"; got '{words[0]}'{nearest(words[0], verbs)}" if words else ""
         raise ConfigError(f"say: robopol data info URI, or {', '.join(list(verbs)[1:])}{came}")
     as_json = "--json" in words[1:]
     rest = [word for word in words[1:] if word != "--json"]
-    if as_json and words[0] in ("convert", "merge"):
+    if as_json and words[0] in ("convert", "merge", "label"):
         raise ConfigError(f"robopol data {words[0]} takes no --json")
     # A URI may have a "=" too, but behind a ":", "/", "." or "?".
     options = [word for word in rest if re.match(r"\w+=", word)]
@@ -187,6 +209,25 @@ def _merge(uris: list[str], options: list[str], _: bool) -> int:
     merged = Episodes.concat(parts, parts[0].meta)
     save_episodes(merged, told.out)
     _report(merged, told.out)
+    return 0
+
+
+def _label(uris: list[str], options: list[str], _: bool) -> int:
+    from robopol.checkpoint import load_part
+    from robopol.data import save_episodes
+    from robopol.models.labels import advantages, label
+    from robopol.models.value import ValueModel
+
+    told = _told(LabelCommand, "label URI", ["uri"], uris, options)
+    critic = load_part(told.critic, "model")
+    if not isinstance(critic, ValueModel):
+        raise ConfigError(f"{told.critic} holds a {type(critic).__name__}, and labels need a value model")
+    episodes = _load(told.uri)
+    good = advantages(critic, episodes) >= told.threshold
+    labelled = label(episodes, good, told.key)
+    save_episodes(labelled, told.out)
+    _report(labelled, told.out)
+    print(f"'{told.key}' is 1 in {good.float().mean():.1%} of the steps")
     return 0
 
 

@@ -291,3 +291,15 @@ def test_every_kind_wraps_any_world():
         assert torch.equal(found[2]["state"][:, -3:], plain[2]["state"])
         assert all(part.shape == (1,) for part in results[0][1:])
         assert env.step([], torch.zeros(0, 1)).reward.shape == (0,)
+
+
+def test_a_constant_is_always_there_and_never_changes():
+    env = wrapped({"kind": "constant", "key": "optimal", "value": [1.0, -2.0]}, num_envs=2)
+    assert env.spec.obs_shapes["optimal"] == (2,)
+    observations, _ = episode(env, 5, actions(3))
+    plain, _ = episode(make_env(ID), 5, actions(3))
+    for seen, bare in zip(observations, plain, strict=True):
+        assert seen["optimal"].tolist() == [[1.0, -2.0]]
+        assert torch.equal(seen["state"], bare["state"])
+    with pytest.raises(ConfigError, match="has an observation 'state' of its own"):
+        wrapped({"kind": "constant", "key": "state"})

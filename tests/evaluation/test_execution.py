@@ -147,5 +147,7 @@ def test_training_refuses_what_its_policy_cannot_do_before_it_begins(episodes, t
     save_episodes(episodes, tmp_path / "demos.hdf5")
     words = ["env=reach", "policy=gaussian", f"data.demos.uri={tmp_path / 'demos.hdf5'}", f"run={tmp_path / 'run'}"]
     assert cli.run(["train", *words, "execution=warm_start"]) == 1
-    assert "warm_start acts on the way from noise to an action, and a gaussian policy has none" in capsys.readouterr().err
+    assert (
+        "warm_start acts on the way from noise to an action, and a gaussian policy has none" in capsys.readouterr().err
+    )
     assert not (tmp_path / "run").exists()
