@@ -4,7 +4,7 @@
 
 The episodes are those of the world's scripted expert, or of a policy (checkpoint=RUN), or of a
 Stable-Baselines3 agent (checkpoint=FILE.zip sb3=SAC trust=true: loading such a file runs the code in it).
-Failed episodes are left out unless keep=all.
+Failed episodes are left out unless keep=all. A policy can be steered: steering={kind: ...}, as for `robopol eval`.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import RecedingHorizonConfig
+from robopol.steering.steering import Steerings
 
 
 class CollectCommand(Config):
@@ -31,6 +32,7 @@ class CollectCommand(Config):
         noise: Standard deviation of the expert's disturbance; None is its default.
         checkpoint: Record this policy or agent instead of the expert.
         execution: How the plans of a policy are executed.
+        steering: What steers the policy, in the order in which it acts.
         sb3: The algorithm that wrote the checkpoint, if it is one of Stable-Baselines3.
         trust: Allow a checkpoint that runs code when it is loaded.
         num_envs: Environments stepped together; does not change what is recorded.
@@ -45,6 +47,7 @@ class CollectCommand(Config):
     noise: float | None = Field(None, ge=0)
     checkpoint: str | None = None
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
+    steering: Steerings = ()
     sb3: str | None = None
     trust: bool = False
     num_envs: int = Field(16, ge=1)
@@ -71,6 +74,8 @@ def run(words: list[str]) -> int:
             from robopol.evaluation.protocol import check_contract
 
             policy = load_policy(command.checkpoint)
+            if command.steering:
+                policy = policy.steered(*command.steering)
             check_contract(policy, env)
             actor, source = command.execution.build(policy), "policy"
         episodes = collect(

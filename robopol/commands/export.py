@@ -2,6 +2,7 @@
 
   robopol export checkpoint=DIR [engine=torch|onnx|openvino] [out=DIR] [batch=1] [data=demos.hdf5]
   robopol export checkpoint=DIR engine=onnx policy.sampler=ddim policy.steps=10
+  robopol export checkpoint=DIR 'steering={kind: composition, policies: [OTHER], weights: [0.5, 0.5]}'
 
 The artefact takes observations in environment units and standard normal noise, and gives actions in environment units;
 normalisers and all steps are inside. It is compared with the policy on random and on recorded observations, and is not
@@ -18,6 +19,7 @@ from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.export.engine import EngineName
 from robopol.policies.resampling import Resampling
+from robopol.steering.steering import Steerings
 
 
 class ExportCommand(Config):
@@ -31,6 +33,7 @@ class ExportCommand(Config):
         data: A dataset whose observations are compared on; None lets the policy act in its world.
         env: Another world than the one the policy was trained for.
         policy: How the policy is walked, if not as it was saved.
+        steering: What steers it, in the order in which it acts.
     """
 
     checkpoint: str
@@ -40,6 +43,7 @@ class ExportCommand(Config):
     data: str | None = None
     env: EnvConfig | None = None
     policy: Resampling = Resampling()
+    steering: Steerings = ()
 
 
 def run(words: list[str]) -> int:
@@ -54,6 +58,8 @@ def run(words: list[str]) -> int:
     RuntimeConfig(device="cpu").build().apply()
     policy = load_policy(command.checkpoint)
     command.policy.apply(policy)
+    if command.steering:
+        policy = policy.steered(*command.steering)
     world = command.env or policy.spec.env
     if command.data is not None:
         from robopol.data import load_episodes

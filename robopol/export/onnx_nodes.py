@@ -179,6 +179,36 @@ def _clamp(w: Writer, call: Call, self_: Value, min: float | None, max: float | 
     return str(w.node("Clip", w.name(self_), *bounds))
 
 
+@rule("nan_to_num.default")
+def _nan_to_num(
+    w: Writer, call: Call, self_: Value, nan: float | None, posinf: float | None, neginf: float | None
+) -> str:
+    limits, found = np.finfo(np.float32), w.name(self_)
+    for sign, wanted, default in ((1, posinf, limits.max), (-1, neginf, limits.min)):
+        value = w.name(float(np.clip(default if wanted is None else wanted, limits.min, limits.max)))
+        which = w.node("IsInf", found, detect_positive=int(sign > 0), detect_negative=int(sign < 0))
+        found = w.node("Where", which, value, found)
+    return str(w.node("Where", w.node("IsNaN", found), w.name(nan or 0.0), found))
+
+
+@rule("threshold_backward.default")
+def _threshold_backward(w: Writer, call: Call, grad_output: Value, self_: Value, threshold: float) -> str:
+    above = w.node("Greater", w.name(self_), w.name(float(threshold)))
+    return str(w.node("Where", above, w.name(grad_output), w.name(0.0)))
+
+
+@rule("eq.Tensor", "eq.Scalar")
+def _equal(w: Writer, call: Call, self_: Value, other: Any, **_: Any) -> str:
+    return str(w.node("Equal", w.name(self_), w.name(other, w.dtype(self_))))
+
+
+@rule("remainder.Scalar")
+def _remainder(w: Writer, call: Call, self_: Value, other: float, **_: Any) -> str:
+    if w.dtype(self_).is_floating_point:
+        raise ConfigError("a remainder of fractions cannot be written for this engine: use engine=torch")
+    return str(w.node("Mod", w.name(self_), w.name(other, w.dtype(self_))))
+
+
 @rule("silu.default")
 def _silu(w: Writer, call: Call, self_: Value, **_: Any) -> str:
     return str(w.node("Mul", w.name(self_), w.node("Sigmoid", w.name(self_))))
@@ -222,6 +252,13 @@ def _addmm(w: Writer, call: Call, self_: Value, mat1: Value, mat2: Value, beta: 
 @rule("mm.default", "bmm.default")
 def _mm(w: Writer, call: Call, self_: Value, mat2: Value, **_: Any) -> str:
     return str(w.node("MatMul", w.name(self_), w.name(mat2)))
+
+
+@rule("baddbmm.default")
+def _baddbmm(w: Writer, call: Call, self_: Value, batch1: Value, batch2: Value, beta: float, alpha: float) -> str:
+    if (beta, alpha) != (1, 1):
+        raise ConfigError("a scaled batched product cannot be written for this engine: use engine=torch")
+    return str(w.node("Add", w.node("MatMul", w.name(batch1), w.name(batch2)), w.name(self_)))
 
 
 @rule("convolution.default")
@@ -348,6 +385,24 @@ def _index_select(w: Writer, call: Call, self_: Value, dim: int, index: Value, *
     return str(w.node("Gather", w.name(self_), w.name(index), axis=dim))
 
 
+@rule("gather.default")
+def _gather(w: Writer, call: Call, self_: Value, dim: int, index: Value, **_: Any) -> str:
+    return str(w.node("GatherElements", w.name(self_), w.name(index), axis=dim))
+
+
+@rule("slice_backward.default")
+def _slice_backward(
+    w: Writer, call: Call, grad_output: Value, input_sizes: Sequence[int], dim: int, start: int, end: int, step: int
+) -> str:
+    if step != 1:
+        raise ConfigError("the gradient of every so many entries cannot be written for this engine: use engine=torch")
+    first, last, _ = slice(start, end).indices(input_sizes[dim])
+    axes = len(input_sizes)
+    pads = [0] * (2 * axes)
+    pads[dim % axes], pads[axes + dim % axes] = first, input_sizes[dim] - last
+    return str(w.node("Pad", w.name(grad_output), w.ints(*pads), w.name(0.0)))
+
+
 @rule("index.Tensor")
 def _index(w: Writer, call: Call, self_: Value, indices: Sequence[Value | None], **_: Any) -> str:
     if any(index is None for index in indices):
@@ -366,7 +421,7 @@ def _index(w: Writer, call: Call, self_: Value, indices: Sequence[Value | None],
 def _reduction(kind: str) -> Rule:
     def write(w: Writer, call: Call, self_: Value, dim: Any, keepdim: bool, **_: Any) -> str:
         axes = [dim] if isinstance(dim, int) else list(dim or range(len(w.shape(self_))))
-        return str(w.node(kind, w.name(self_), w.ints(*axes), keepdims=int(keepdim)))
+        return str(w.node(kind, w.name(self_, w.dtype(call.results[0])), w.ints(*axes), keepdims=int(keepdim)))
 
     return write
 
@@ -374,6 +429,7 @@ def _reduction(kind: str) -> Rule:
 RULES["aten.sum.dim_IntList"] = _reduction("ReduceSum")
 RULES["aten.mean.dim"] = _reduction("ReduceMean")
 RULES["aten.amax.default"] = _reduction("ReduceMax")
+RULES["aten.amin.default"] = _reduction("ReduceMin")
 
 
 @rule("argmax.default")

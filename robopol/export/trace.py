@@ -21,6 +21,7 @@ from robopol.export.graph import Call, Graph, Value
 from robopol.export.lowering import lower
 from robopol.export.simplify import simplify
 from robopol.policies import Policy
+from robopol.steering import SteeredPolicy
 
 NOISE = "noise"
 """Name of the input that takes the noise; observations have names of their own in front of it."""
@@ -50,6 +51,10 @@ def trace(policy: Policy, batch: int) -> Graph:
     Raises:
         ConfigError: If the policy's plan is not one fixed list of operations; the message says why.
     """
+    if isinstance(policy, SteeredPolicy) and policy.goes_on:
+        raise ConfigError(
+            "the policy goes on from its last plan, which an artefact does not know: leave warm_start out"
+        )
     spec = policy.spec
     acting = lower(copy.deepcopy(policy).cpu().float().eval())
     obs = {key: _example(key, (batch, spec.n_obs_steps, *shape)) for key, shape in spec.obs_shapes.items()}
@@ -175,18 +180,22 @@ class Tape(TorchDispatchMode):
         return drawn
 
     def _join_draws(self) -> None:
-        """Make all draws, each (B, 1, ...), slices of one input (B, draws, ...)."""
+        """Make all draws, (B, 1, ...) or, of several proposals, (B, K, ...), parts of one input (B, draws, ...)."""
         graph, forms = self.graph, {self.graph.forms[drawn] for drawn in self._draws}
         if len(forms) > 1:
             raise ConfigError(
                 "the policy draws noise of several shapes for one plan, and an export has one input for it: "
                 "say policy.deterministic=true where the policy has it"
             )
-        (rows, _, *shape), dtype = forms.pop()
+        (rows, proposals, *shape), dtype = forms.pop()
+        shape = shape if proposals == 1 else [proposals, *shape]
         noise = graph.inputs[NOISE] = graph.new((rows, len(self._draws), *shape), dtype)
         for i, drawn in enumerate(self._draws):
-            arguments = {"self": noise, "dim": 1, "start": i, "end": i + 1, "step": 1}
-            graph.calls.insert(i, Call("aten.slice.Tensor", arguments, (drawn,)))
+            if proposals == 1:
+                arguments = {"self": noise, "dim": 1, "start": i, "end": i + 1, "step": 1}
+                graph.calls.insert(i, Call("aten.slice.Tensor", arguments, (drawn,)))
+            else:
+                graph.calls.insert(i, Call("aten.select.int", {"self": noise, "dim": 1, "index": i}, (drawn,)))
 
 
 def _named(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

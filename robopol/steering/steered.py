@@ -34,6 +34,12 @@ class SteeredConfig(Config):
 
     group: ClassVar[str] = "policy"
 
+    @property
+    def action_normalization(self) -> str:
+        """How each action entry is scaled: as the base has it."""
+        mode: str = self.base.config.action_normalization
+        return mode
+
     def build(self, spec: PolicySpec) -> "SteeredPolicy":
         """Return the policy.
 
@@ -84,7 +90,7 @@ class SteeredPolicy(Policy):
         self.config = SteeredConfig(base=describe(base), steerings=tuple(one.config for one in steerings))
         self.spec = base.spec.model_copy(update={"obs_shapes": _union(base, steerings)})
         kernels = [one for one in steerings if one.kernel() is not None]
-        starting = [one for one in steerings if type(one).starts is not Steering.starts]
+        starting = [one for one in steerings if _starts(one)]
         for found, what in ((kernels, "what happens between two levels"), (starting, "where a walk begins")):
             if len(found) > 1:
                 names = " and ".join(one.config.kind for one in found)
@@ -104,6 +110,11 @@ class SteeredPolicy(Policy):
     def needs(self) -> Needs:
         """See `Policy.needs`."""
         return self.base.needs
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a plan depends on the one before."""
+        return any(_starts(cast(Steering, one)) for one in self.steerings)
 
     def inner(self) -> Policy:
         """See `Policy.inner`."""
@@ -174,6 +185,10 @@ class SteeredPolicy(Policy):
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         raise AssertionError("a steered policy plans by its base")
+
+
+def _starts(steering: Steering) -> bool:
+    return type(steering).starts is not Steering.starts
 
 
 def _union(base: Policy, steerings: Sequence[Steering]) -> dict[str, tuple[int, ...]]:
