@@ -99,7 +99,9 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "algo": {
         "bc": "robopol.algos.bc:BCConfig",
+        "cal_ql": "robopol.algos.cal_ql:CalQLConfig",
         "distill": "robopol.algos.distill:DistillConfig",
+        "iql": "robopol.algos.iql:IQLConfig",
     },
     "distillation": {
         "same_noise": "robopol.algos.distill:SameNoiseConfig",

@@ -183,6 +183,20 @@ class Episodes:
             togo[rows] += discount * togo[rows + 1]
         return togo
 
+    def return_bounds(self, discount: float) -> Tensor:
+        """Return what the discounted sum of raw rewards from each step on is at least, (N,) float64.
+
+        That of `returns_to_go` where an episode terminates. Where it was cut off, it goes on for ever with the lowest
+        reward of all episodes, so that -1 a step without success gives -1 / (1 - discount) throughout.
+        """
+        ends = self.starts + self.lengths
+        left = ends[self.episode_index] - torch.arange(self.num_steps, device=self.device)
+        lowest = self.reward.min().double()
+        forever = lowest / (1 - discount) if discount < 1 else lowest.sign() * torch.inf
+        forever = torch.where(lowest == 0, 0.0, forever)  # also for a discount of 1
+        cut = ~self.terminated[ends - 1][self.episode_index]
+        return self.returns_to_go(discount) + torch.where(cut, discount ** left.double() * forever, 0.0)
+
     def next_obs(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the observation that followed each row, never one of another episode.
 

@@ -28,8 +28,9 @@ Batch: TypeAlias = dict[str, Any]
 """``obs`` key -> (B, To, ...), ``action`` (B, Tp, A), ``mask`` (B, Tp) bool, ``weight`` (B,) float32.
 
 If asked for: ``plan`` key -> (B, Tp + 1, ...), the low-dim observations before every action of the window and after the
-last, ``plan_mask`` (B, Tp + 1) bool, True where they were recorded; ``return_to_go`` (B,) float32, from the newest
-observation on; ``rewards`` (B, Tp) float32, the reward of every action of the window, 0 where there is none.
+last, ``plan_mask`` (B, Tp + 1) bool, True where they were recorded; ``return_to_go`` and ``return_bound`` (B,) float32,
+from the newest observation on; ``rewards`` (B, Tp) float32, the reward of every action of the window, 0 where there is
+none.
 
 With a `Transition` of h steps and discount gamma: let h' be the actions from the newest observation on that were taken,
 h or fewer where the episode ends or terminates before. ``reward`` (B,) is the sum of gamma^k r_k over k < h';
@@ -82,6 +83,7 @@ class Windows:
         discount: float | None = None,
         transition: Transition | None = None,
         rewards: bool = False,
+        bound: float | None = None,
     ) -> None:
         """Index the windows and lay out the low-dim columns.
 
@@ -98,6 +100,8 @@ class Windows:
             discount: Of the return-to-go that a batch holds; none if left out.
             transition: The transition that a batch holds; none if left out.
             rewards: Whether a batch holds the rewards of the whole window.
+            bound: Discount of the bound of the return that a batch holds; none if left out. See
+                `Episodes.return_bounds`.
 
         Raises:
             ConfigError: If To and Tp, or the transition, do not fit together.
@@ -144,6 +148,8 @@ class Windows:
         values = {}  # (W,) each
         if discount is not None:
             values["return_to_go"] = episodes.returns_to_go(discount).float()
+        if bound is not None:
+            values["return_bound"] = episodes.return_bounds(bound).float()
         if transition is not None:
             values |= _transitions(episodes, transition)
         self._values = {name: column.to(self.device) for name, column in values.items()}

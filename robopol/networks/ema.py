@@ -1,4 +1,4 @@
-"""Exponential moving average of a module's parameters, with a warm-up of the decay."""
+"""Moving averages of a module's parameters: with a warm-up of the decay for what acts, without for targets."""
 
 import copy
 
@@ -58,6 +58,20 @@ class EMA(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Restore the number of updates from the state dict."""
         self.updates = int(state)
+
+
+@torch.no_grad()
+def polyak(target: nn.Module, live: nn.Module, rate: float) -> None:
+    """Move a copy of a module towards it: theta_bar <- theta_bar + rate (theta - theta_bar); buffers are copied.
+
+    Args:
+        target: The copy.
+        live: The module.
+        rate: In [0, 1]; 0 leaves the copy, 1 makes it equal.
+    """
+    torch._foreach_lerp_(list(target.parameters()), list(live.parameters()), rate)
+    for copied, fresh in zip(target.buffers(), live.buffers(), strict=True):
+        copied.copy_(fresh)
 
 
 def _averaged(module: nn.Module) -> list[Tensor]:

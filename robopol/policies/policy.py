@@ -99,12 +99,14 @@ class Needs(NamedTuple):
         discount: The return-to-go, discounted so; None if it is not read.
         transition: What the next actions earn and where they lead; None if it is not read.
         rewards: The rewards of the whole window.
+        bound: What the return-to-go is at least, discounted so; None if it is not read.
     """
 
     plan: bool = False
     discount: float | None = None
     transition: Transition | None = None
     rewards: bool = False
+    bound: float | None = None
 
     def joined(self, other: "Needs") -> "Needs":
         """Return what both read.
@@ -112,7 +114,7 @@ class Needs(NamedTuple):
         Raises:
             ConfigError: If they want different ones of what a batch holds once.
         """
-        for name in ("discount", "transition"):
+        for name in ("discount", "transition", "bound"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if None not in (mine, theirs) and mine != theirs:
                 raise ConfigError(
@@ -123,6 +125,7 @@ class Needs(NamedTuple):
             discount=other.discount if self.discount is None else self.discount,
             transition=self.transition or other.transition,
             rewards=self.rewards or other.rewards,
+            bound=other.bound if self.bound is None else self.bound,
         )
 
 

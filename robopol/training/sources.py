@@ -64,6 +64,7 @@ class Sources:
                 discount=needs.discount,
                 transition=needs.transition,
                 rewards=needs.rewards,
+                bound=needs.bound,
             )
             for name, part in episodes.items()
         }

@@ -246,7 +246,8 @@ def _trained(config: TrainConfig) -> dict[str, Any]:
     for group, part in named.items():
         if group not in (*algo.trains, *algo.may_train):
             raise ConfigError(
-                f"algo={kind} does not train a {group}, and {part.tree()['kind']} was named: set {group}=null"
+                f"algo={kind} does not train a {group}, and {part.tree()['kind']} was named: "
+                + ("set policy=none" if group == "policy" else "leave it out")
             )
     return named
 

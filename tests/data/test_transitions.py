@@ -105,8 +105,9 @@ def test_a_window_must_hold_the_actions_of_the_transition(make_episodes):
 
 
 def test_needs_are_joined_and_conflicts_named():
-    one, other = Needs(plan=True, discount=0.9), Needs(transition=Transition(2, 0.9), rewards=True)
-    assert one.joined(other) == other.joined(one) == Needs(True, 0.9, Transition(2, 0.9), True)
+    one = Needs(plan=True, discount=0.9)
+    other = Needs(transition=Transition(2, 0.9), rewards=True, bound=0.7)
+    assert one.joined(other) == other.joined(one) == Needs(True, 0.9, Transition(2, 0.9), True, 0.7)
     with pytest.raises(ConfigError, match=r"one discount, and both 0\.9 and 0\.8"):
         one.joined(Needs(discount=0.8))
 
@@ -120,3 +121,25 @@ def test_narrowed_windows_are_those_that_would_have_been_cut(make_episodes):
     for name, value in small.items():
         pairs = [(value[key], cut[name][key]) for key in value] if isinstance(value, dict) else [(value, cut[name])]
         assert all(torch.equal(one, other) for one, other in pairs), name
+
+
+@pytest.mark.parametrize("discount", [0.9, 1.0])
+def test_returns_are_bounded_from_below(make_episodes, discount):
+    episodes = make_episodes([4, 3])  # the first terminates, the second is cut off
+    forever = float(episodes.reward.min()) / (1 - discount) if discount < 1 else -torch.inf
+    wanted = []
+    for first, last, beyond in ((0, 4, 0.0), (4, 7, forever)):
+        for row in range(first, last):
+            summed = sum(discount ** (k - row) * float(episodes.reward[k]) for k in range(row, last))
+            wanted.append(summed + (discount ** (last - row) * beyond if beyond else 0.0))
+    batch = Windows(episodes, 1, 2, bound=discount).gather(torch.arange(7))
+    assert batch["return_bound"].tolist() == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_task_that_is_never_solved_costs_for_ever(make_episodes):
+    episodes = make_episodes([4, 3])
+    never = replace(episodes.select([1]), reward=torch.full((3,), -1.0))
+    assert never.return_bounds(0.9).tolist() == pytest.approx([-10.0] * 3)
+    free = replace(never, reward=torch.tensor([0.0, 0.0, 1.0]))
+    assert free.return_bounds(0.9).tolist() == free.returns_to_go(0.9).tolist()
+    assert free.return_bounds(1.0).tolist() == [1.0, 1.0, 1.0]
