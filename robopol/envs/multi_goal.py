@@ -25,13 +25,13 @@ RING = 0.8
 """Distance of the goals from the centre, m."""
 GOAL_RADIUS = 0.1
 """Success: the point's centre is this close to a goal, m."""
-CLEARANCE = 0.05
+CLEARANCE = 0.08
 """Distance that the shortest ways keep from walls and disc, m."""
 WALLS: tuple[Rectangle, ...] = (
-    (0.40, -0.25, 0.50, 0.25),
-    (-0.25, 0.40, 0.25, 0.50),
-    (-0.50, -0.25, -0.40, 0.25),
-    (-0.25, -0.50, 0.25, -0.40),
+    (0.40, -0.20, 0.50, 0.20),
+    (-0.20, 0.40, 0.20, 0.50),
+    (-0.50, -0.20, -0.40, 0.20),
+    (-0.20, -0.50, 0.20, -0.40),
 )
 """The walls of the maze: one across each straight way of four goals, with gaps towards the corners."""
 DISC = (0.4, 0.0, 0.15)
@@ -51,7 +51,7 @@ class MultiGoalOptions(Config):
     goals: int = Field(4, ge=2, le=16)
     """How many goals there are on the ring, the first in the east, the others counterclockwise."""
     obstacles: Literal["none", "maze", "disc"] = "none"
-    """What is in the way: "maze" are walls, which stop the point; "disc" is a region that it had better not enter."""
+    """What is in the way: "maze" are walls, which the point slides along; "disc" is a region better not entered."""
     actions: Literal["delta", "absolute"] = "delta"
     """What the numbers of an action mean: how far to move, or where to, m. Either moves by at most `STEP`."""
     reward: Literal["sparse", "dense", "safe"] = "dense"
@@ -170,7 +170,7 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         if self.options.reward == "safe":
             reward -= PENALTY * float(self.cost(self.position))
         self._episode[:] = steps + 1, success, way, left, first
-        truncated = not success and steps + 1 >= self.options.max_episode_steps
+        truncated = not success and bool(steps + 1 >= self.options.max_episode_steps)
         return self._observation(), reward, success, truncated, self._info()
 
     def cost(self, positions: ArrayLike) -> Array:
@@ -256,12 +256,20 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         return ("point dx [m]", "point dy [m]") if self.options.actions == "delta" else ("point x [m]", "point y [m]")
 
     def _move(self, action: Array) -> None:
-        """Move straight, as far as a step and the walls allow."""
+        """Move straight as far as a step allows, and where a wall is in the way slide along it."""
         move = action if self.options.actions == "delta" else action - self.position
         move = move * min(1.0, STEP / max(float(np.linalg.norm(move)), 1e-9))
-        moved = self.position + entered(self.position, move, self._solid) * move
-        self.position[:] = outside(np.clip(moved, -1.0, 1.0), self._kept)
+        part = self._advance(move)
+        if part < 1.0:
+            for along in np.diag((1.0 - part) * move):
+                self._advance(along)
         self._trail.append(self.position.copy())
+
+    def _advance(self, move: Array) -> float:
+        """Move straight, (2,) m, until a wall is met; return the part of the motion that was made."""
+        part = float(entered(self.position, move, self._solid))
+        self.position[:] = outside(np.clip(self.position + part * move, -1.0, 1.0), self._kept)
+        return part
 
     def _way_left(self) -> float:
         """Return the length of the shortest way to the nearest goal, m."""
