@@ -29,12 +29,21 @@ TASKS: dict[str, tuple[str, str]] = {
     "robopol/Reach-v0": ("robopol.envs.reach:Reach", "robopol.envs.experts.reach:ReachExpert"),
     "robopol/Stack-v0": ("robopol.envs.stack:Stack", "robopol.envs.experts.stack:StackExpert"),
 }
-"""Gymnasium id -> the ``module:class`` of the task and of its expert."""
+"""Gymnasium id of a task of the arm -> the ``module:class`` of the task and of its expert."""
+
+OWN: dict[str, tuple[str, str]] = {
+    **TASKS,
+    "robopol/MultiGoal-v0": (
+        "robopol.envs.multi_goal:MultiGoal",
+        "robopol.envs.experts.multi_goal:MultiGoalExpert",
+    ),
+}
+"""The same of all environments that are robopol's own, those without MuJoCo too."""
 
 
 def list_envs() -> list[str]:
     """Return the ids of robopol's own environments; `make_env` takes every other gymnasium id too."""
-    return sorted(TASKS)
+    return sorted(OWN)
 
 
 def make_env(
@@ -54,13 +63,14 @@ def make_env(
             actions, and those of other families.
         num_envs: How many.
         backend: How they are stepped: "serial" one after the other; "native" by threads that run MuJoCo without
-            Python, for robopol's tasks and those of `robopol.envs.locomotion.list_tasks`; "auto" natively where that
-            is possible. The results are equal. "warp" simulates the same tasks together on a GPU, in float32; see
+            Python, for the tasks of the arm and those of `robopol.envs.locomotion.list_tasks`; "auto" natively where
+            that is possible. The results are equal. "warp" simulates the same tasks together on a GPU, in float32; see
             ``docs/gpu-simulation.md``.
         threads: How many threads step natively; None is one per usable core, at most one per environment.
         workers: Processes that share the environments; 0 keeps them in this one. The results are equal.
         device: Where "warp" simulates and keeps its tensors, such as "cuda:1"; None is the GPU where there is one.
-        **options: The fields of `robopol.envs.spec.TaskOptions`, or what the family takes for another id.
+        **options: The fields of `robopol.envs.spec.TaskOptions` for a task of the arm, of
+            `robopol.envs.multi_goal.MultiGoalOptions` for that world, or what the family takes for another id.
 
     Returns:
         The batch; no slot is reset yet.
@@ -114,10 +124,10 @@ def make_expert(env_id: str, way: str | None = None, noise: float | None = None)
         task, expert = (_load(name) for name in TASKS[env_id])
         made = expert(task.way_names, way=way, noise=noise)
         return made
-    name = family_of(env_id).expert(env_id)
+    name = OWN[env_id][1] if env_id in OWN else family_of(env_id).expert(env_id)
     if name is None:
         raise EnvError(
-            f"'{env_id}' has no expert{nearest(env_id, TASKS)}; those that have: {', '.join(list_envs())}, and of "
+            f"'{env_id}' has no expert{nearest(env_id, OWN)}; those that have: {', '.join(list_envs())}, and of "
             "other families metaworld/..., PointMaze_..., cube-... and pointmaze-..."
         )
     made = _load(name)(way=way, noise=noise)
@@ -126,7 +136,7 @@ def make_expert(env_id: str, way: str | None = None, noise: float | None = None)
 
 def register() -> None:
     """Tell gymnasium of robopol's environments, for ``gymnasium.make``."""
-    for id, (entry_point, _) in TASKS.items():
+    for id, (entry_point, _) in OWN.items():
         if id not in gymnasium.registry:
             # Truncation is the task's own: its limit is an option.
             gymnasium.register(id, entry_point=entry_point)
@@ -138,7 +148,7 @@ def _make_serial(id: str, num_envs: int, options: dict[str, Any], threads: int |
 
 
 def _make_one(id: str, options: dict[str, Any]) -> Any:
-    return _load(TASKS[id][0])(**options) if id in TASKS else make_foreign(id, options)
+    return _load(OWN[id][0])(**options) if id in OWN else make_foreign(id, options)
 
 
 def _make_native(id: str, num_envs: int, options: dict[str, Any], threads: int | None) -> VectorEnv:

@@ -151,6 +151,8 @@ def test_latency_shifts_observations():
 def test_latency_of_poses_needs_a_first_action():
     with pytest.raises(ConfigError, match=r"env\.options\.domain\.latency"):
         wrapped({"kind": "latency", "action": 1}, id="robopol/Reach-v0", action_space="joint_pos")
+    with pytest.raises(ConfigError, match=r"give 'first'$"):
+        wrapped({"kind": "latency", "action": 1}, id="robopol/MultiGoal-v0", actions="absolute")
     with pytest.raises(ConfigError, match="'first' has 2 entries, an action has 1"):
         wrapped({"kind": "latency", "action": 1, "first": [0.0, 0.0]})
 

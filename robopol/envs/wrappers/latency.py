@@ -45,10 +45,11 @@ class Latency(VectorWrapper):
             ConfigError: If ``first`` is missing or of a wrong length.
         """
         size = len(env.spec.action_low)
-        if config.first is None and config.action and env.spec.action_space in ("joint_pos", "ee_pose"):
+        if config.first is None and config.action and env.spec.action_space in ("joint_pos", "ee_pose", "absolute"):
+            other = ", or use env.options.domain.latency" if "domain" in env.spec.options else ""
             raise ConfigError(
-                f"wrapper latency: the actions of {env.spec.id} are poses, of which none means rest: give 'first', or "
-                "use env.options.domain.latency"
+                f"wrapper latency: the actions of {env.spec.id} are poses, of which none means rest: give 'first'"
+                + other
             )
         if config.first is not None and len(config.first) != size:
             raise ConfigError(f"wrapper latency: 'first' has {len(config.first)} entries, an action has {size}")
