@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robopol.errors import ConfigError
-from robopol.export.graph import Call, Graph, Value
+from robopol.export.graph import Call, Graph, Value, values_in
 
 OPSET = 18
 ONNX_TYPES = {torch.float32: 1, torch.float64: 1, torch.float16: 1, torch.bfloat16: 1}  # computed in float32
@@ -34,6 +34,7 @@ class Writer:
         self._known: dict[Any, str] = {}
         self._names: dict[Value, str] = {value: name for name, value in graph.inputs.items()}
         self.graph = graph
+        self.used = {value for call in graph.calls for value in values_in(call.arguments)}
         unknown = sorted({call.op for call in graph.calls if call.op not in RULES})
         if unknown:
             raise ConfigError(f"the policy uses {', '.join(unknown)}, which robopol does not export")
@@ -200,6 +201,26 @@ def _threshold_backward(w: Writer, call: Call, grad_output: Value, self_: Value,
 @rule("eq.Tensor", "eq.Scalar")
 def _equal(w: Writer, call: Call, self_: Value, other: Any, **_: Any) -> str:
     return str(w.node("Equal", w.name(self_), w.name(other, w.dtype(self_))))
+
+
+@rule("ge.Scalar")
+def _at_least(w: Writer, call: Call, self_: Value, other: float) -> str:
+    return str(w.node("GreaterOrEqual", w.name(self_), w.name(other, w.dtype(self_))))
+
+
+@rule("where.self")
+def _where(w: Writer, call: Call, condition: Value, self_: Value, other: Value) -> str:
+    dtype, chosen = w.dtype(call.results[0]), w.name(condition)
+    if dtype == torch.bool:  # ONNX Runtime chooses among numbers only
+        rest = w.node("And", w.node("Not", chosen), w.name(other))
+        return str(w.node("Or", w.node("And", chosen, w.name(self_)), rest))
+    return str(w.node("Where", chosen, w.name(self_, dtype), w.name(other, dtype)))
+
+
+@rule("any.dim")
+def _any(w: Writer, call: Call, self_: Value, dim: int, keepdim: bool) -> str:
+    found = w.node("ReduceMax", w.name(self_, torch.int32), w.ints(dim), keepdims=int(keepdim))
+    return str(w.node("Cast", found, to=ONNX_TYPES[torch.bool]))
 
 
 @rule("remainder.Scalar")
@@ -432,6 +453,14 @@ RULES["aten.amax.default"] = _reduction("ReduceMax")
 RULES["aten.amin.default"] = _reduction("ReduceMin")
 
 
+@rule("linalg_vector_norm.default")
+def _norm(w: Writer, call: Call, self_: Value, ord: float, dim: Any, keepdim: bool, **_: Any) -> str:
+    if ord != 2:
+        raise ConfigError("only Euclidean lengths can be written for this engine: use engine=torch")
+    axes = range(len(w.shape(self_))) if dim is None else dim
+    return str(w.node("ReduceL2", w.name(self_), w.ints(*axes), keepdims=int(keepdim)))
+
+
 @rule("argmax.default")
 def _argmax(w: Writer, call: Call, self_: Value, dim: int, keepdim: bool, **_: Any) -> str:
     return str(w.node("ArgMax", w.name(self_), axis=dim, keepdims=int(keepdim)))
@@ -454,7 +483,31 @@ def _layer_norm(
     scale = w.constant(np.ones(tuple(normalized_shape), np.float32)) if weight is None else w.name(weight)
     rest = [] if bias is None else [w.name(bias)]
     axis = -len(normalized_shape)
-    return [w.node("LayerNormalization", w.name(input), scale, *rest, axis=axis, epsilon=float(eps))]
+    moments = 3 if w.used & set(call.results[1:]) else 1  # mean and deviation, where a gradient reads them
+    found = w.node("LayerNormalization", w.name(input), scale, *rest, outputs=moments, axis=axis, epsilon=float(eps))
+    return found if moments > 1 else [found]
+
+
+@rule("native_layer_norm_backward.default")
+def _layer_norm_backward(
+    w: Writer,
+    call: Call,
+    grad_out: Value,
+    input: Value,
+    normalized_shape: Sequence[int],
+    mean: Value,
+    rstd: Value,
+    weight: Any,
+    **_: Any,
+) -> list[str]:
+    """Write rstd (g - mean g - y mean(g y)), y the normalised input and g the gradient of it."""
+    axes = w.ints(*range(-len(normalized_shape), 0))
+    gradient = w.name(grad_out) if weight is None else w.node("Mul", w.name(grad_out), w.name(weight))
+    normal = w.node("Mul", w.node("Sub", w.name(input), w.name(mean)), w.name(rstd))
+    level = w.node("ReduceMean", gradient, axes, keepdims=1)
+    slope = w.node("ReduceMean", w.node("Mul", gradient, normal), axes, keepdims=1)
+    rest = w.node("Sub", w.node("Sub", gradient, level), w.node("Mul", normal, slope))
+    return [w.node("Mul", rest, w.name(rstd))]
 
 
 @rule("native_group_norm.default")
