@@ -1,0 +1,172 @@
+"""V-GPS (Nakamoto et al. 2024): a frozen policy, its proposals ranked by a critic that was learned offline.
+
+    python benchmarks/vgps.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/vgps.json]
+
+For every training seed: a diffusion policy is cloned from few demonstrations of Push and frozen; episodes of it, good
+and bad, are recorded; a critic of whole chunks is fitted to them and to the demonstrations by IQL, and once more by
+Cal-QL. Then the policy acts on held-out episodes, the same for every row, with n proposals of which the critic takes
+one.
+Controls: a random proposal, and a critic that is shown the state of another episode.
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cloning
+import torch
+from torch import Tensor
+
+from robopol import __version__, evaluate, load_policy, make_env
+from robopol.evaluation import Evaluation
+from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.execution import BLOCK
+from robopol.files import write_json
+from robopol.policies import Policy
+from robopol.steering import BestOfConfig, SteeredPolicy
+from robopol.steering.best_of import BestOf
+from robopol.steering.objectives import Objective
+from robopol.steering.objectives.value import ValueConfig
+
+RESULTS = Path(__file__).parent / "results"
+DEMOS, BASE_UPDATES, ROLLOUTS, CRITIC_UPDATES = 15, 1200, 300, 4000
+HELD_OUT = 500_000
+
+
+class Shuffled(Objective):
+    """A control: what a critic says of the plans of one episode in the state of another."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__(objective.config)
+        self.objective = objective
+        self.obs_shapes = objective.obs_shapes
+
+    def score(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
+        return self.objective.score({key: rows.roll(1, 0) for key, rows in obs.items()}, windows)
+
+
+def prepare(seed: int, work: Path) -> tuple[Path, dict[str, Path]]:
+    """Return the runs of a seed's frozen policy and of its critics."""
+    demos = work / "push.hdf5"
+    if not demos.exists():
+        cloning.robopol("collect", "env=push", f"out={demos}", f"episodes={DEMOS}")
+    base = work / f"base-{seed}"
+    updates = f"phases.cloning.updates={BASE_UPDATES}"
+    cloning.train(base, *cloning.DIFFUSION, "env=push", f"data.demos.uri={demos}", f"seed={seed}", updates)
+    rollouts = work / f"rollouts-{seed}.hdf5"
+    if not rollouts.exists():
+        first = 10_000 * (seed + 1)
+        words = (f"checkpoint={base}", f"episodes={ROLLOUTS}", f"seed={first}", "keep=all", f"out={rollouts}")
+        cloning.robopol("collect", "env=push", *words)
+    critics = {}
+    for algo in ("iql", "cal_ql"):
+        critics[algo] = work / f"{algo}-{seed}"
+        # Cal-QL asks a policy for the actions that it is to be careful about; IQL asks nobody
+        actor = ["policy=null"] if algo == "iql" else ["policy=gaussian", "policy.horizon=9", "policy.n_action_steps=8"]
+        cloning.train(
+            critics[algo],
+            "env=push",
+            *actor,
+            "model=value",
+            f"algo={algo}",
+            "model.n_action_steps=8",
+            "model.layer_norm=true",
+            f"data.demos.uri={demos}",
+            f"data.rollouts.uri={rollouts}",
+            "phases={critic: {updates: "
+            + str(CRITIC_UPDATES)
+            + ", sources: {demos: 0.2, rollouts: 0.8}}, cloning: null}",
+            "eval.final_episodes=0",
+            f"seed={seed}",
+        )
+    return base, critics
+
+
+def rows(base: Policy, critics: Mapping[str, Path]) -> dict[str, Policy]:
+    """Return every policy that is compared, by name."""
+    found: dict[str, Policy] = {"base": base}
+    for algo, run in critics.items():
+        value = ValueConfig(critic=str(run))
+        counts = (4, 16, 64) if algo == "iql" else (16,)
+        for n in counts:
+            found[f"{algo}, best of {n}"] = base.steered(BestOfConfig(objective=value, n=n))
+        if algo == "iql":
+            for share in (0.3, 1.0):
+                steering = BestOfConfig(objective=value, n=16, temperature=share, relative=True)
+                found[f"{algo}, 16, temperature {share} std"] = base.steered(steering)
+            config = BestOfConfig(objective=value, n=16)
+            found["another state's critic, best of 16"] = SteeredPolicy(
+                base, [BestOf(config, Shuffled(value.build(base)), None)]
+            )
+    found["random of 16"] = base.steered(BestOfConfig(n=16))
+    return found
+
+
+def latency(policy: Policy, obs: Mapping[str, Tensor], repeats: int = 20) -> float:
+    """Return the median seconds of a plan for one row."""
+    taken = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        policy.plan(obs, 1, torch.Generator().manual_seed(0))
+        taken.append(time.perf_counter() - begun)
+    return sorted(taken)[repeats // 2]
+
+
+def compare(base: list[Evaluation], other: list[Evaluation]) -> dict[str, Any]:
+    """Put seeds together: rates, and the difference to the base on the same episodes with a paired interval."""
+    outcomes = [outcome.success for found in other for outcome in found.outcomes]
+    before = [outcome.success for found in base for outcome in found.outcomes]
+    differences = [float(after) - float(was) for after, was in zip(outcomes, before, strict=True)]
+    return {
+        "success_rate": sum(outcomes) / len(outcomes),
+        "success_ci95": wilson(sum(outcomes), len(outcomes)),
+        "by_seed": [found.success_rate for found in other],
+        "gain": sum(differences) / len(differences),
+        "gain_ci95": bootstrap_mean(differences),
+        "steering": other[0].steering,
+        "episodes": len(outcomes),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--work", type=Path, default=Path("runs/vgps"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "vgps.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    found: dict[str, list[Evaluation]] = {}
+    seconds: dict[str, float] = {}
+    for seed in args.seeds:
+        base, critics = prepare(seed, args.work)
+        policy = load_policy(base)
+        assert policy.spec.env is not None
+        with make_env(policy.spec.env.id, BLOCK, **policy.spec.env.options) as env:
+            shape = {
+                key: torch.zeros(1, policy.spec.n_obs_steps, *size) for key, size in policy.spec.obs_shapes.items()
+            }
+            for name, candidate in rows(policy, critics).items():
+                found.setdefault(name, []).append(evaluate(candidate, env, args.episodes, HELD_OUT))
+                seconds.setdefault(name, latency(candidate, shape))
+                print(f"seed {seed}: {name:36} {found[name][-1].success_rate:.1%}", flush=True)
+    table = {name: compare(found["base"], rows) | {"plan_ms": 1000 * seconds[name]} for name, rows in found.items()}
+    told = {"demos": DEMOS, "base_updates": BASE_UPDATES, "rollouts": ROLLOUTS, "critic_updates": CRITIC_UPDATES}
+    write_json(
+        args.out,
+        {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
+        | {"task": "push", "budget": told, "rows": table},
+    )
+    for name, row in table.items():
+        low, high = row["gain_ci95"]
+        print(
+            f"{name:36} {row['success_rate']:6.1%}  gain {row['gain']:+.1%} [{low:+.1%}, {high:+.1%}]  {row['by_seed']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
