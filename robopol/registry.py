@@ -62,11 +62,13 @@ KINDS: dict[str, dict[str, str]] = {
         "langevin": "robopol.policies.samplers.langevin:LangevinConfig",
     },
     "steering": {
+        "agreement": "robopol.steering.agreement:AgreementConfig",
         "best_of": "robopol.steering.best_of:BestOfConfig",
         "composition": "robopol.steering.composition:CompositionConfig",
         "goal_weight": "robopol.steering.goal_weight:GoalWeightConfig",
         "guide": "robopol.steering.guide:GuideConfig",
         "inner_steps": "robopol.steering.inner_steps:InnerStepsConfig",
+        "mixture": "robopol.steering.mixture:MixtureConfig",
         "warm_start": "robopol.steering.warm_start:WarmStartConfig",
     },
     "objective": {

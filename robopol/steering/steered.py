@@ -95,6 +95,12 @@ class SteeredPolicy(Policy):
             if len(found) > 1:
                 names = " and ".join(one.config.kind for one in found)
                 raise ConfigError(f"{names} both say {what}: leave one of them out")
+        for one in steerings:
+            if one.once and kernels:
+                raise ConfigError(
+                    f"{one.config.kind} follows a walk that takes every step once, and {kernels[0].config.kind} takes "
+                    "them several times: leave one of them out"
+                )
 
     @property
     def observation(self) -> Any:  # type: ignore[override]

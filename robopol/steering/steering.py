@@ -8,8 +8,8 @@ the steered policy is the base policy to the bit.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import BeforeValidator
@@ -44,6 +44,7 @@ class Planning:
     generator: Generators
     previous: Sequence[Previous | None]
     log: Log
+    _coming: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def rows(self) -> int:
@@ -61,8 +62,16 @@ class Planning:
 
     def draw(self) -> Tensor:
         """Draw the noise of a walk, (B K, Tp, A)."""
-        spec = self.policy.spec
-        return self.normal(self.proposals, spec.horizon, spec.action_dim).flatten(0, 1)
+        noise = self.coming()
+        self._coming.clear()
+        return noise
+
+    def coming(self) -> Tensor:
+        """Return the noise (B K, Tp, A) that `draw` will return next, for who has to know it before the step."""
+        if not self._coming:
+            spec = self.policy.spec
+            self._coming.append(self.normal(self.proposals, spec.horizon, spec.action_dim).flatten(0, 1))
+        return self._coming[0]
 
     def windows(self, x: Tensor) -> Tensor:
         """Bring normalised chunks (B K, Tp, A) to environment units and their rows, (B, K, Tp, A)."""
@@ -83,10 +92,12 @@ class Steering(nn.Module):
     Attributes:
         config: Its config; parts that it names are described in it, so that it can be saved.
         proposals: How many proposals it chooses one of.
+        once: Whether its field can be asked once only at each level.
         obs_shapes: Observations that it looks at besides the base policy's, key -> shape.
     """
 
     proposals: int = 1
+    once: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         """Take over the config.
