@@ -61,14 +61,22 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "steering": {
         "best_of": "robopol.steering.best_of:BestOfConfig",
+        "biased_start": "robopol.steering.biased_start:BiasedStartConfig",
         "composition": "robopol.steering.composition:CompositionConfig",
         "goal_weight": "robopol.steering.goal_weight:GoalWeightConfig",
         "guide": "robopol.steering.guide:GuideConfig",
         "inner_steps": "robopol.steering.inner_steps:InnerStepsConfig",
+        "nudge": "robopol.steering.nudge:NudgeConfig",
         "warm_start": "robopol.steering.warm_start:WarmStartConfig",
     },
     "objective": {
+        "keep_away": "robopol.steering.objectives.keep_away:KeepAwayConfig",
+        "point": "robopol.steering.objectives.point:PointConfig",
+        "sketch": "robopol.steering.objectives.sketch:SketchConfig",
+        "smoothness": "robopol.steering.objectives.smoothness:SmoothnessConfig",
+        "stl": "robopol.steering.objectives.stl:STLConfig",
         "weighted_sum": "robopol.steering.objectives.weighted_sum:WeightedSumConfig",
+        "workspace": "robopol.steering.objectives.workspace:WorkspaceConfig",
     },
     "executor": {
         "receding_horizon": "robopol.execution.receding_horizon:RecedingHorizonConfig",
