@@ -34,7 +34,7 @@ class STLConfig(PathObjectiveConfig):
         track = self.track(policy.spec, self.axes)
         if track.axes > 3:
             raise ConfigError(f"a formula speaks of x, y and z, and the motion has {track.axes} axes")
-        formula = read_formula(self.formula, "xyz"[: track.axes])
+        formula = read_formula(self.formula, ("x", "y", "z")[: track.axes])
         if formula.length(track.steps) < 1:
             raise ConfigError(
                 f"the windows of '{self.formula}' begin {track.steps - formula.length(track.steps)} steps ahead, and "
