@@ -2,11 +2,13 @@
 
 from robopol.steering.agreement import AgreementConfig
 from robopol.steering.best_of import BestOfConfig
+from robopol.steering.biased_start import BiasedStartConfig
 from robopol.steering.composition import CompositionConfig
 from robopol.steering.goal_weight import GoalWeightConfig
 from robopol.steering.guide import GuideConfig
 from robopol.steering.inner_steps import InnerStepsConfig
 from robopol.steering.mixture import MixtureConfig
+from robopol.steering.nudge import NudgeConfig
 from robopol.steering.steered import SteeredConfig, SteeredPolicy
 from robopol.steering.steering import Planning, Steering, SteeringConfig
 from robopol.steering.warm_start import WarmStartConfig
@@ -14,11 +16,13 @@ from robopol.steering.warm_start import WarmStartConfig
 __all__ = [
     "AgreementConfig",
     "BestOfConfig",
+    "BiasedStartConfig",
     "CompositionConfig",
     "GoalWeightConfig",
     "GuideConfig",
     "InnerStepsConfig",
     "MixtureConfig",
+    "NudgeConfig",
     "Planning",
     "SteeredConfig",
     "SteeredPolicy",

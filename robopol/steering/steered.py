@@ -146,6 +146,7 @@ class SteeredPolicy(Policy):
         planning = Planning(self.base, obs, proposals, generator, known, self.log)
         windows = self._walked(planning) if isinstance(self.base, GenerativePolicy) else self._proposed(planning)
         for one in steerings:
+            windows = one.output(windows, planning)
             if one.proposals > 1:
                 grouped = windows.unflatten(1, (-1, one.proposals))  # (B, M, N, Tp, A)
                 chosen = one.select(grouped, planning)

@@ -125,6 +125,10 @@ class Steering(nn.Module):
         """Return what happens at each level; None takes every step once."""
         return None
 
+    def output(self, windows: Tensor, planning: Planning) -> Tensor:
+        """Return what becomes of the proposals (B, M, Tp, A) in environment units, before it chooses among them."""
+        return windows
+
     def select(self, windows: Tensor, planning: Planning) -> Tensor:
         """Choose one of N = `proposals` windows.
 
