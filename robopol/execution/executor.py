@@ -17,7 +17,7 @@ BLOCK = 16
 """Rows that a policy always plans for at once; see `Executor`."""
 
 Planner = Callable[[Sequence[int], Mapping[str, Tensor], Sequence[torch.Generator]], Tensor]
-"""(`BLOCK` slots, their histories key -> (BLOCK, To, ...), a generator for each) -> windows (BLOCK, Tp, A)."""
+"""(n slots, their histories key -> (n, To, ...), a generator for each) -> windows (n, Tp, A)."""
 
 
 class ExecutorConfig(Config):
@@ -100,7 +100,7 @@ class Executor(ABC):
 
     What an episode does depends on its seed and its observations alone. Its noise comes from a generator of its own;
     and as a matrix product may round differently for another number of rows, the policy always sees exactly `BLOCK`
-    rows, filled up with copies where fewer episodes plan.
+    rows, filled up with copies where fewer episodes plan. (One that computes each row by itself sees no copies.)
 
     Attributes:
         policy: The policy, in evaluation mode.
@@ -191,13 +191,14 @@ class Executor(ABC):
         found: dict[int, Tensor] = {}
         for start in range(0, len(slots), BLOCK):
             block = slots[start : start + BLOCK]
-            rows = [*block, *[block[0]] * (BLOCK - len(block))]
+            size = len(block) if self.policy.rowwise else BLOCK
+            rows = [*block, *[block[0]] * (size - len(block))]
             obs = {
                 key: torch.stack([self._episodes[slot].history[key] for slot in rows]).to(device)
                 for key in self.policy.spec.obs_shapes
             }
             spare = torch.Generator().manual_seed(0)
-            generators = [self._episodes[slot].generator for slot in block] + [spare] * (BLOCK - len(block))
+            generators = [self._episodes[slot].generator for slot in block] + [spare] * (size - len(block))
             found |= dict(zip(block, planner(rows, obs, generators).cpu(), strict=False))
         return found
 

@@ -21,6 +21,7 @@ from robopol.export.graph import Call, Graph, Value
 from robopol.export.lowering import lower
 from robopol.export.simplify import simplify
 from robopol.policies import Policy
+from robopol.policies.plan_only import PlanOnlyPolicy
 
 NOISE = "noise"
 """Name of the input that takes the noise; observations have names of their own in front of it."""
@@ -50,6 +51,8 @@ def trace(policy: Policy, batch: int) -> Graph:
     Raises:
         ConfigError: If the policy's plan is not one fixed list of operations; the message says why.
     """
+    if isinstance(policy, PlanOnlyPolicy):
+        raise ConfigError(f"there is nothing here to export: {policy.refusal}")
     spec = policy.spec
     acting = lower(copy.deepcopy(policy).cpu().float().eval())
     obs = {key: _example(key, (batch, spec.n_obs_steps, *shape)) for key, shape in spec.obs_shapes.items()}
