@@ -54,7 +54,7 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-# robomimic without what it pins: only its data loader is used, to check our files with
+# robomimic without what it pins: its data loader checks our files, its policies act here
 $(VENV)/.test: $(VENV)/.run pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group test
 	$(BIN)/python -m pip install --quiet --no-deps robomimic==0.3.0

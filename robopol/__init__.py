@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from robopol.checkpoint import load_policy
     from robopol.data import load_episodes
     from robopol.envs import make_env
     from robopol.evaluation import evaluate
+    from robopol.loading import load_policy
 
 # The public functions load on first use: torch alone takes over a second to import.
 _LAZY = {
     "evaluate": "robopol.evaluation",
     "load_episodes": "robopol.data",
-    "load_policy": "robopol.checkpoint",
+    "load_policy": "robopol.loading",
     "make_env": "robopol.envs",
 }
 

@@ -29,6 +29,14 @@ class EnvError(RobopolError, ValueError):
     """An environment cannot be made, or was asked for what it cannot do."""
 
 
+class MessageError(RobopolError, ValueError):
+    """A message is not what was agreed on, or larger than is allowed."""
+
+
+class RemoteError(RobopolError, ConnectionError):
+    """A policy that is served elsewhere cannot be asked, or does not answer as agreed."""
+
+
 class MissingExtraError(RobopolError, ImportError):
     """An optional package is needed and not installed."""
 
@@ -45,3 +53,7 @@ class MissingExtraError(RobopolError, ImportError):
 
 class DataWarning(UserWarning):
     """Something that a dataset holds is not carried over; the message names it."""
+
+
+class SeedWarning(UserWarning):
+    """A seed was given to something that takes none, so that it will not do the same again."""

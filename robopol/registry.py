@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, str]] = {
         "gaussian": "robopol.policies.gaussian:GaussianConfig",
         "gmm": "robopol.policies.gmm:GMMConfig",
         "meow": "robopol.policies.meow:MEowConfig",
+        "remote": "robopol.policies.remote.policy:RemoteConfig",
         "steered": "robopol.steering.steered:SteeredConfig",
     },
     "model": {

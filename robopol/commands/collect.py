@@ -1,13 +1,12 @@
 """Record episodes as a dataset.
 
   robopol collect env=push out=demos.hdf5 [episodes=200] [seed=0] [way=left] [noise=0.002] [checkpoint=DIR]
+  robopol collect env=gym env.id=Hopper-v5 checkpoint=sb3:SAC:agent.zip trust=true out=hopper.hdf5 keep=all
 
-The episodes are those of the world's scripted expert, or of a policy (checkpoint=RUN), or of a
-Stable-Baselines3 agent (checkpoint=FILE.zip sb3=SAC trust=true: loading such a file runs the code in it).
+The episodes are those of the world's scripted expert, or of a policy: ``checkpoint`` takes what `robopol eval` takes.
 Failed episodes are left out unless keep=all. A policy can be steered: steering={kind: ...}, as for `robopol eval`.
 """
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -16,6 +15,7 @@ from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import RecedingHorizonConfig
+from robopol.policies.remote import RemoteOptions
 from robopol.steering.steering import Steerings
 
 
@@ -30,11 +30,11 @@ class CollectCommand(Config):
         keep: Whether failed episodes are kept.
         way: The way the expert takes; None draws one for each episode.
         noise: Standard deviation of the expert's disturbance; None is its default.
-        checkpoint: Record this policy or agent instead of the expert.
+        checkpoint: Record this policy instead of the expert; whatever `robopol eval` takes.
+        trust: Allow a checkpoint that runs code when it is loaded.
+        remote: What is said about a server.
         execution: How the plans of a policy are executed.
         steering: What steers the policy, in the order in which it acts.
-        sb3: The algorithm that wrote the checkpoint, if it is one of Stable-Baselines3.
-        trust: Allow a checkpoint that runs code when it is loaded.
         num_envs: Environments stepped together; does not change what is recorded.
     """
 
@@ -46,10 +46,10 @@ class CollectCommand(Config):
     way: str | None = None
     noise: float | None = Field(None, ge=0)
     checkpoint: str | None = None
+    trust: bool = False
+    remote: RemoteOptions = RemoteOptions()
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     steering: Steerings = ()
-    sb3: str | None = None
-    trust: bool = False
     num_envs: int = Field(16, ge=1)
 
 
@@ -60,20 +60,16 @@ def run(words: list[str]) -> int:
     from robopol.data import describe, save_episodes
     from robopol.evaluation import Actor, ExpertActor
     from robopol.evaluation.collect import collect
-    from robopol.evaluation.sb3 import SB3Actor
 
     with command.env.make(command.num_envs) as env:
         actor: Actor
         if command.checkpoint is None:
             actor, source = ExpertActor(env, command.way, command.noise), "expert"
-        elif command.sb3 is not None:
-            actor = SB3Actor(Path(command.checkpoint), command.sb3, env, trust=command.trust)
-            source = f"sb3 {command.sb3}"
         else:
-            from robopol.checkpoint import load_policy
             from robopol.evaluation.protocol import check_contract
+            from robopol.loading import load_policy
 
-            policy = load_policy(command.checkpoint)
+            policy = load_policy(command.checkpoint, trust=command.trust, world=env.spec, remote=command.remote)
             if command.steering:
                 policy = policy.steered(*command.steering)
             check_contract(policy, env)

@@ -4,14 +4,19 @@
                [execution=temporal_ensemble] [execution.latency=2]
   robopol eval checkpoint=DIR policy.sampler=dpm_solver policy.steps=5 policy.weights=bf16
   robopol eval checkpoint=DIR 'steering={kind: best_of, n: 16, objective: {kind: value, critic: CRITIC}}'
+  robopol eval checkpoint=ws://127.0.0.1:8000 env=push
+  robopol eval checkpoint=robomimic:model.pth env=robosuite env.id=robosuite/Lift trust=true
 
-``checkpoint`` is a run folder, a checkpoint, a policy folder, or what `robopol export` wrote. The
-world is the one the policy was trained for unless another is named: env=push env.options.domain.latency=1.
+``checkpoint`` is a run folder, a checkpoint, a policy folder, or what `robopol export` wrote; or a policy that robopol
+did not train (docs/other-policies.md): one that is served elsewhere, a robomimic checkpoint, or a Stable-Baselines3
+agent (sb3:SAC:agent.zip). Loading a file of the last two runs the code in it, hence trust=true. The world is the one
+the policy was trained for unless another is named: env=push env.options.domain.latency=1.
 The outcome of episode i depends on seed + i alone, not on num_envs. A generative policy can be walked with another
 sampler than it was saved with (a name, or policy.sampler={kind: ddim, eta: 0.5}), in another number of steps, and with
 packed weights. It can be steered, by one steering or a list of them: robopol list steering.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +26,7 @@ from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import RecedingHorizonConfig
+from robopol.policies.remote import RemoteOptions
 from robopol.policies.resampling import Acting
 from robopol.steering.steering import Steerings
 
@@ -29,7 +35,10 @@ class EvalCommand(Config):
     """What `robopol eval` is told.
 
     Attributes:
-        checkpoint: A run folder, a checkpoint, a policy folder, or an exported policy.
+        checkpoint: A run folder, a checkpoint, a policy folder, an exported policy, ws://HOST:PORT, robomimic:FILE.pth
+            or sb3:ALGORITHM:FILE.zip.
+        trust: Allow a checkpoint that runs code when it is loaded.
+        remote: What is said about a server.
         episodes: How many episodes.
         seed: Seed of the first.
         num_envs: Environments stepped together.
@@ -44,6 +53,8 @@ class EvalCommand(Config):
     """
 
     checkpoint: str
+    trust: bool = False
+    remote: RemoteOptions = RemoteOptions()
     episodes: int = Field(100, ge=1)
     seed: int = Field(100_000, ge=0)
     num_envs: int = Field(32, ge=1)
@@ -63,28 +74,37 @@ def run(words: list[str]) -> int:
 
     from robopol.errors import ConfigError
     from robopol.evaluation.report import evaluate_and_film, show
-    from robopol.export import ExportedPolicy, load
+    from robopol.export import ExportedPolicy
     from robopol.files import write_json
+    from robopol.loading import load_policy
     from robopol.networks.precision import RuntimeConfig
 
     runtime = RuntimeConfig(device=command.device).build()
     runtime.apply()
-    policy = load(command.checkpoint, runtime.device)
-    if isinstance(policy, ExportedPolicy) and command.policy != Acting():
-        raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
-    if command.steering:
-        policy = policy.steered(*command.steering)
-    command.policy.apply(policy)
-    world = command.env or policy.spec.env
-    if world is None:
-        raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
-    with world.make(command.num_envs) as env:
+    with ExitStack() as opened:
+        env = None if command.env is None else opened.enter_context(command.env.make(command.num_envs))
+        policy = load_policy(
+            command.checkpoint,
+            runtime.device,
+            trust=command.trust,
+            world=None if env is None else env.spec,
+            remote=command.remote,
+        )
+        if isinstance(policy, ExportedPolicy) and command.policy != Acting():
+            raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
+        if command.steering:
+            policy = policy.steered(*command.steering)
+        command.policy.apply(policy)
+        if env is None:
+            if policy.spec.env is None:
+                raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
+            env = opened.enter_context(policy.spec.env.make(command.num_envs))
         video = None if command.video is None else Path(command.video)
         found, notes = evaluate_and_film(
             policy, env, command.episodes, command.seed, video, command.videos, command.execution
         )
     if command.out is not None:
         write_json(Path(command.out), found.tree())
-    rows = {"checkpoint": command.checkpoint, "world": world.id}
+    rows = {"checkpoint": command.checkpoint, "world": env.spec.id}
     show(found, rows | ({"result": command.out} if command.out else {}), notes)
     return 0

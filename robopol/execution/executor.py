@@ -100,7 +100,7 @@ class Executor:
 
     What an episode does depends on its seed and its observations alone. Its noise comes from a generator of its own;
     and as a matrix product may round differently for another number of rows, the policy always sees exactly `BLOCK`
-    rows, filled up with copies where fewer episodes plan.
+    rows, filled up with copies where fewer episodes plan. (One that computes each row by itself sees no copies.)
 
     Attributes:
         policy: The policy, in evaluation mode.
@@ -183,13 +183,14 @@ class Executor:
         found: dict[int, Tensor] = {}
         for start in range(0, len(slots), BLOCK):
             block = slots[start : start + BLOCK]
-            rows = [*block, *[block[0]] * (BLOCK - len(block))]
+            size = len(block) if self.policy.rowwise else BLOCK
+            rows = [*block, *[block[0]] * (size - len(block))]
             obs = {
                 key: torch.stack([self._episodes[slot].history[key] for slot in rows]).to(device)
                 for key in self.policy.spec.obs_shapes
             }
             spare = torch.Generator().manual_seed(0)
-            generators = [self._episodes[slot].generator for slot in block] + [spare] * (BLOCK - len(block))
+            generators = [self._episodes[slot].generator for slot in block] + [spare] * (size - len(block))
             previous = [self._episodes[slot].previous() for slot in rows]
             windows = self.policy.plan(obs, 1, generators, previous)[:, 0]
             found |= dict(zip(block, windows.cpu(), strict=False))

@@ -1,5 +1,5 @@
 """Policies as artefacts for inference engines: the whole sampling loop in one call."""
 
-from robopol.export.exported import ExportedPolicy, load, load_exported
+from robopol.export.exported import ExportedPolicy, load_exported
 
-__all__ = ["ExportedPolicy", "load", "load_exported"]
+__all__ = ["ExportedPolicy", "load_exported"]

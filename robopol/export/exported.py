@@ -3,21 +3,20 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
-from robopol.checkpoint import load_policy, read_config
+from robopol.checkpoint import read_config
 from robopol.config import Config, parse
 from robopol.data.normalizer import Normalizer
-from robopol.errors import CheckpointError, ConfigError
+from robopol.errors import CheckpointError
 from robopol.export.engine import LARGE, EngineName, Runner, engine
 from robopol.export.trace import NOISE, OBSERVATION
-from robopol.policies import Policy, PolicyConfig, PolicySpec, Previous
-from robopol.policies.observation import take
+from robopol.policies import PolicyConfig, PolicySpec, Previous
+from robopol.policies.plan_only import PlanOnlyPolicy, count, in_blocks
 from robopol.policies.policy import Generators, standard_normal
 
 EXPORT, NORMALIZER = "export.json", "action_normalizer.safetensors"
@@ -66,20 +65,6 @@ class Manifest(Config):
 SCHEMA_VERSION = 1
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> Policy:
-    """Load whatever acts: an exported policy, or a checkpoint.
-
-    Args:
-        path: A folder that `robopol export` wrote, or one that `robopol.checkpoint.load_policy` takes.
-        device: Where it runs, if it can run there.
-
-    Raises:
-        CheckpointError: If there is neither, or it is damaged.
-        MissingExtraError: If the engine of an exported policy is not installed.
-    """
-    return load_exported(path, device) if (Path(path) / EXPORT).is_file() else load_policy(path, device)
-
-
 def load_exported(path: str | Path, device: str | torch.device = "cpu", threads: int | None = None) -> "ExportedPolicy":
     """Load an exported policy, ready to act. Nothing in the folder is executed but the graph, by its engine.
 
@@ -117,8 +102,10 @@ def load_exported(path: str | Path, device: str | torch.device = "cpu", threads:
     return ExportedPolicy(config, spec, manifest, runner, normalizer)
 
 
-class ExportedPolicy(Policy):
+class ExportedPolicy(PlanOnlyPolicy):
     """Acts like the policy it was made from, with the same noise from the same generators; it cannot be trained."""
+
+    refusal = "an exported policy plans and nothing else: train or steer the checkpoint it was made from"
 
     def __init__(
         self, config: PolicyConfig, spec: PolicySpec, manifest: Manifest, runner: Runner, normalizer: Normalizer
@@ -127,10 +114,9 @@ class ExportedPolicy(Policy):
 
         The artefact normalises by itself; ``normalizer`` only says what a large difference of two actions is.
         """
-        nn.Module.__init__(self)  # there is no encoder here
-        self.config, self.spec, self.manifest = config, spec, manifest
+        super().__init__(config, spec, normalizer.to(runner.device))
+        self.manifest = manifest
         self._runner = runner
-        self.action_normalizer = normalizer.to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -146,15 +132,12 @@ class ExportedPolicy(Policy):
         previous: Sequence[Previous | None] | None = None,
     ) -> Tensor:
         """See `Policy.plan`. Rows are computed in blocks of the exported size, the last one filled up."""
-        spec = self.spec
-        inputs = {
-            OBSERVATION + key: take(obs, key, (spec.n_obs_steps, *shape)).repeat_interleave(n, 0)
-            for key, shape in spec.obs_shapes.items()
-        }
-        rows = len(next(iter(inputs.values())))
+        histories = self.histories(obs, generator)
+        inputs = {OBSERVATION + key: value.repeat_interleave(n, 0) for key, value in histories.items()}
+        rows = count(histories)
         if self.manifest.noise is not None:
             draws, *shape = self.manifest.noise
-            drawn = [standard_normal((rows // n, n, *shape), generator, self.device) for _ in range(draws)]
+            drawn = [standard_normal((rows, n, *shape), generator, self.device) for _ in range(draws)]
             inputs[NOISE] = torch.stack(drawn, 2).flatten(0, 1)
         return self.run(inputs).unflatten(0, (-1, n))
 
@@ -168,34 +151,4 @@ class ExportedPolicy(Policy):
             Windows (B, Tp, A) float32 in environment units.
         """
         size = self.manifest.batch
-        rows = len(next(iter(inputs.values())))
-        if rows == size:
-            return self._runner.run(inputs)
-        found = []
-        for start in range(0, rows, size):
-            block = {name: tensor[start : start + size] for name, tensor in inputs.items()}
-            missing = size - min(size, rows - start)
-            if missing:
-                block = {
-                    name: torch.cat([tensor, tensor[:1].expand(missing, *tensor.shape[1:])])
-                    for name, tensor in block.items()
-                }
-            found.append(self._runner.run(block)[: size - missing].clone())
-        return torch.cat(found)
-
-    def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
-        raise self._refusal()
-
-    def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: Generator | None) -> Tensor:
-        raise self._refusal()
-
-    def loss(self, batch: Mapping[str, Any], generator: Generator | None = None) -> Tensor:
-        """Refuse: an artefact has no weights to train.
-
-        Raises:
-            ConfigError: Always.
-        """
-        raise self._refusal()
-
-    def _refusal(self) -> ConfigError:
-        return ConfigError("an exported policy plans and nothing else: train or steer the checkpoint it was made from")
+        return self._runner.run(inputs) if count(inputs) == size else in_blocks(inputs, size, self._runner.run)

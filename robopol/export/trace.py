@@ -21,6 +21,7 @@ from robopol.export.graph import Call, Graph, Value
 from robopol.export.lowering import lower
 from robopol.export.simplify import simplify
 from robopol.policies import Policy
+from robopol.policies.plan_only import PlanOnlyPolicy
 from robopol.steering import SteeredPolicy
 
 NOISE = "noise"
@@ -51,6 +52,8 @@ def trace(policy: Policy, batch: int) -> Graph:
     Raises:
         ConfigError: If the policy's plan is not one fixed list of operations; the message says why.
     """
+    if isinstance(policy, PlanOnlyPolicy):
+        raise ConfigError(f"there is nothing here to export: {policy.refusal}")
     if isinstance(policy, SteeredPolicy) and policy.goes_on:
         raise ConfigError(
             "the policy goes on from its last plan, which an artefact does not know: leave warm_start out"

@@ -179,6 +179,11 @@ class Policy(nn.Module, ABC):
         return next(self.parameters()).device
 
     @property
+    def rowwise(self) -> bool:
+        """Whether each row is computed by itself: then how many there are costs time, and changes no result."""
+        return False
+
+    @property
     def needs(self) -> Needs:
         """What the loss reads of a batch besides the usual."""
         return Needs()

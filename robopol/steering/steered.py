@@ -113,6 +113,16 @@ class SteeredPolicy(Policy):
         return self.base.action_normalizer
 
     @property
+    def device(self) -> torch.device:
+        """See `Policy.device`."""
+        return self.base.device
+
+    @property
+    def rowwise(self) -> bool:
+        """See `Policy.rowwise`; whoever chooses among proposals may look at all rows at once."""
+        return False
+
+    @property
     def needs(self) -> Needs:
         """See `Policy.needs`."""
         return self.base.needs

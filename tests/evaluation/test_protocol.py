@@ -8,10 +8,9 @@ from scipy import stats
 from robopol.config import parse
 from robopol.data import load_episodes, save_episodes
 from robopol.envs import make_env
-from robopol.errors import CheckpointError, ConfigError, EnvError
+from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect
-from robopol.evaluation.sb3 import SB3Actor
 from robopol.evaluation.statistics import bootstrap_mean, wilson
 from robopol.policies import Policy
 from robopol.registry import lookup
@@ -124,18 +123,3 @@ def test_bootstrap_covers_as_often_as_it_says():
         low, high = bootstrap_mean(rng.exponential(size=60), resamples=500)
         hits += low <= 1.0 <= high
     assert 0.88 <= hits / 200 <= 0.99
-
-
-def test_sb3_agents_act_only_when_trusted(tmp_path):
-    sb3 = pytest.importorskip("stable_baselines3")
-    agent = sb3.TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0)
-    agent.save(tmp_path / "agent.zip")
-    with make_env("Pendulum-v1", 2) as env:
-        with pytest.raises(CheckpointError, match="trust=true"):
-            SB3Actor(tmp_path / "agent.zip", "TD3", env, trust=False)
-        actor = SB3Actor(tmp_path / "agent.zip", "TD3", env, trust=True)
-        recorded = collect(actor, env, 2, 0, source="sb3 TD3", only_success=False)
-    expected = agent.predict(recorded.obs["state"][5].numpy(), deterministic=True)[0]
-    np.testing.assert_allclose(recorded.action[5].numpy(), expected, atol=1e-6)
-    assert recorded.truncated.sum() == 2
-    assert not recorded.terminated.any()

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from robopol import cli
-from robopol.checkpoint import load_policy, save_part
+from robopol.checkpoint import save_part
 from robopol.config import parse
 from robopol.envs import make_env
 from robopol.envs.config import EnvConfig
 from robopol.errors import CheckpointError, ConfigError, MissingExtraError
 from robopol.export import export as module
-from robopol.export import load, load_exported
+from robopol.export import load_exported
 from robopol.export.export import ROWS, TOLERANCE, export
 from robopol.export.simplify import Simplifier
+from robopol.loading import load_policy
 from robopol.policies import Policy, PolicySpec
 from robopol.registry import lookup
 
@@ -83,7 +84,7 @@ def test_plans_are_the_policys_for_the_same_generators(engine, net, batch, tmp_p
     manifest = export(policy, engine, tmp_path / "out", seen(8), "a test", batch)
     assert [check.rows for check in manifest.checks] == [8, 8]
     assert all(check.max_error <= TOLERANCE for check in manifest.checks)
-    artefact = load(tmp_path / "out")
+    artefact = load_policy(tmp_path / "out")
     assert artefact.spec == policy.spec
 
     def generators():
@@ -135,7 +136,9 @@ def test_policies_that_see(engine, keypoints, tmp_path):
     manifest = export(policy, engine, tmp_path / "out", seen(8) | {"images.top": pictures}, "a test", 4)
     assert max(check.max_error for check in manifest.checks) <= TOLERANCE
     views = (pictures[:4], torch.zeros_like(pictures[:4]))
-    plans = [load(tmp_path / "out").plan(seen(4) | {"images.top": v}, generator=torch.Generator()) for v in views]
+    plans = [
+        load_policy(tmp_path / "out").plan(seen(4) | {"images.top": v}, generator=torch.Generator()) for v in views
+    ]
     assert not torch.allclose(*plans), "what is seen matters"
 
 
@@ -191,7 +194,7 @@ def test_damaged_files_and_wrong_observations_are_refused(tmp_path):
     with pytest.raises(CheckpointError):
         load_exported(tmp_path / "out")
     with pytest.raises(CheckpointError):
-        load(tmp_path)
+        load_policy(tmp_path)
 
 
 def test_a_missing_engine_is_named(tmp_path, monkeypatch):

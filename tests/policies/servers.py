@@ -1,0 +1,126 @@
+"""Stand-ins for servers of policies, in a thread, on the loopback."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.server import serve
+
+from robopol.errors import MessageError
+from robopol.policies import Policy
+from robopol.policies.remote.message import MAX_BYTES, decode, encode
+from robopol.policies.remote.protocol import HEADER, Metadata, Request, authorization
+
+
+@contextmanager
+def serving(handle: Callable[[Any], None], token: str | None = None) -> Iterator[str]:
+    """Yield the address of a server that treats each connection by ``handle``."""
+
+    def check(connection, request):
+        if token is not None and request.headers.get(HEADER) != authorization(token):
+            return connection.respond(401, "no\n")
+        return None
+
+    def quietly(connection):
+        with suppress(ConnectionClosed):
+            handle(connection)
+
+    options = {"process_request": check, "compression": None, "max_size": MAX_BYTES, "close_timeout": 0.2}
+    with serve(quietly, "127.0.0.1", 0, **options) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class PolicyServer:
+    """Serves a policy in robopol's way.
+
+    Attributes:
+        asked: Every request that came, as it was read.
+    """
+
+    def __init__(self, policy: Policy, noise_shape: tuple[int, ...] | None, batch: int = 16) -> None:
+        self.policy = policy
+        self.metadata = Metadata(version=1, spec=policy.spec, noise_shape=noise_shape, batch=batch)
+        self.asked: list[Request] = []
+
+    def __call__(self, connection: Any) -> None:
+        connection.send(encode(self.metadata.message() | {"server": "a test"}))
+        for data in connection:
+            try:
+                request = Request.read(decode(data), self.metadata)
+            except MessageError as error:
+                connection.send(str(error))
+                return
+            self.asked.append(request)
+            connection.send(encode(request.answer(self.windows(request).numpy(), self.policy.spec.n_obs_steps)))
+
+    def windows(self, request: Request) -> Tensor:
+        obs = {key: torch.from_numpy(value) for key, value in request.obs.items()}
+        if request.noise is not None:
+            return from_noise(self.policy, obs, torch.from_numpy(request.noise))
+        if request.seeds is None:
+            return self.policy.plan(obs, request.n)
+        return self.policy.plan(obs, request.n, [Generator().manual_seed(seed) for seed in request.seeds.tolist()])
+
+
+@torch.no_grad()
+def from_noise(policy: Any, obs: dict[str, Tensor], noise: Tensor) -> Tensor:
+    """Let a generative policy walk from noise (B, n, Tp, A), or with several draws (B, n, draws, Tp, A)."""
+    rows, n = noise.shape[:2]
+    drawn = iter([noise] if noise.dim() == 4 else noise.unbind(2))
+
+    def draw() -> Tensor:
+        return next(drawn).flatten(0, 1)
+
+    cond = policy.observation(obs, policy.spec.n_obs_steps).repeat_interleave(n, 0)
+    chunks = policy.sampler.sample(policy.walked, draw(), cond, draw)
+    return policy.action_normalizer.unnormalize(chunks.unflatten(0, (rows, n)))
+
+
+class PlainServer:
+    """Serves a function as openpi's servers do.
+
+    Attributes:
+        asked: Every request that came.
+    """
+
+    def __init__(
+        self, infer: Callable[[dict[str, Any]], dict[str, Any]], metadata: dict[str, Any] | None = None
+    ) -> None:
+        self.infer, self.metadata = infer, metadata or {}
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, connection: Any) -> None:
+        connection.send(encode(self.metadata))
+        for data in connection:
+            self.asked.append(decode(data))
+            connection.send(encode(self.infer(self.asked[-1])))
+
+
+class Script:
+    """Says prepared things, one after each request, the first of them at once, and closes.
+
+    A number is a pause in seconds.
+    """
+
+    def __init__(self, *lines: Sequence[bytes | str | float]) -> None:
+        self.lines = lines
+        self.over = threading.Event()
+
+    def __call__(self, connection: Any) -> None:
+        for index, line in enumerate(self.lines):
+            if index:
+                connection.recv()
+            if isinstance(line, float):
+                self.over.wait(line)
+            else:
+                connection.send(line)
