@@ -6,7 +6,7 @@ from test_export import ENGINES, MLP, diffusion, made, needs, seen
 
 from robopol.checkpoint import describe
 from robopol.errors import ConfigError
-from robopol.export import load
+from robopol.export import load_exported
 from robopol.export.export import TOLERANCE, export
 from robopol.models.value import ValueConfig as CriticConfig
 from robopol.steering import (
@@ -58,7 +58,7 @@ def test_a_steered_policy_is_exported_with_what_steers_it(tmp_path, engine, name
     policy = SteeredPolicy(base, steerings(name, base))
     manifest = export(policy, engine, tmp_path / "out", seen(256), "a test", batch=4)
     assert max(check.max_error for check in manifest.checks) <= TOLERANCE
-    artefact, obs = load(tmp_path / "out"), seen(8)
+    artefact, obs = load_exported(tmp_path / "out"), seen(8)
     rng = [torch.Generator().manual_seed(i) for i in range(8)], [torch.Generator().manual_seed(i) for i in range(8)]
     found, expected = artefact.plan(obs, 2, rng[0]), policy.plan(obs, 2, rng[1])
     torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
