@@ -27,6 +27,8 @@ KINDS: dict[str, dict[str, str]] = {
         "steered": "robopol.steering.steered:SteeredConfig",
     },
     "model": {
+        "dynamics": "robopol.models.dynamics:DynamicsConfig",
+        "feasibility": "robopol.models.feasibility:FeasibilityConfig",
         "value": "robopol.models.value:ValueConfig",
     },
     "encoder": {
@@ -112,7 +114,13 @@ KINDS: dict[str, dict[str, str]] = {
         "bc": "robopol.algos.bc:BCConfig",
         "cal_ql": "robopol.algos.cal_ql:CalQLConfig",
         "distill": "robopol.algos.distill:DistillConfig",
+        "dynamics": "robopol.algos.dynamics:DynamicsConfig",
+        "fisor": "robopol.algos.fisor:FISORConfig",
         "iql": "robopol.algos.iql:IQLConfig",
+    },
+    "violation": {
+        "bound": "robopol.algos.violations:BoundConfig",
+        "cost": "robopol.algos.violations:CostConfig",
     },
     "distillation": {
         "same_noise": "robopol.algos.distill:SameNoiseConfig",

@@ -41,6 +41,18 @@ def test_overrides_reach_keys_that_no_yaml_names():
     assert config.algo.lr == 3e-4
 
 
+def test_an_algorithm_brings_what_it_trains_and_words_overrule_it():
+    assert train("algo=iql").model.kind == "value"
+    assert train("algo=iql").policy.kind == "diffusion"
+    assert train("algo=cal_ql").policy.kind == "gaussian"
+    assert train("algo=cal_ql", "policy=flow").policy.kind == "flow"
+    for nothing in ("none", "null"):
+        assert train("algo=iql", f"policy={nothing}").policy is None
+    assert train("algo=dynamics").policy is None
+    assert train("algo=dynamics", "policy=flow").policy.kind == "flow"  # which the trainer refuses
+    assert train().model is None
+
+
 def test_all_faults_are_reported_at_once_with_the_nearest_names():
     tree = load_config("train", ["algo.lrr=3", "policy.net.widhts=[1]", "seed=abc", "batch_size=1.5", "run=r"])
     with pytest.raises(ConfigError) as raised:

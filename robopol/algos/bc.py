@@ -44,7 +44,7 @@ class BC(Regression):
         """See `Algorithm.needs`; what the policy's loss reads."""
         return self.policy.needs
 
-    def losses(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    def losses(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> Tensor:
         """See `Regression.losses`."""
         return self.policy.loss(batch, generator)
 

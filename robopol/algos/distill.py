@@ -218,7 +218,7 @@ class Distill(BC):
         self.method: Method = config.method.build(student, teacher.eval().requires_grad_(False))
         super().__init__(config, student, total_updates, runtime)
 
-    def losses(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
+    def losses(self, batch: Mapping[str, Any], step: int, generator: Generator) -> Tensor:
         """See `BC.losses`."""
         policy, mask = self.policy, batch["mask"]
         with torch.no_grad():  # the encoder stays the teacher's

@@ -60,7 +60,7 @@ class Regression(Algorithm):
         """See `Algorithm.update`."""
         lr = self.config.lr * warmup_cosine(step, self.config.warmup, self.total_updates)
         with self.runtime.autocast():
-            loss = (self.losses(batch, generator) * batch["weight"]).mean()
+            loss = (self.losses(batch, step, generator) * batch["weight"]).mean()
         loss.backward()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm = torch.nn.utils.clip_grad_norm_(self._trained.parameters(), limit)
@@ -69,8 +69,8 @@ class Regression(Algorithm):
         return {"train/loss": loss.detach(), "train/grad_norm": norm, "train/lr": torch.tensor(lr)}
 
     @abstractmethod
-    def losses(self, batch: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-        """Return the loss of every sample, (B,); what `update` averages by their weights."""
+    def losses(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> Tensor:
+        """Return the loss of every sample, (B,), what `update` averages by their weights; arguments as for it."""
 
     def parts(self) -> dict[str, nn.Module]:
         """See `Algorithm.parts`; the averaged module."""

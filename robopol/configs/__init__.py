@@ -40,11 +40,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             if override.is_sweep_override():
                 raise ConfigError(f"'{override.input_line}' asks for several values; a run takes one of each")
             _check_choice(override.key_or_group, override.value())
-        # A key that is not in the YAML may still be one of the config class: add it, and let the class judge.
-        lines = [
-            line if o.key_or_group in groups() or line[0] in "+~" else f"++{line}"
-            for line, o in zip(overrides, parsed, strict=True)
-        ]
+        lines = [_line(line, o.key_or_group, o.value()) for line, o in zip(overrides, parsed, strict=True)]
         GlobalHydra.instance().clear()
         with initialize_config_module("robopol.configs", version_base="1.3"):
             composed = compose(name, lines)
@@ -78,6 +74,14 @@ def _check_choice(group: str, choice: Any) -> None:
         raise ConfigError(f"there is no {group}={choice}{nearest(str(choice), names)}; choices: {', '.join(names)}")
     if choice is not None and re.fullmatch(r"[\w/]+", group) and "/" in group and group not in known:
         raise ConfigError(f"there is no group '{group}'{nearest(group, known)}; groups: {', '.join(known)}")
+
+
+def _line(line: str, key: str, value: Any) -> str:
+    """Say an override as hydra needs it."""
+    if value is None and "none" in groups().get(key, ()):  # hydra has no null for groups
+        return f"{key}=none"
+    # A key that is not in the YAML may still be one of the config class: add it, and let the class judge.
+    return line if key in groups() or line[0] in "+~" else f"++{line}"
 
 
 def _without_missing(tree: Any) -> Any:

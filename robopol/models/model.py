@@ -104,26 +104,29 @@ class Model(nn.Module):
         seen: Tensor = self.observation(obs, self.spec.n_obs_steps, augment=self.training, generator=generator)
         return seen.flatten(1)
 
-    def flat(self, actions: Tensor, rows: int) -> Tensor:
-        """Return normalised actions side by side.
+    def beside(self, seen: Tensor, actions: Tensor) -> Tensor:
+        """Put normalised actions beside what was seen.
 
         Args:
-            actions: (B, h, A) or (B, n, h, A), environment units.
-            rows: B, that of the observations.
+            seen: Features, (B, C).
+            actions: (B, h, A), or several proposals for each row, (B, n, h, A), environment units.
 
         Returns:
-            (B, h * A) or (B, n, h * A).
+            (B, C + h * A) or (B, n, C + h * A).
 
         Raises:
-            ShapeError: If they are shaped wrongly.
+            ShapeError: If the actions are shaped wrongly.
         """
-        wanted = (self.spec.chunk, self.spec.action_dim)
+        rows, wanted = len(seen), (self.spec.chunk, self.spec.action_dim)
         if tuple(actions.shape[-2:]) != wanted or actions.dim() not in (3, 4) or len(actions) != rows:
             raise ShapeError(
                 f"the actions have shape {tuple(actions.shape)}; {rows} observations go with ({rows}, {wanted[0]}, "
                 f"{wanted[1]}) or ({rows}, n, {wanted[0]}, {wanted[1]}): rows, proposals, next actions, entries"
             )
-        return self.action_normalizer.normalize(actions).flatten(-2)
+        chunk = self.action_normalizer.normalize(actions).flatten(-2)
+        if chunk.dim() == 3:
+            seen = seen[:, None].expand(-1, chunk.shape[1], -1)
+        return torch.cat([seen, chunk], -1)
 
     def actions(self, batch: Mapping[str, Any]) -> Tensor:
         """Return the actions from now on of a batch that it is trained on, (B, h, A)."""

@@ -41,6 +41,8 @@ GAUSSIAN = [
 RUNS = {
     "iql": ["algo=iql", "policy=none"],
     "iql with a policy": ["algo=iql", *GAUSSIAN],
+    "fisor": ["algo=fisor", *GAUSSIAN, "algo.violations=[{kind: bound, key: state, high: 0.5}]"],
+    "dynamics": ["algo=dynamics", "algo.warmup=5"],
     "cal_ql": ["algo=cal_ql", *GAUSSIAN, "algo.candidates=2"],
 }
 
@@ -121,6 +123,7 @@ def test_a_run_of_both_leaves_both(uri, tmp_path):
         (["algo=cal_ql", "policy=none"], "algo=cal_ql trains a policy, and none was named: set policy=KIND"),
         (["algo=bc", "model=value"], "algo=bc does not train a model, and value was named: leave it out"),
         (["algo=bc", "policy=none"], "algo=bc trains a policy"),
+        (["algo=dynamics", "policy=gaussian"], "algo=dynamics does not train a policy, .* set policy=none"),
         (["algo.kind=iql", "policy=none"], "algo=iql trains a model, and none was named: set model=KIND"),
     ],
 )
@@ -131,6 +134,24 @@ def test_what_an_algorithm_does_not_train_is_refused_in_words(uri, tmp_path, wor
     with pytest.raises(ConfigError, match=message):
         train(parse(TrainConfig, tree), [])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_policy_that_is_to_be_safe_learns_what_earns_more_from_a_value(uri, tmp_path):
+    value, words = tmp_path / "value", [*RUNS["fisor"], "phases.cloning.updates=5"]
+    with pytest.raises(CheckpointError, match="is not a folder"):
+        train(config(uri, tmp_path / "run", *words, f"algo.value={value}"), [])
+    train(config(uri, value, *RUNS["iql"], "phases.cloning.updates=5"), [])
+    train(config(uri, tmp_path / "run", *words, f"algo.value={value}"), [])
+    assert load_part(tmp_path / "run", "model").q({"state": torch.zeros(3, 1, 1)}, torch.zeros(3, 2, 1)).shape == (3,)
+    alone = ["algo=fisor", "policy=none"]
+    for more, message in (
+        (alone, "leave algo.value out"),
+        ([*words, "model.n_action_steps=1"], r"set model.n_action_steps=2 and model.n_obs_steps=1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(config(uri, tmp_path / "other", *more, f"algo.value={value}"), [])
+    with pytest.raises(ConfigError, match="holds no value"):
+        train(config(uri, tmp_path / "other", *words, f"algo.value={tmp_path / 'run'}"), [])
 
 
 def test_rewards_and_goals_in_hindsight_do_not_go_together(uri, tmp_path):
