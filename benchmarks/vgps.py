@@ -40,11 +40,13 @@ class Shuffled(Objective):
     """A control: what a critic says of the plans of one episode in the state of another."""
 
     def __init__(self, objective: Objective) -> None:
+        """Take over the critic's objective."""
         super().__init__(objective.config)
         self.objective = objective
         self.obs_shapes = objective.obs_shapes
 
     def score(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
+        """See `Objective.score`; the rows of a batch are other episodes."""
         return self.objective.score({key: rows.roll(1, 0) for key, rows in obs.items()}, windows)
 
 
@@ -65,20 +67,18 @@ def prepare(seed: int, work: Path) -> tuple[Path, dict[str, Path]]:
     for algo in ("iql", "cal_ql"):
         critics[algo] = work / f"{algo}-{seed}"
         # Cal-QL asks a policy for the actions that it is to be careful about; IQL asks nobody
-        actor = ["policy=null"] if algo == "iql" else ["policy=gaussian", "policy.horizon=9", "policy.n_action_steps=8"]
+        actor = ["policy=none"] if algo == "iql" else ["policy=gaussian", "policy.horizon=9", "policy.n_action_steps=8"]
         cloning.train(
             critics[algo],
             "env=push",
             *actor,
-            "model=value",
             f"algo={algo}",
             "model.n_action_steps=8",
             "model.layer_norm=true",
             f"data.demos.uri={demos}",
             f"data.rollouts.uri={rollouts}",
-            "phases={critic: {updates: "
-            + str(CRITIC_UPDATES)
-            + ", sources: {demos: 0.2, rollouts: 0.8}}, cloning: null}",
+            f"phases.cloning.updates={CRITIC_UPDATES}",
+            "phases.cloning.sources={demos: 0.2, rollouts: 0.8}",
             "eval.final_episodes=0",
             f"seed={seed}",
         )

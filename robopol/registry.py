@@ -77,7 +77,9 @@ KINDS: dict[str, dict[str, str]] = {
         "warm_start": "robopol.steering.warm_start:WarmStartConfig",
     },
     "objective": {
+        "feasible": "robopol.steering.objectives.feasible:FeasibleConfig",
         "keep_away": "robopol.steering.objectives.keep_away:KeepAwayConfig",
+        "outcome": "robopol.steering.objectives.outcome:OutcomeConfig",
         "point": "robopol.steering.objectives.point:PointConfig",
         "sketch": "robopol.steering.objectives.sketch:SketchConfig",
         "smoothness": "robopol.steering.objectives.smoothness:SmoothnessConfig",

@@ -233,9 +233,11 @@ def _label(uris: list[str], options: list[str], _: bool) -> int:
 
 def _check_same_world(told: MergeCommand, uri: str, first: "Episodes", other: "Episodes") -> None:
     """Refuse, in words, to merge what was not recorded in the same world and way."""
+    from robopol.data.episodes import MERGED
+
     mine, theirs = first.meta.tree(), other.meta.tree()
-    # Models and tasks are merged; everything else must be true of all episodes.
-    differing = [name for name in mine if mine[name] != theirs[name] and name not in ("models", "tasks")]
+    # Models, tasks and sources are merged; everything else must be true of all episodes.
+    differing = [name for name in mine if mine[name] != theirs[name] and name not in MERGED]
     if differing == ["versions"] and told.versions == "first":
         return
     if differing:

@@ -37,7 +37,7 @@ _EPISODE_DTYPES = {
 }
 _NAMED = {"way": "way_names", "source": "source_names", "model": "models", "task": "tasks"}
 """Column of codes -> the field of the meta that names the values; -1 stands for none."""
-_MERGED = ("models", "tasks")
+MERGED = ("models", "tasks", "source_names")
 """Fields of the meta that may differ between parts that are put together."""
 
 
@@ -283,7 +283,7 @@ class Episodes:
         Args:
             parts: At least one, all with the same columns.
             meta: What is true of all of them; needed only if their own metas differ (in more than the
-                simulator models and the tasks, which are merged).
+                simulator models, the tasks and the sources, which are merged).
 
         Raises:
             ShapeError: If a column has different shapes.
@@ -311,9 +311,9 @@ class Episodes:
                 )
         merged = {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
         merged["starts"] = merged["lengths"].cumsum(0) - merged["lengths"]
-        joined = {field: tuple(dict.fromkeys(n for p in parts for n in getattr(p.meta, field))) for field in _MERGED}
+        joined = {field: tuple(dict.fromkeys(n for p in parts for n in getattr(p.meta, field))) for field in MERGED}
         for code, field in _NAMED.items():
-            if field in joined and code in merged:
+            if joined.get(field) and code in merged:
                 merged[code] = torch.cat([_renumber(part, code, joined[field]) for part in parts])
         return first._with(merged, (meta or first.meta).model_copy(update=joined))
 
@@ -383,7 +383,7 @@ class Episodes:
             if column is None or not len(column):
                 continue
             # Ways and sources may be numbered without names; a model or a task is nothing but its text.
-            if (names or field in _MERGED) and not -1 <= int(column.min()) <= int(column.max()) < len(names):
+            if (names or field in ("models", "tasks")) and not -1 <= int(column.min()) <= int(column.max()) < len(names):
                 raise DataError(
                     f"column {name} goes from {int(column.min())} to {int(column.max())}; "
                     f"meta.{field} has {len(names)} entries" + "".join(f", {name[:40]}" for name in names)
@@ -424,8 +424,10 @@ def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
 
 
 def _differing(one: EpisodesMeta, other: EpisodesMeta) -> list[str]:
-    names = [name for name in EpisodesMeta.model_fields if name not in _MERGED]
-    return [name for name in names if getattr(one, name) != getattr(other, name)]
+    differing = [name for name in EpisodesMeta.model_fields if getattr(one, name) != getattr(other, name)]
+    # sources without names cannot be told apart from others that have some
+    nameless = not (one.source_names and other.source_names)
+    return [name for name in differing if name not in MERGED or (name == "source_names" and nameless)]
 
 
 def _renumber(part: Episodes, column: str, names: tuple[str, ...]) -> Tensor:

@@ -181,3 +181,14 @@ def test_builder_refuses_what_is_not_an_episode():
     builder.finish(None, success=False)
     with pytest.raises(DataError, match="1 of 2 steps have a simulator state"):
         builder.build(EpisodesMeta())
+
+
+def test_sources_of_several_parts_are_told_apart_by_name(make_episodes):
+    episodes = make_episodes([4, 3])
+    other = replace(episodes, meta=episodes.meta.model_copy(update={"source_names": ("human", "policy")}))
+    joined = Episodes.concat([episodes, other])
+    assert joined.meta.source_names == ("expert", "human", "policy")
+    names = [joined.meta.source_names[code] for code in joined.source.tolist()]
+    assert names == [part.meta.source_names[code] for part in (episodes, other) for code in part.source.tolist()]
+    with pytest.raises(DataError, match="source_names"):
+        Episodes.concat([episodes, replace(episodes, meta=episodes.meta.model_copy(update={"source_names": ()}))])

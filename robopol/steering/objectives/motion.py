@@ -58,7 +58,7 @@ class Motion(Config):
         Raises:
             ConfigError: If its actions or observations have no such entries.
         """
-        actions = _numbers(self.actions, spec.action_names, spec.action_dim, "the actions of the policy")
+        actions = numbers(self.actions, spec.action_names, spec.action_dim, "the actions of the policy")
         start: tuple[int, ...] = ()
         shape: tuple[int, ...] = ()
         if self.means != "absolute":
@@ -73,7 +73,7 @@ class Motion(Config):
                 )
             named = any(isinstance(entry, str) for entry in self.start) and self.obs == "state"
             names = _world(spec, self.obs).state_names if named else ()
-            start = _numbers(self.start, names, shape[0], f"observation '{self.obs}'")
+            start = numbers(self.start, names, shape[0], f"observation '{self.obs}'")
         return Track(self, spec, actions, start, shape)
 
 
@@ -174,8 +174,14 @@ def _world(spec: PolicySpec, key: str) -> EnvSpec:
         return env.spec
 
 
-def _numbers(entries: Sequence[Entry], names: Sequence[str], count: int, what: str) -> tuple[int, ...]:
+def numbers(entries: Sequence[Entry], names: Sequence[str], count: int, what: str) -> tuple[int, ...]:
     """Return the numbers of entries that are given by number or name.
+
+    Args:
+        entries: What is given.
+        names: Name of each entry; empty where they have none.
+        count: How many there are.
+        what: What they are entries of, for the error.
 
     Raises:
         ConfigError: If there is no such entry, or one is named twice.

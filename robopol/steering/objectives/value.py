@@ -1,15 +1,16 @@
 """The value of a plan's next actions, by a critic that was learned offline (V-GPS; Nakamoto et al. 2024)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from pydantic import Field as Bound
 from torch import Tensor
 
-from robopol.checkpoint import PartOf, describe, restore
+from robopol.checkpoint import PartOf
 from robopol.models.value import ValueModel
 from robopol.policies import Policy
-from robopol.steering.objectives.objective import Objective, ObjectiveConfig, check_actions
+from robopol.steering.objectives.model_objective import ModelObjective, fitting
+from robopol.steering.objectives.objective import ObjectiveConfig
 
 
 class ValueConfig(ObjectiveConfig):
@@ -27,28 +28,18 @@ class ValueConfig(ObjectiveConfig):
 
     def build(self, policy: Policy) -> "Value":
         """See `ObjectiveConfig.build`."""
-        critic = cast(ValueModel, restore(self.critic, "model", policy.device))
-        check_actions(policy.spec, critic.spec, "the critic")
-        return Value(self.model_copy(update={"critic": describe(critic)}), critic, policy.spec.n_obs_steps)
+        critic, described = fitting(self.critic, ValueModel, policy)
+        return Value(self.model_copy(update={"critic": described}), critic, policy.spec.n_obs_steps)
 
 
-class Value(Objective):
+class Value(ModelObjective[ValueModel]):
     """See `ValueConfig`."""
 
     config: ValueConfig
 
-    def __init__(self, config: ValueConfig, critic: ValueModel, n_obs_steps: int) -> None:
-        """Take over the critic; see `ValueConfig.build`."""
-        super().__init__(config)
-        self.critic = critic.requires_grad_(False)
-        self.now = n_obs_steps - 1
-        self.obs_shapes = dict(critic.spec.obs_shapes)
-
     def score(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
         """See `Objective.score`."""
-        spec = self.critic.spec
-        seen = {key: obs[key][:, -spec.n_obs_steps :] for key in spec.obs_shapes}
-        heads = self.critic.q(seen, windows[:, :, self.now : self.now + spec.chunk])  # (E, B, K)
+        heads = self.model.q(*self.asked(obs, windows))  # (E, B, K)
         if self.config.pessimism is None:
             return heads.amin(0)
         return heads.mean(0) - self.config.pessimism * heads.std(0, correction=0)
