@@ -93,7 +93,8 @@ class SuperposedField(DerivedField):
                 low, high = member.field.path.kappa_range
                 raise ConfigError(
                     f"{self.what} needs every member at every level, and one was trained for sigma/alpha in "
-                    f"[{low:.3g}, {high:.3g}] only: set the sampler's spacing so that the walk lies within"
+                    f"[{low:.3g}, {high:.3g}] only: steer that one, with this policy among its policies, or set the "
+                    "sampler's spacing so that the walk lies within"
                 )
             asked.append(walk.ask)
         if len(asked) == 1:

@@ -224,7 +224,9 @@ def test_a_member_is_left_out_at_noise_that_it_was_not_trained_for():
     t = base.path.time_of(kappa)
     x = (base.path.level(t).alpha * y).float()
     for weights in ((0.2, 0.5, 0.3), (0.0, 0.6, 0.4)):
-        composed = ComposedField(base, weights[0], [(m, w) for (m, _), w in zip(members, weights[1:], strict=True)], Log())
+        composed = ComposedField(
+            base, weights[0], [(m, w) for (m, _), w in zip(members, weights[1:], strict=True)], Log()
+        )
         torch.testing.assert_close(x0_of(composed, x, t, base).double(), base.net.x0(y, one, kappa), atol=1e-4, rtol=0)
 
 
