@@ -83,9 +83,15 @@ class SuperposedField(DerivedField):
         """See `Field.prepare`.
 
         Raises:
-            ConfigError: If a member was not trained for all levels of the walk; when the walk does not go on from level
-                to level.
+            ConfigError: If a member was not trained for all levels of the walk, or it does not begin at the first; when
+                it does not go on from level to level.
         """
+        policy = cast(GenerativePolicy, self.planning.policy)
+        if self.first + len(self.others) > 1 and len(schedule.times) < len(policy.sampler.table(policy.field).rows):
+            raise ConfigError(
+                f"{self.what} follows a walk from pure noise on, and this one begins in the middle, where nothing is "
+                "known of how likely its members are: leave warm_start out"
+            )
         asked = [self.field.prepare(schedule, cond)] if self.first else []
         for member in self.others:
             walk = translated(self.field, member, schedule)

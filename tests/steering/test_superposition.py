@@ -7,10 +7,10 @@ from gaussians import act, many, policy, spec
 from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.errors import ConfigError
-from robopol.policies import Policy
+from robopol.policies import Policy, Previous
 from robopol.policies.generative import GenerativePolicy
 from robopol.registry import lookup
-from robopol.steering import AgreementConfig, InnerStepsConfig, MixtureConfig, SteeredPolicy
+from robopol.steering import AgreementConfig, InnerStepsConfig, MixtureConfig, SteeredPolicy, WarmStartConfig
 from robopol.steering.agreement import Agreement
 from robopol.steering.composition import Composition, CompositionConfig
 from robopol.steering.inner_steps import InnerSteps
@@ -18,6 +18,7 @@ from robopol.steering.log import Log
 from robopol.steering.members import Members, join
 from robopol.steering.mixture import Mixture
 from robopol.steering.steering import Planning
+from robopol.steering.warm_start import WarmStart
 
 KINDS = {"mixture": (Mixture, MixtureConfig), "agreement": (Agreement, AgreementConfig)}
 KINDS |= {"composition": (Composition, CompositionConfig)}
@@ -223,6 +224,17 @@ def test_members_that_do_not_know_a_level_are_refused_in_words(kind):
     narrow = policy("edm", None, path={"kind": "variance_exploding", "sigma_max": 1.0})
     with pytest.raises(ConfigError, match=rf"{kind} needs every member at every level, .* in \[0.005, 1\] only"):
         act(by_all(kind, base, [narrow]))
+
+
+@pytest.mark.parametrize("kind", ["mixture", "agreement"])
+def test_walks_from_the_middle_are_refused_in_words(kind):
+    base, other = policy("diffusion", None, sampler=ddpm(6)), policy("diffusion", None, seed=1)
+    built = by_all(kind, base, [other]).steerings[0]
+    warm = SteeredPolicy(base, [built, WarmStart(WarmStartConfig(steps=2))])
+    obs, generators = {"state": torch.zeros(1, 1, 1)}, [torch.Generator().manual_seed(0)]
+    window = warm.plan(obs, 1, generators, [None])[0, 0]  # from noise, as there is no old plan
+    with pytest.raises(ConfigError, match=f"{kind} follows a walk from pure noise on, .* leave warm_start out"):
+        warm.plan(obs, 1, generators, [Previous(window, 1)])
 
 
 def test_a_walk_that_goes_another_way_is_refused_in_words():
