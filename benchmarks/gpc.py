@@ -1,29 +1,47 @@
 """Two policies that each see a part of the world well, and what a convex mix of their fields is worth (GPC).
 
-    python benchmarks/gpc.py [--tasks reach pick_place] [--seeds 0 1 2] [--work DIR] [--out FILE] [--train-only]
+    python benchmarks/gpc.py [--tasks reach pick_place] [--seeds 0 1 2] [--work DIR] [--out FILE] [--toy]
 
 Each parent sees the state with an error that is constant over an episode, as of a camera that was put up a little
 wrongly, and each another one: on Reach the target's x or its y, on PickPlace the cube's place or the mark's. One is a
 diffusion policy, the other a flow policy, cloned from the same demonstrations; their fields lie on different paths.
-The weight is searched on 100 tuning seeds and judged on 200 others, episodes paired by their seed. Finished runs are
-kept in ``--work`` and not trained again.
+The weight is searched on tuning seeds and judged on others, episodes paired by their seed. Controls: the second parent
+is fed another episode's observation; the second parent was trained for far too short. The toy has two denoisers whose
+errors are known. Finished runs are kept in ``--work`` and not trained again.
 """
 
 import argparse
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import cloning
+import gpc_toy
 import numpy as np
 import torch
 from torch import Tensor
 
+from robopol import __version__, evaluate, load_policy
 from robopol.data import save_episodes
 from robopol.envs import VectorEnv, make_env
 from robopol.envs.vector import Observation, StepResult
 from robopol.envs.wrappers import VectorWrapper, WrapperConfig
-from robopol.evaluation import ExpertActor
+from robopol.evaluation import ExpertActor, tune
 from robopol.evaluation.collect import collect
+from robopol.evaluation.statistics import mcnemar, paired, wilson
+from robopol.evaluation.tuning import Tuning
+from robopol.files import write_json
+from robopol.policies import Policy
+from robopol.policies.generative import GenerativePolicy
+from robopol.policies.samplers.first_order import DDIMConfig
+from robopol.steering import AgreementConfig, CompositionConfig, SteeredPolicy
+from robopol.steering.agreement import Agreement
+from robopol.steering.composition import Composition
+from robopol.steering.members import Member, Members, join
+from robopol.steering.steering import Planning
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -47,6 +65,7 @@ class Views(VectorWrapper):
     """See `ViewsConfig`; the errors of an episode are drawn from its seed."""
 
     def __init__(self, env: VectorEnv, config: ViewsConfig) -> None:
+        """Wrap; see `ViewsConfig.build`."""
         size = env.spec.obs_shapes["state"][0]
         keys = list(config.errors)
         super().__init__(
@@ -56,6 +75,9 @@ class Views(VectorWrapper):
             obs_shapes=env.spec.obs_shapes | {key: (size,) for key in keys},
             obs_dtypes=env.spec.obs_dtypes | {key: "float32" for key in keys},
         )
+        self.spec = replace(
+            self.spec, wrappers=env.spec.wrappers
+        )  # a wrapper of this script alone is no registered kind
         self._std = np.zeros((len(keys), size))
         for row, errors in zip(self._std, config.errors.values(), strict=True):
             for entry, std in errors:
@@ -63,6 +85,7 @@ class Views(VectorWrapper):
         self._keys = keys
 
     def reset(self, slots: list[int], seeds: list[int]) -> Observation:  # type: ignore[override]
+        """See `VectorEnv.reset`."""
         observation = self.env.reset(slots, seeds)
         for slot, seed in zip(slots, seeds, strict=True):
             rng = np.random.default_rng([int(seed), 0x56494557])
@@ -70,6 +93,7 @@ class Views(VectorWrapper):
         return self._seen(slots, observation)
 
     def step(self, slots: list[int], actions: Tensor) -> StepResult:  # type: ignore[override]
+        """See `VectorEnv.step`."""
         result = self.env.step(slots, actions)
         return result._replace(obs=self._seen(slots, result.obs))
 
@@ -78,38 +102,76 @@ class Views(VectorWrapper):
         return dict(observation) | {key: observation["state"] + errors[:, i] for i, key in enumerate(self._keys)}
 
 
+class Task(NamedTuple):
+    """What is done on a task.
+
+    Attributes:
+        env: Its id.
+        demonstrations: How many.
+        updates: Of each parent.
+        errors: See `ViewsConfig`.
+        weights: Of the second parent, tried.
+        episodes: Of each weight.
+        held_out: Episodes of each row of the table, for each training seed.
+    """
+
+    env: str
+    demonstrations: int
+    updates: int
+    errors: dict[str, tuple[tuple[int, float], ...]]
+    weights: tuple[float, ...]
+    episodes: int
+    held_out: int
+
+
 TASKS = {
-    "reach": (
+    "reach": Task(
+        "robopol/Reach-v0",
         300,
         1500,
-        {"a": ((11, 0.022),), "b": ((12, 0.022),)},
+        {"a": ((11, 0.032),), "b": ((12, 0.032),)},
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        100,
+        200,
     ),
-    "pick_place": (
+    "pick_place": Task(
+        "robopol/PickPlace-v0",
         500,
         3000,
         {"a": ((11, 0.014), (12, 0.014)), "b": ((15, 0.018), (16, 0.018))},
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        50,
+        100,
     ),
 }
-"""Task -> demonstrations, updates, the errors of each parent's view."""
+TUNING, SHORT = 300_000, (0.0, 0.25, 0.5)
+"""Seed of the first tuning episode; weights that are tried for the parent that is far worse."""
 DIFFUSION = ["policy=diffusion", "policy/sampler=ddim", "policy.prediction=x0", *cloning.FLOW[4:], cloning.FLOW[0]]
 PARENTS = {"a": [*DIFFUSION, "policy/net=mlp"], "b": cloning.FLOW}
 POOR = 200
 """Updates of the parent that is far worse."""
 
 
+class Shuffled(Composition):
+    """A control: the other member looks at another episode."""
+
+    def look(self, index: int, planning: Planning) -> Member:
+        """See `Members.look`."""
+        return super().look(index, replace(planning, obs={k: v.roll(1, 0) for k, v in planning.obs.items()}))
+
+
 def world(task: str, num_envs: int = 32) -> VectorEnv:
-    views: dict[str, tuple[tuple[int, float], ...]] = TASKS[task][2]
-    env = make_env({"reach": "robopol/Reach-v0", "pick_place": "robopol/PickPlace-v0"}[task], num_envs)
-    return ViewsConfig(errors=views).build(env)
+    return ViewsConfig(errors=TASKS[task].errors).build(make_env(TASKS[task].env, num_envs))
 
 
 def parents(task: str, seed: int, work: Path) -> dict[str, Path]:
     """Return the finished runs of both parents, and of one that was trained for too short."""
-    episodes, updates, _ = TASKS[task]
+    updates = TASKS[task].updates
     demos = work / f"{task}.hdf5"
     if not demos.exists():
         with world(task, 16) as env:
-            save_episodes(collect(ExpertActor(env), env, episodes, 0, source="expert", only_success=True), str(demos))
+            count = TASKS[task].demonstrations
+            save_episodes(collect(ExpertActor(env), env, count, 0, source="expert", only_success=True), str(demos))
     found = {}
     for name, view, length in (("a", "a", updates), ("b", "b", updates), ("poor", "b", POOR)):
         found[name] = work / f"{task}-{name}-{seed}"
@@ -125,19 +187,110 @@ def parents(task: str, seed: int, work: Path) -> dict[str, Path]:
     return found
 
 
+def mixing(base: Policy, other: Policy, built: type[Composition] = Composition) -> Callable[[Any], Policy]:
+    """Return weight of the other -> the mix."""
+    member = join(base, other, "composition")  # type: ignore[arg-type]
+
+    def build(weight: float) -> Policy:
+        config = CompositionConfig(policies=("in memory",), weights=(1 - weight, weight))
+        return SteeredPolicy(base, [built(config, [member])])
+
+    return build
+
+
+def one_seed(task: str, seed: int, work: Path) -> tuple[dict[str, list[float]], dict[str, Tuning]]:
+    """Return row -> outcome of each held-out episode, and the searches."""
+    told = TASKS[task]
+    runs = parents(task, seed, work)
+    a, b, poor, noisy = (load_policy(runs[name]) for name in ("a", "b", "poor", "a"))
+    first = TUNING + told.episodes
+    with world(task) as env:
+
+        def held_out(policy: Policy) -> list[float]:
+            return [float(one.success) for one in evaluate(policy, env, told.held_out, first).outcomes]
+
+        found = tune(a, told.weights, mixing(a, b), env, episodes=told.episodes, seed=TUNING, held_out=told.held_out)
+        with_poor = tune(a, SHORT, mixing(a, poor), env, episodes=told.episodes, seed=TUNING, held_out=told.held_out)
+        assert found.held_out is not None
+        assert with_poor.held_out is not None
+        rows = {
+            "a: diffusion": list(found.held_out.base.values),
+            "b: flow": held_out(b),
+            "composition, weight searched": list(found.held_out.best.values),
+            "composition, 1/2": held_out(mixing(a, b)(0.5)),
+            "control: b sees another episode, 1/2": held_out(mixing(a, b, Shuffled)(0.5)),
+            "control: b far worse, alone": held_out(poor),
+            "control: b far worse, weight searched": list(with_poor.held_out.best.values),
+            "control: b far worse, 1/2": held_out(mixing(a, poor)(0.5)),
+        }
+        assert isinstance(noisy, GenerativePolicy)
+        noisy.resample(DDIMConfig(eta=1.0))
+        members: Members = Agreement(AgreementConfig(policies=("in memory",)), [join(noisy, b, "agreement")])
+        rows["composition, 1/2, eta = 1"] = held_out(mixing(noisy, b)(0.5))
+        rows["agreement, eta = 1"] = held_out(SteeredPolicy(noisy, [members]))
+    return rows, {"search": found, "search with one far worse": with_poor}
+
+
+def judge(by_seed: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
+    """Put the training seeds together; every row is compared with the parent that is better on these very episodes."""
+    better = [max((one["a: diffusion"], one["b: flow"]), key=np.mean) for one in by_seed]
+    against = [value for values in better for value in values]
+    rows = {}
+    for name in by_seed[0]:
+        values = [value for one in by_seed for value in one[name]]
+        difference, low, high = paired(against, values)
+        rows[name] = {
+            "success_rate": float(np.mean(values)),
+            "success_ci95": wilson(round(sum(values)), len(values)),
+            "by_seed": [float(np.mean(one[name])) for one in by_seed],
+            "difference": difference,
+            "difference_ci95": (low, high),
+            "p": mcnemar([v > 0 for v in against], [v > 0 for v in values]),
+        }
+    pairs = [pair for one in by_seed for pair in zip(one["a: diffusion"], one["b: flow"], strict=True)]
+    shares = {f"a {int(x)}, b {int(y)}": pairs.count((x, y)) / len(pairs) for x in (1.0, 0.0) for y in (1.0, 0.0)}
+    return {"rows": rows, "parents_succeed": shares}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--work", type=Path, default=Path("runs/gpc"))
     parser.add_argument("--out", type=Path, default=RESULTS / "gpc.json")
-    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--toy", action="store_true", help="the toy too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
+    tree: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
+    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform()}
+    if args.toy:
+        tree["toy"] = gpc_toy.curve()
+        gpc_toy.draw(tree["toy"], args.out.with_name("gpc-toy.png"))
+        write_json(args.out, tree)
     for task in args.tasks:
+        by_seed, searches = [], []
         for seed in args.seeds:
-            parents(task, seed, args.work)
+            rows, found = one_seed(task, seed, args.work)
+            by_seed.append(rows)
+            searches.append(found)
+            print(task, seed, {name: round(float(np.mean(values)), 3) for name, values in rows.items()}, flush=True)
+            tuned = [one["search"] for one in searches]
+            tree["tasks"][task] = {
+                "seeds": args.seeds[: len(by_seed)],
+                "episodes": TASKS[task].episodes,
+                "held_out": TASKS[task].held_out,
+                "weights": TASKS[task].weights,
+                "curve": np.mean([[row.mean for row in one.judged] for one in tuned], 0).tolist(),
+                "curves": [[row.mean for row in one.judged] for one in tuned],
+                "chosen": [one.settings[one.best] for one in tuned],
+                "selection_bias": [one.held_out and one.held_out.selection_bias for one in tuned],
+                "disagreement": [
+                    (one.judged[one.best].steering or {}).get("composition/disagreement") for one in tuned
+                ],
+                **judge(by_seed),
+            }
+            write_json(args.out, tree)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from robopol.evaluation.execution import Execution, Monitor
 from robopol.evaluation.protocol import SEED0, Evaluation, evaluate
 from robopol.evaluation.recorder import Recorder
 from robopol.evaluation.rollout import Outcome, rollout
+from robopol.evaluation.tuning import Tuning, tune
 
 __all__ = [
     "SEED0",
@@ -15,6 +16,8 @@ __all__ = [
     "Monitor",
     "Outcome",
     "Recorder",
+    "Tuning",
     "evaluate",
     "rollout",
+    "tune",
 ]

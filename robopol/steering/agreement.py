@@ -85,7 +85,7 @@ class AgreedField(SuperposedField):
             noise = at.spread * self.planning.coming().to(apart).flatten(1)
             owed = owed + (apart @ noise[:, :, None])[..., 0].T
         wanted = 0.5 * size - owed.T / (1 - at.kept)
-        ridge = (RIDGE * size.amax(1)).clamp(min=torch.finfo(size.dtype).tiny)
+        ridge = (RIDGE * size.amax(1)).clamp(min=1e-30)
         weights = torch.linalg.solve(gram + torch.diag_embed(ridge[:, None].expand_as(size)), wanted)
         equal = 1 / (apart.shape[1] + 1)
         return weights.clamp(equal - self.reach, equal + self.reach).T

@@ -83,9 +83,15 @@ class SuperposedField(DerivedField):
         """See `Field.prepare`.
 
         Raises:
-            ConfigError: If a member was not trained for all levels of the walk; when the walk does not go on from level
-                to level.
+            ConfigError: If a member was not trained for all levels of the walk, or it does not begin at the first; when
+                it does not go on from level to level.
         """
+        policy = cast(GenerativePolicy, self.planning.policy)
+        if self.first + len(self.others) > 1 and len(schedule.times) < len(policy.sampler.table(policy.field).rows):
+            raise ConfigError(
+                f"{self.what} follows a walk from pure noise on, and this one begins in the middle, where nothing is "
+                "known of how likely its members are: leave warm_start out"
+            )
         asked = [self.field.prepare(schedule, cond)] if self.first else []
         for member in self.others:
             walk = translated(self.field, member, schedule)
@@ -93,7 +99,8 @@ class SuperposedField(DerivedField):
                 low, high = member.field.path.kappa_range
                 raise ConfigError(
                     f"{self.what} needs every member at every level, and one was trained for sigma/alpha in "
-                    f"[{low:.3g}, {high:.3g}] only: set the sampler's spacing so that the walk lies within"
+                    f"[{low:.3g}, {high:.3g}] only: steer that one, with this policy among its policies, or set the "
+                    "sampler's spacing so that the walk lies within"
                 )
             asked.append(walk.ask)
         if len(asked) == 1:

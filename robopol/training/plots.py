@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from robopol.errors import DataError, ShapeError
+from robopol.evaluation.tuning import Tuning
 from robopol.files import whole_file
 from robopol.training.loggers import read_metrics
 
@@ -82,6 +83,40 @@ def plot_curves(logs: Sequence[Path], out: Path) -> None:
         handles, names = figure.axes[0].get_legend_handles_labels()
         beside = max(1, int(90 * columns / 2) // (max(map(len, names)) + 8))
         figure.legend(handles, names, loc="outside lower center", ncols=beside, frameon=False)
+    _save(figure, out)
+
+
+def plot_tuning(found: Tuning, over: str, out: Path) -> None:
+    """Draw what each setting of a dial came to, beside the base policy and beside what the best one is worth.
+
+    Args:
+        found: A search.
+        over: What the dial is called.
+        out: Where the PNG goes.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    numeric = all(isinstance(one, int | float) and not isinstance(one, bool) for one in found.settings)
+    at: Any = list(found.settings) if numeric else list(range(len(found.settings)))
+    means = np.array([row.mean for row in found.judged])
+    bounds = np.abs(np.array([row.ci95 for row in found.judged]).T - means)
+    axes.axhline(found.base.mean, color="0.4", linestyle="--", label="base policy")
+    axes.axhspan(*found.base.ci95, color="0.4", alpha=0.12)
+    axes.errorbar(at, means, bounds, marker="o", capsize=3, color=COLOURS[0], label="on the seeds that chose")
+    if found.held_out is not None:
+        best = found.held_out.best
+        reach = [[best.mean - best.ci95[0]], [best.ci95[1] - best.mean]]
+        style: dict[str, Any] = {"marker": "s", "capsize": 3, "linestyle": "", "color": COLOURS[1]}
+        axes.errorbar([at[found.best]], [best.mean], reach, **style, label="best, on others")
+        axes.axhline(found.held_out.base.mean, color=COLOURS[1], linestyle=":", label="base policy, on others")
+    if not numeric:
+        axes.set_xticks(at, [str(one) for one in found.settings], rotation=30, ha="right", fontsize=8)
+    axes.set_xlabel(over)
+    axes.set_ylabel("success rate, with 95 % interval" if found.metric == "success" else "return, with 95 % interval")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
     _save(figure, out)
 
 
