@@ -119,7 +119,9 @@ def train(seed: int, updates: int, work: Path) -> Policy:
     paths = walks(20_000, seed)
     torch.manual_seed(seed)
     policy = parse(lookup("policy", "diffusion"), POLICY).build(parse(PolicySpec, SPEC))
-    algo = BCConfig(lr=1e-3, warmup=200).build(policy, updates, RuntimeConfig(device="cpu", threads=1).build())
+    runtime = RuntimeConfig(device="cpu", threads=1, matmul="medium").build()
+    runtime.apply()
+    algo = BCConfig(lr=1e-3, warmup=200).build(policy, updates, runtime)
     rng = torch.Generator().manual_seed(seed)
     for step in range(updates):
         rows = paths[torch.randint(len(paths), (BATCH,), generator=rng)]
@@ -278,15 +280,15 @@ def draw(policy: Policy, lines: list[Tensor], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=6000)
+    parser.add_argument("--updates", type=int, default=4000)
     parser.add_argument("--work", type=Path, default=Path("runs/itps"))
     parser.add_argument("--out", type=Path, default=RESULTS / "itps.json")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     lines = sketches(100)
     studies, satisfied = [], []
     for seed in args.seeds:
         policy = train(seed, args.updates, args.work / str(seed))
+        RuntimeConfig(device="cpu", threads=1, matmul="highest").build().apply()
         print(f"seed {seed}", flush=True)
         studies.append(study(policy, lines))
         satisfied.append(asked(policy, 100, seed))
