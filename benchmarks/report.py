@@ -229,6 +229,62 @@ def camera() -> list[str]:
 RACES = ("robomimic", "diffusion_policy", "replay", "images")
 
 
+def steer_ways() -> list[str]:
+    tree = read("steer_ways")
+    lines = [
+        "## The way that the user draws",
+        "",
+        "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
+        f"is drawn past one side. {len(tree['seeds'])} training seeds, either way asked for in 100 held-out episodes "
+        "each. Obeyed: the disc passed on the side that was drawn. Lost and won: episodes that failed or succeeded "
+        "unlike the base's. `python benchmarks/steer_ways.py`",
+        "",
+        "| steering | obeyed | by seed, left and right | success | lost / won | steps |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in tree["rows"].items():
+        low, high = row["obeyed_ci95"]
+        seeds = ", ".join("/".join(f"{rate:.0%}" for rate in rates) for rates in row["obeyed_by_seed"])
+        lines.append(
+            f"| {name} | {row['obeyed_rate']:.1%} ({low:.1%} to {high:.1%}) | {seeds} | {percent(row)} | "
+            f"{row['lost']} / {row['won']} | {row['length_mean']:.1f} |"
+        )
+    return [*lines, ""]
+
+
+def itps() -> list[str]:
+    tree = read("itps")
+    lines = [
+        "## Steering by sketches",
+        "",
+        f"The six strategies of ITPS in a maze of our own, and our kernels beside them: {tree['lines']} lines, "
+        f"{tree['crossed']} of them through walls, 32 plans of 32 steps each, {len(tree['seeds'])} training seeds. "
+        "Distance of a plan's points to the line's: of the best of 32 (of RS: of one), and of all; and the share of "
+        "plans that meet a wall. The maze is 2 wide. `python benchmarks/itps.py`",
+        "",
+        "| strategy | min | mean | mean by seed | collision |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in tree["strategies"].items():
+        seeds = " ".join(f"{one['mean']:.3f}" for one in row["by_seed"])
+        lines.append(f"| {name} | {row['min']:.3f} | {row['mean']:.3f} | {seeds} | {row['collision']:.1%} |")
+    lines += [
+        "",
+        "![plans of some strategies](../benchmarks/results/itps.png)",
+        "",
+        'Formulas of temporal logic, "eventually in A and always out of B", for 100 pairs of discs:',
+        "",
+        "| plans | satisfied | by seed | satisfied, and no wall met |",
+        "|---|---|---|---|",
+    ]
+    for name, row in tree["formulas"].items():
+        low, high = row["satisfied_ci95"]
+        lines.append(
+            f"| {name} | {row['satisfied']:.1%} ({low:.1%} to {high:.1%}) | {by_seed(row)} | {row['and_no_wall']:.1%} |"
+        )
+    return [*lines, ""]
+
+
 def data_speed() -> list[str]:
     tree = read("data_speed")
     lines = [
@@ -332,6 +388,8 @@ SECTIONS = {
     "backbones": backbones,
     "execution": execution,
     "gpc": gpc,
+    "steer_ways": steer_ways,
+    "itps": itps,
     "camera": camera,
     "train_speed": speed,
     "plan_speed": plans,

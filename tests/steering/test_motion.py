@@ -101,6 +101,14 @@ def test_entries_are_named_with_or_without_their_units():
         Motion(actions=(0,), means="delta", start=("tool x",)).build(homeless)
 
 
+def test_a_start_may_be_told_by_an_observation_that_the_policy_does_not_look_at():
+    env, spec = arm("ee_delta")
+    blind = spec.model_copy(update={"obs_shapes": {"images.front": (8, 8, 3)}})
+    assert motion_of(blind, 2).build(blind).obs_shapes == {"state": env.spec.obs_shapes["state"]}
+    with pytest.raises(ConfigError, match="has shape"):
+        Motion(actions=(0,), means="delta", start=(0,), obs="images.front").build(blind)
+
+
 def test_only_commands_of_a_tool_need_no_word_about_their_motion():
     assert motion_of(arm("ee_pose")[1], 2).build(arm("ee_pose")[1]).motion.means == "absolute"
     with pytest.raises(ConfigError, match="say it by motion"):
