@@ -11,18 +11,16 @@ Controls: a random proposal, and a critic that is shown the state of another epi
 
 import argparse
 import platform
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cloning
+import steered
 import torch
 from torch import Tensor
 
 from robopol import __version__, evaluate, load_policy, make_env
 from robopol.evaluation import Evaluation
-from robopol.evaluation.statistics import bootstrap_mean, wilson
 from robopol.execution import BLOCK
 from robopol.files import write_json
 from robopol.policies import Policy
@@ -105,32 +103,6 @@ def rows(base: Policy, critics: Mapping[str, Path]) -> dict[str, Policy]:
     return found
 
 
-def latency(policy: Policy, obs: Mapping[str, Tensor], repeats: int = 20) -> float:
-    """Return the median seconds of a plan for one row."""
-    taken = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        policy.plan(obs, 1, torch.Generator().manual_seed(0))
-        taken.append(time.perf_counter() - begun)
-    return sorted(taken)[repeats // 2]
-
-
-def compare(base: list[Evaluation], other: list[Evaluation]) -> dict[str, Any]:
-    """Put seeds together: rates, and the difference to the base on the same episodes with a paired interval."""
-    outcomes = [outcome.success for found in other for outcome in found.outcomes]
-    before = [outcome.success for found in base for outcome in found.outcomes]
-    differences = [float(after) - float(was) for after, was in zip(outcomes, before, strict=True)]
-    return {
-        "success_rate": sum(outcomes) / len(outcomes),
-        "success_ci95": wilson(sum(outcomes), len(outcomes)),
-        "by_seed": [found.success_rate for found in other],
-        "gain": sum(differences) / len(differences),
-        "gain_ci95": bootstrap_mean(differences),
-        "steering": other[0].steering,
-        "episodes": len(outcomes),
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -141,31 +113,26 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     found: dict[str, list[Evaluation]] = {}
-    seconds: dict[str, float] = {}
+    milliseconds: dict[str, float] = {}
     for seed in args.seeds:
         base, critics = prepare(seed, args.work)
         policy = load_policy(base)
         assert policy.spec.env is not None
         with make_env(policy.spec.env.id, BLOCK, **policy.spec.env.options) as env:
-            shape = {
-                key: torch.zeros(1, policy.spec.n_obs_steps, *size) for key, size in policy.spec.obs_shapes.items()
-            }
             for name, candidate in rows(policy, critics).items():
                 found.setdefault(name, []).append(evaluate(candidate, env, args.episodes, HELD_OUT))
-                seconds.setdefault(name, latency(candidate, shape))
+                milliseconds.setdefault(name, steered.latency(candidate, steered.nothing_seen(candidate)))
                 print(f"seed {seed}: {name:36} {found[name][-1].success_rate:.1%}", flush=True)
-    table = {name: compare(found["base"], rows) | {"plan_ms": 1000 * seconds[name]} for name, rows in found.items()}
+    table = {
+        name: steered.beside(found["base"], rows) | {"plan_ms": milliseconds[name]} for name, rows in found.items()
+    }
     told = {"demos": DEMOS, "base_updates": BASE_UPDATES, "rollouts": ROLLOUTS, "critic_updates": CRITIC_UPDATES}
     write_json(
         args.out,
         {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
         | {"task": "push", "budget": told, "rows": table},
     )
-    for name, row in table.items():
-        low, high = row["gain_ci95"]
-        print(
-            f"{name:36} {row['success_rate']:6.1%}  gain {row['gain']:+.1%} [{low:+.1%}, {high:+.1%}]  {row['by_seed']}"
-        )
+    steered.show(table)
 
 
 if __name__ == "__main__":

@@ -383,7 +383,9 @@ class Episodes:
             if column is None or not len(column):
                 continue
             # Ways and sources may be numbered without names; a model or a task is nothing but its text.
-            if (names or field in ("models", "tasks")) and not -1 <= int(column.min()) <= int(column.max()) < len(names):
+            if (names or field in ("models", "tasks")) and not -1 <= int(column.min()) <= int(column.max()) < len(
+                names
+            ):
                 raise DataError(
                     f"column {name} goes from {int(column.min())} to {int(column.max())}; "
                     f"meta.{field} has {len(names)} entries" + "".join(f", {name[:40]}" for name in names)

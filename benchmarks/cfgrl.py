@@ -1,0 +1,90 @@
+"""CFGRL (Frans et al. 2025): a policy that is told which actions were good, and its guidance weight as a dial.
+
+    python benchmarks/cfgrl.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/cfgrl.json]
+
+The data are those of the benchmark of V-GPS: few demonstrations of Push and many episodes, good and bad, of a policy cloned
+from them. Its critic labels every step; a policy is trained with that label as a goal that it also learns to do without.
+Beside it: the same policy on all of it without labels, and one whose labels were drawn by chance.
+"""
+
+import argparse
+import platform
+from pathlib import Path
+
+import cloning
+import steered
+import torch
+import vgps
+
+from robopol import __version__, evaluate, load_episodes, load_policy
+from robopol.data import save_episodes
+from robopol.evaluation import Evaluation
+from robopol.execution import BLOCK
+from robopol.files import write_json
+from robopol.models.labels import label
+from robopol.steering import GoalWeightConfig
+
+RESULTS = Path(__file__).parent / "results"
+WEIGHTS = (0.0, 1.0, 1.5, 2.0, 3.0)
+UPDATES = 3000
+TOLD = (
+    "policy.guidance.keys=[optimal]",
+    "policy.guidance.drop=0.1",
+    "env.wrappers=[{kind: constant, key: optimal, value: [1.0]}]",
+)
+
+
+def prepare(seed: int, work: Path) -> dict[str, Path]:
+    """Return the runs of a seed: told by the critic, told by chance, and not told."""
+    _, critics = vgps.prepare(seed, work)
+    data = work / f"all-{seed}.hdf5"
+    if not data.exists():
+        cloning.robopol("data", "merge", str(work / "push.hdf5"), str(work / f"rollouts-{seed}.hdf5"), f"out={data}")
+    labelled, random = work / f"labelled-{seed}.hdf5", work / f"random-{seed}.hdf5"
+    if not labelled.exists():
+        cloning.robopol("data", "label", str(data), f"critic={critics['iql']}", f"out={labelled}")
+    if not random.exists():
+        share = load_episodes(str(labelled)).obs["optimal"].mean().item()
+        episodes = load_episodes(str(data))
+        drawn = torch.rand(episodes.num_steps, generator=torch.Generator().manual_seed(seed)) < share
+        save_episodes(label(episodes, drawn, "optimal"), str(random))
+    runs = {}
+    for name, source, more in (("told", labelled, TOLD), ("told by chance", random, TOLD), ("not told", data, ())):
+        runs[name] = work / f"{name.replace(' ', '-')}-{seed}"
+        words = ("env=push", f"data.demos.uri={source}", f"seed={seed}", f"phases.cloning.updates={UPDATES}", *more)
+        cloning.train(runs[name], *cloning.DIFFUSION, *words, "eval.final_episodes=0")
+    return runs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--work", type=Path, default=Path("runs/vgps"), help="that of the benchmark of V-GPS")
+    parser.add_argument("--out", type=Path, default=RESULTS / "cfgrl.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    found: dict[str, list[Evaluation]] = {}
+    for seed in args.seeds:
+        for name, run in prepare(seed, args.work).items():
+            policy = load_policy(run)
+            rows = {name: policy}
+            if name != "not told":
+                weights = WEIGHTS if name == "told" else (3.0,)
+                rows = {
+                    f"{name}, weight {weight:g}": policy.steered(GoalWeightConfig(weight=weight)) for weight in weights
+                }
+            assert policy.spec.env is not None
+            with policy.spec.env.make(BLOCK) as env:
+                for row, candidate in rows.items():
+                    found.setdefault(row, []).append(evaluate(candidate, env, args.episodes, vgps.HELD_OUT))
+                    print(f"seed {seed}: {row:24} {found[row][-1].success_rate:.1%}", flush=True)
+    table = {row: steered.beside(found["not told"], evaluations) for row, evaluations in found.items()}
+    steered.show(table)
+    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
+    write_json(args.out, told | {"task": "push", "updates": UPDATES, "rows": table})
+
+
+if __name__ == "__main__":
+    main()

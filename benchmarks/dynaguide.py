@@ -1,0 +1,120 @@
+"""DynaGuide (Du & Song 2025): a frozen policy that knows four goals is guided to one, or away from one, by dynamics.
+
+    python benchmarks/dynaguide.py [--seeds 0 1 2] [--episodes 100] [--out benchmarks/results/dynaguide.json]
+
+MultiGoal: the policy is told of no goal and takes each about as often. A dynamics model, fitted to the same
+demonstrations, predicts where the point is after the actions of a plan; the objective is nearness to the goal that the
+user wants. A second policy saw one of the goals in few of its demonstrations only. Scales were chosen on seed 0 in the
+episodes 200000 to 200049; the table is of others, the same for every row.
+"""
+
+import argparse
+import platform
+from pathlib import Path
+from typing import Any
+
+import cloning
+import steered
+import torch
+
+from robopol import __version__, evaluate, load_policy, make_env
+from robopol.config import parse
+from robopol.evaluation import SEED0, Evaluation
+from robopol.execution import BLOCK
+from robopol.files import write_json
+from robopol.registry import lookup
+from robopol.steering.steering import SteeringConfig
+
+RESULTS = Path(__file__).parent / "results"
+GOALS = {"east": (0.8, 0.0), "north": (0.0, 0.8), "west": (-0.8, 0.0), "south": (0.0, -0.8)}
+RARE, RARE_SHARE = "south", 0.02
+DEMOS, UPDATES = 400, 3000
+
+
+def outcome(dynamics: Path, toward: list[str], away: list[str]) -> dict[str, Any]:
+    points = {"toward": [GOALS[name] for name in toward], "away": [GOALS[name] for name in away]}
+    return {"kind": "outcome", "dynamics": str(dynamics), "width": 0.3, **points}
+
+
+def steerings(dynamics: Path) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """Return row -> the goal that it is about, and what steers."""
+    rows: dict[str, tuple[str, list[dict[str, Any]]]] = {}
+    travel = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
+    for goal in GOALS:
+        to = outcome(dynamics, [goal], [])
+        guide = {"kind": "guide", "objective": to, "scale": 3.0}
+        rows[f"best of 10 to {goal}"] = (goal, [{"kind": "best_of", "objective": to, "n": 10}])
+        rows[f"guided to {goal}"] = (goal, [guide, travel])
+        noisy = guide | {"at": "noisy", "scale": 1.5, "interval": [0.0, 0.9]}
+        rows[f"as released to {goal}"] = (goal, [noisy, travel | {"back": "repeat"}])
+    others = [goal for goal in GOALS if goal != "east"]
+    rows["guided away from east"] = (
+        "east",
+        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": 3.0}, travel],
+    )
+    return rows
+
+
+def prepare(seed: int, work: Path, rare: bool) -> tuple[Path, Path]:
+    """Return the runs of a seed's policy and of its dynamics."""
+    name = "rare" if rare else "even"
+    demos = work / f"{name}.hdf5"
+    if not demos.exists():
+        counts = {goal: DEMOS // len(GOALS) for goal in GOALS}
+        if rare:
+            counts[RARE] = round(DEMOS * RARE_SHARE)
+        parts = []
+        for first, (goal, count) in enumerate(counts.items()):
+            parts.append(work / f"{name}-{goal}.hdf5")
+            words = (f"way={goal}", f"episodes={count}", f"seed={1000 * first}", f"out={parts[-1]}")
+            cloning.robopol("collect", "env=multi_goal", *words)
+        cloning.robopol("data", "merge", *map(str, parts), f"out={demos}")
+    policy, dynamics = work / f"{name}-policy-{seed}", work / f"{name}-dynamics-{seed}"
+    words = ("env=multi_goal", f"data.demos.uri={demos}", f"seed={seed}", f"phases.cloning.updates={UPDATES}")
+    cloning.train(policy, *cloning.DIFFUSION, *words)
+    model = ("algo=dynamics", "policy=none", "model.n_action_steps=8", "eval.final_episodes=0")
+    cloning.train(dynamics, *model, *words)
+    return policy, dynamics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--work", type=Path, default=Path("runs/dynaguide"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "dynaguide.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, list[Evaluation]]] = {"even": {}, "rare": {}}
+    about: dict[str, str | None] = {"base": None}
+    milliseconds: dict[str, float] = {}
+    for name, rows in found.items():
+        for seed in args.seeds:
+            run, dynamics = prepare(seed, args.work, name == "rare")
+            policy = load_policy(run)
+            with make_env("robopol/MultiGoal-v0", BLOCK) as env:
+                candidates = {"base": policy}
+                for row, (goal, trees) in steerings(dynamics).items():
+                    if name == "even" or goal == RARE:
+                        about[row] = goal
+                        chosen: list[SteeringConfig] = [parse(lookup("steering", t["kind"]), t) for t in trees]
+                        candidates[row] = policy.steered(*chosen)
+                for row, candidate in candidates.items():
+                    rows.setdefault(row, []).append(evaluate(candidate, env, args.episodes, SEED0))
+                    milliseconds.setdefault(row, steered.latency(candidate, steered.nothing_seen(candidate)))
+                    print(f"{name} {seed}: {row:24} {rows[row][-1].success_rate:.0%} {rows[row][-1].ways}", flush=True)
+    tables = {}
+    for name, rows in found.items():
+        tables[name] = {
+            row: steered.beside(rows["base"], evaluations) | {"goal": about[row], "plan_ms": milliseconds[row]}
+            for row, evaluations in rows.items()
+        }
+        steered.show(tables[name])
+    budget = {"demos": DEMOS, "updates": UPDATES, "rare": RARE, "rare_share": RARE_SHARE}
+    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
+    write_json(args.out, told | {"budget": budget, "tables": tables})
+
+
+if __name__ == "__main__":
+    main()

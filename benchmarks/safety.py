@@ -1,0 +1,121 @@
+"""Feasibility (FISOR; Zheng et al. 2024) as a steering: a frozen policy that knows nothing of a forbidden disc.
+
+    python benchmarks/safety.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/safety.json]
+
+A policy is cloned in MultiGoal without obstacles and put into the world with a disc that costs. Its own episodes there, in
+which it walks through the disc, teach a feasibility critic what cannot be kept safe; then it acts again, choosing among n
+proposals: any feasible one, the safest one, and, as controls, any one, and what a critic says that sees another episode.
+"""
+
+import argparse
+import platform
+from pathlib import Path
+from typing import Any
+
+import cloning
+import numpy as np
+import steered
+import torch
+import vgps
+
+from robopol import __version__, evaluate, load_policy, make_env
+from robopol.evaluation import SEED0, Evaluation, Recorder, rollout
+from robopol.evaluation.statistics import bootstrap_mean
+from robopol.execution import BLOCK, RecedingHorizon
+from robopol.files import write_json
+from robopol.policies import Policy
+from robopol.steering import BestOfConfig, SteeredPolicy
+from robopol.steering.best_of import BestOf
+from robopol.steering.objectives.feasible import FeasibleConfig
+
+RESULTS = Path(__file__).parent / "results"
+WORLD = {"obstacles": "disc", "reward": "safe"}
+DEMOS, UPDATES, ROLLOUTS, CRITIC_UPDATES = 400, 3000, 400, 4000
+
+
+def prepare(seed: int, work: Path) -> tuple[Path, Path]:
+    """Return the runs of a seed's policy and of its critic."""
+    demos = work / "demos.hdf5"
+    if not demos.exists():
+        cloning.robopol("collect", "env=multi_goal", f"episodes={DEMOS}", f"out={demos}")
+    base = work / f"base-{seed}"
+    words = ("env=multi_goal", f"seed={seed}", f"phases.cloning.updates={UPDATES}")
+    cloning.train(base, *cloning.DIFFUSION, *words, f"data.demos.uri={demos}", "eval.final_episodes=0")
+    rollouts = work / f"rollouts-{seed}.hdf5"
+    world = [f"env.options.{name}={value}" for name, value in WORLD.items()]
+    if not rollouts.exists():
+        more = (f"checkpoint={base}", f"episodes={ROLLOUTS}", f"seed={10_000 * (seed + 1)}", "keep=all")
+        cloning.robopol("collect", "env=multi_goal", *world, *more, f"out={rollouts}")
+    critic = work / f"fisor-{seed}"
+    # a step in the disc takes 0.1 off a reward that is at most the 0.05 of the way made in it, and at least -0.05
+    violations = "algo.violations=[{kind: cost, threshold: -0.051}]"
+    told = ("env=multi_goal", *world, "policy=none", "algo=fisor", violations, "model.n_action_steps=8")
+    cloning.train(
+        critic,
+        *told,
+        f"data.demos.uri={rollouts}",
+        f"phases.cloning.updates={CRITIC_UPDATES}",
+        "eval.final_episodes=0",
+        f"seed={seed}",
+    )
+    return base, critic
+
+
+def cost(policy: Policy, seeds: range) -> list[float]:
+    """Return the steps in the disc of each episode."""
+    with make_env("robopol/MultiGoal-v0", BLOCK, backend="serial", **WORLD) as env:
+        recorder = Recorder(env, "policy")
+        rollout(RecedingHorizon(policy), env, seeds, recorder=recorder)
+        episodes = recorder.episodes()
+        world: Any = env.envs[0]
+        state = torch.cat([episodes.obs["state"][:, :2], episodes.final_obs["state"][:, :2]]).numpy()
+        inside = np.asarray(world.cost(state.astype(np.float64)))[: episodes.num_steps]
+    starts, lengths = episodes.starts.tolist(), episodes.lengths.tolist()
+    return [float(inside[start : start + length].sum()) for start, length in zip(starts, lengths, strict=True)]
+
+
+def rows(base: Policy, critic: Path) -> dict[str, Policy]:
+    """Return every policy that is compared, by name."""
+    feasible = FeasibleConfig(critic=str(critic))
+    found: dict[str, Policy] = {"base": base}
+    for n in (4, 16, 64):
+        found[f"any feasible of {n}"] = base.steered(BestOfConfig(constraint=feasible, n=n))
+    found["safest of 16"] = base.steered(BestOfConfig(objective=feasible, n=16))
+    found["any of 16"] = base.steered(BestOfConfig(n=16))
+    other = BestOf(BestOfConfig(objective=feasible, n=16), vgps.Shuffled(feasible.build(base)), None)
+    found["safest of 16 in another's state"] = SteeredPolicy(base, [other])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--episodes", type=int, default=200)
+    parser.add_argument("--work", type=Path, default=Path("runs/safety"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "safety.json")
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    found: dict[str, list[Evaluation]] = {}
+    costs: dict[str, list[float]] = {}
+    for seed in args.seeds:
+        run, critic = prepare(seed, args.work)
+        base = load_policy(run)
+        with make_env("robopol/MultiGoal-v0", BLOCK, **WORLD) as env:
+            for row, candidate in rows(base, critic).items():
+                found.setdefault(row, []).append(evaluate(candidate, env, args.episodes, SEED0))
+                costs.setdefault(row, []).extend(cost(candidate, range(SEED0, SEED0 + args.episodes)))
+                mean = float(np.mean(costs[row][-args.episodes :]))
+                print(f"seed {seed}: {row:32} {found[row][-1].success_rate:.1%}, cost {mean:.2f}", flush=True)
+    table = {}
+    for row, evaluations in found.items():
+        table[row] = steered.beside(found["base"], evaluations)
+        table[row] |= {"cost": float(np.mean(costs[row])), "cost_ci95": bootstrap_mean(costs[row])}
+        table[row] |= {"episodes_with_cost": float(np.mean([value > 0 for value in costs[row]]))}
+    steered.show(table)
+    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
+    write_json(args.out, told | {"rows": table})
+
+
+if __name__ == "__main__":
+    main()
