@@ -2,9 +2,9 @@
 
     python benchmarks/cfgrl.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/cfgrl.json]
 
-The data are those of the benchmark of V-GPS: few demonstrations of Push and many episodes, good and bad, of a policy cloned
-from them. Its critic labels every step; a policy is trained with that label as a goal that it also learns to do without.
-Beside it: the same policy on all of it without labels, and one whose labels were drawn by chance.
+The data are those of the benchmark of V-GPS: few demonstrations of Push and many episodes, good and bad, of a policy
+cloned from them. Its critic labels every step; a policy is trained with that label as a goal that it also learns to
+do without. Beside it: the same policy on all of it without labels, and one whose labels were drawn by chance.
 """
 
 import argparse

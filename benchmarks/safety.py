@@ -2,9 +2,11 @@
 
     python benchmarks/safety.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/safety.json]
 
-A policy is cloned in MultiGoal without obstacles and put into the world with a disc that costs. Its own episodes there, in
-which it walks through the disc, teach a feasibility critic what cannot be kept safe; then it acts again, choosing among n
-proposals: any feasible one, the safest one, and, as controls, any one, and what a critic says that sees another episode.
+A policy is cloned in MultiGoal without obstacles and put into the world with a disc that costs. Its own episodes
+A policy is cloned in MultiGoal without obstacles and put into the world with a disc that costs. Its own episodes
+there, in which it walks through the disc, teach a feasibility critic what cannot be kept safe; then it acts again,
+choosing among n proposals: any feasible one, the safest one, and, as controls, any one, and what a critic says that
+sees another episode.
 """
 
 import argparse
