@@ -2,11 +2,12 @@
 
     python benchmarks/vgps.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/vgps.json]
 
-For every training seed: a diffusion policy is cloned from few demonstrations of Push and frozen; episodes of it, good
-and bad, are recorded; a critic of whole chunks is fitted to them and to the demonstrations by IQL, and once more by
-Cal-QL. Then the policy acts on held-out episodes, the same for every row, with n proposals of which the critic takes
-one.
-Controls: a random proposal, and a critic that is shown the state of another episode.
+Push, shown by two people: one passes the block on the left with a steady hand, the other on the right with a shaking
+one, and mostly fails. A diffusion policy that is cloned from both takes either way. For every training seed it is
+frozen; episodes of it, good and bad, are recorded; a critic of whole chunks is fitted to them and to the
+demonstrations by IQL, and once more by Cal-QL. Then the policy acts on held-out episodes, the same for every row:
+with n proposals of which the critic takes one, or guided by the critic's gradient. Controls: a random proposal, and a
+critic that is shown the state of another episode.
 """
 
 import argparse
@@ -24,13 +25,16 @@ from robopol.evaluation import Evaluation
 from robopol.execution import BLOCK
 from robopol.files import write_json
 from robopol.policies import Policy
-from robopol.steering import BestOfConfig, SteeredPolicy
+from robopol.steering import BestOfConfig, GuideConfig, SteeredPolicy
 from robopol.steering.best_of import BestOf
 from robopol.steering.objectives import Objective
 from robopol.steering.objectives.value import ValueConfig
 
 RESULTS = Path(__file__).parent / "results"
-DEMOS, BASE_UPDATES, ROLLOUTS, CRITIC_UPDATES = 15, 1200, 300, 4000
+DEMOS, BASE_UPDATES, ROLLOUTS = 100, 3000, 300
+HANDS = {"left": 0.002, "right": 0.01}
+"""Way -> standard deviation of the demonstrator's hand, m."""
+CRITIC_UPDATES = {"iql": 3000, "cal_ql": 1000}
 HELD_OUT = 500_000
 
 
@@ -52,7 +56,12 @@ def prepare(seed: int, work: Path) -> tuple[Path, dict[str, Path]]:
     """Return the runs of a seed's frozen policy and of its critics."""
     demos = work / "push.hdf5"
     if not demos.exists():
-        cloning.robopol("collect", "env=push", f"out={demos}", f"episodes={DEMOS}")
+        parts = []
+        for way, noise in HANDS.items():
+            parts.append(work / f"push-{way}.hdf5")
+            told = (f"way={way}", f"noise={noise}", f"episodes={DEMOS}", f"out={parts[-1]}", "keep=all")
+            cloning.robopol("collect", "env=push", *told)
+        cloning.robopol("data", "merge", *map(str, parts), f"out={demos}")
     base = work / f"base-{seed}"
     updates = f"phases.cloning.updates={BASE_UPDATES}"
     cloning.train(base, *cloning.DIFFUSION, "env=push", f"data.demos.uri={demos}", f"seed={seed}", updates)
@@ -75,7 +84,7 @@ def prepare(seed: int, work: Path) -> tuple[Path, dict[str, Path]]:
             "model.layer_norm=true",
             f"data.demos.uri={demos}",
             f"data.rollouts.uri={rollouts}",
-            f"phases.cloning.updates={CRITIC_UPDATES}",
+            f"phases.cloning.updates={CRITIC_UPDATES[algo]}",
             "phases.cloning.sources={demos: 0.2, rollouts: 0.8}",
             "eval.final_episodes=0",
             f"seed={seed}",
@@ -99,6 +108,8 @@ def rows(base: Policy, critics: Mapping[str, Path]) -> dict[str, Policy]:
             found["another state's critic, best of 16"] = SteeredPolicy(
                 base, [BestOf(config, Shuffled(value.build(base)), None)]
             )
+            guide = GuideConfig(objective=value, scale=2.0, cap=0.3)
+            found["iql, guided by its gradient"] = base.steered(guide)
     found["random of 16"] = base.steered(BestOfConfig(n=16))
     return found
 
@@ -126,7 +137,13 @@ def main() -> None:
     table = {
         name: steered.beside(found["base"], rows) | {"plan_ms": milliseconds[name]} for name, rows in found.items()
     }
-    told = {"demos": DEMOS, "base_updates": BASE_UPDATES, "rollouts": ROLLOUTS, "critic_updates": CRITIC_UPDATES}
+    told = {
+        "demos": {way: DEMOS for way in HANDS},
+        "noise": HANDS,
+        "base_updates": BASE_UPDATES,
+        "rollouts": ROLLOUTS,
+        "critic_updates": CRITIC_UPDATES,
+    }
     write_json(
         args.out,
         {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
