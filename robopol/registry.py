@@ -74,6 +74,7 @@ KINDS: dict[str, dict[str, str]] = {
         "inner_steps": "robopol.steering.inner_steps:InnerStepsConfig",
         "mixture": "robopol.steering.mixture:MixtureConfig",
         "nudge": "robopol.steering.nudge:NudgeConfig",
+        "start_noise": "robopol.steering.start_noise:StartNoiseConfig",
         "warm_start": "robopol.steering.warm_start:WarmStartConfig",
     },
     "objective": {

@@ -84,9 +84,10 @@ def run(words: list[str]) -> int:
     command = parse(TuneCommand, load_config("tune", words))
     tried = [parse(Steered, {"steering": replaced(command.steering, command.over, one)}) for one in command.values]
 
-    from robopol.checkpoint import load_policy, save_part
+    from robopol.checkpoint import save_part
     from robopol.evaluation.tuning import tune
     from robopol.files import whole_folder, write_json
+    from robopol.loading import load_policy
     from robopol.networks.precision import RuntimeConfig
     from robopol.policies import Policy
 

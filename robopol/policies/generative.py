@@ -73,6 +73,11 @@ class GenerativePolicy(Policy):
         self.resample(config.sampler)
 
     @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """See `Policy.noise_shape`."""
+        return (self.spec.horizon, self.spec.action_dim)
+
+    @property
     def walked(self) -> Field:
         """The field that is walked when acting: the trained one, pulled towards the goal."""
         if self.config.guidance is None or not isinstance(self.observation, GoalEncoder):

@@ -184,6 +184,29 @@ class Policy(nn.Module, ABC):
         return False
 
     @property
+    def noise_shape(self) -> tuple[int, ...] | None:
+        """Shape of the standard normal noise that one proposal begins from; None where none comes from outside."""
+        return None
+
+    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """Propose windows that begin from given noise; for a policy that takes some but walks no field of its own.
+
+        Args:
+            obs: As for `plan`.
+            noise: (B, n, *noise_shape).
+
+        Returns:
+            (B, n, Tp, A) float32 in environment units.
+
+        Raises:
+            ConfigError: If the policy takes no noise from outside.
+        """
+        raise ConfigError(
+            f"a {self.config.tree()['kind']} policy takes no noise from outside, so it cannot be steered by its noise: "
+            "choose among its proposals instead (best_of)"
+        )
+
+    @property
     def needs(self) -> Needs:
         """What the loss reads of a batch besides the usual."""
         return Needs()

@@ -9,6 +9,7 @@ from robopol.steering.guide import GuideConfig
 from robopol.steering.inner_steps import InnerStepsConfig
 from robopol.steering.mixture import MixtureConfig
 from robopol.steering.nudge import NudgeConfig
+from robopol.steering.start_noise import StartNoiseConfig
 from robopol.steering.steered import SteeredConfig, SteeredPolicy
 from robopol.steering.steering import Planning, Steering, SteeringConfig
 from robopol.steering.warm_start import WarmStartConfig
@@ -24,6 +25,7 @@ __all__ = [
     "MixtureConfig",
     "NudgeConfig",
     "Planning",
+    "StartNoiseConfig",
     "SteeredConfig",
     "SteeredPolicy",
     "Steering",

@@ -164,7 +164,16 @@ class SteeredPolicy(Policy):
         return windows
 
     def _proposed(self, planning: Planning) -> Tensor:
-        return self.base.plan(planning.obs, planning.proposals, planning.generator, planning.previous)
+        if all(type(one).noise is Steering.noise for one in cast(Sequence[Steering], self.steerings)):
+            return self.base.plan(planning.obs, planning.proposals, planning.generator, planning.previous)
+        noise = planning.normal(planning.proposals, *(self.base.noise_shape or ()))
+        return self.base.plan_from(planning.obs, self._noise(noise, planning))
+
+    def _noise(self, noise: Tensor, planning: Planning) -> Tensor:
+        """Let every steering have its say about standard normal noise (B, K, ...)."""
+        for one in cast(Sequence[Steering], self.steerings):
+            noise = one.noise(noise, planning)
+        return noise
 
     def _walked(self, planning: Planning) -> Tensor:
         """Walk from noise, or from where a steering says, to windows (B, K, Tp, A)."""
@@ -196,7 +205,9 @@ class SteeredPolicy(Policy):
             field = one.field(field, planning)
         told = cond.repeat_interleave(planning.proposals, 0)
         if starter is None:
-            return sampler.sample(field, planning.draw(), told, planning.draw, kernel=kernel)
+            drawn = planning.draw().unflatten(0, (planning.rows, planning.proposals))
+            noise = self._noise(drawn, planning).flatten(0, 1)
+            return sampler.sample(field, noise, told, planning.draw, kernel=kernel)
         x, first = starter.start(planning)
         return sampler.walk(field, x, told, planning.draw, first=first, kernel=kernel)
 

@@ -1,9 +1,9 @@
 """What every steering is: hooks into the four parts of a plan, each doing nothing where it is not overridden.
 
-A generative policy is noise -> field -> sampler -> selector. A steering may say where some walks begin (`starts`,
-`start`), wrap the field that is walked (`field`), say what happens at a level before the walk goes on (`kernel`), and
-choose one of several proposals (`proposals`, `select`). At its neutral setting each hook does nothing at all, so that
-the steered policy is the base policy to the bit.
+A generative policy is noise -> field -> sampler -> selector. A steering may change the noise that walks begin from
+(`noise`), or say where some begin instead (`starts`, `start`), wrap the field that is walked (`field`), say what
+happens at a level before the walk goes on (`kernel`), and choose one of several proposals (`proposals`, `select`). At
+its neutral setting each hook does nothing at all, so that the steered policy is the base policy to the bit.
 """
 
 from abc import abstractmethod
@@ -116,6 +116,10 @@ class Steering(nn.Module):
     def start(self, planning: Planning) -> tuple[Tensor, int]:
         """Return the states (B K, Tp, A), on the path of the field, and the number of the step that they begin with."""
         raise AssertionError("only asked of a steering that starts rows")
+
+    def noise(self, noise: Tensor, planning: Planning) -> Tensor:
+        """Return what walks begin from instead of standard normal noise (B, K, ...), of the same shape."""
+        return noise
 
     def field(self, field: Field, planning: Planning) -> Field:
         """Return the field that is walked instead of the one that is given."""

@@ -26,6 +26,9 @@ from robopol.policies.remote import RemoteConfig, RemoteOptions, message
 from robopol.policies.remote.message import encode
 from robopol.policies.remote.protocol import Metadata, Request
 from robopol.registry import lookup
+from robopol.steering import BestOfConfig, StartNoiseConfig
+from robopol.steering.objectives.motion import Motion
+from robopol.steering.objectives.smoothness import SmoothnessConfig
 
 REACH = "robopol/Reach-v0"
 DDIM = {**POLICIES["diffusion-mlp"], "sampler": {"kind": "ddim", "steps": 3}}
@@ -83,6 +86,22 @@ def test_without_noise_a_plan_is_a_function_of_its_seeds():
         assert not torch.isclose(others[1:], first[1:]).all(-1).any()
         with pytest.raises(ConfigError, match="takes no noise from outside, so it cannot be steered"):
             remote.plan_from(obs(1), torch.zeros(1, 1, 8, 3))
+
+
+def test_a_served_policy_is_steered_by_its_noise_and_by_choice_as_the_one_behind_it():
+    policy = make(DDIM)
+    steerings = [
+        StartNoiseConfig(scale=0.4),
+        BestOfConfig(objective=SmoothnessConfig(motion=Motion(actions=(0, 1), means="absolute")), n=4),
+    ]
+    here = policy.steered(*steerings)
+    with serving(PolicyServer(policy, (8, 3))) as url:
+        there = load_policy(url).steered(*steerings)
+        assert torch.equal(there.plan(obs(16), 1, seeded(range(16))), here.plan(obs(16), 1, seeded(range(16))))
+    plain = policy.steered(steerings[1])
+    assert not torch.equal(here.plan(obs(4), 1, seeded(range(4))), plain.plan(obs(4), 1, seeded(range(4))))
+    with pytest.raises(ConfigError, match="a gmm policy takes no noise from outside"):
+        make(POLICIES["gmm"]).steered(steerings[0]).plan(obs(2))
 
 
 def test_noise_can_be_given_from_outside():

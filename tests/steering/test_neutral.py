@@ -17,6 +17,7 @@ from robopol.steering import (
     InnerStepsConfig,
     MixtureConfig,
     NudgeConfig,
+    StartNoiseConfig,
     SteeredPolicy,
     WarmStartConfig,
 )
@@ -49,6 +50,7 @@ NEUTRAL = {
         MixtureConfig(policies=("elsewhere",), priors=(1.0, 0.0)), [make(POLICIES["flow-mlp"])]
     ),
     "nudge": lambda policy: NudgeConfig(actions=()).build(policy),
+    "start_noise": lambda policy: StartNoiseConfig(scale=1.0).build(policy),
     "warm_start": lambda policy: WarmStartConfig(steps=None).build(policy),
 }
 """Kind (and which neutral setting) -> the steering of a policy."""

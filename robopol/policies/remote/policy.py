@@ -150,7 +150,7 @@ class RemotePolicy(PlanOnlyPolicy):
 
     @property
     def noise_shape(self) -> tuple[int, ...] | None:
-        """Shape of the noise that one proposal is made from, as in `Metadata`; None if none is taken from outside."""
+        """See `Policy.noise_shape`; as the server says in its `Metadata`."""
         server = self._server()
         return None if server is None else server.noise_shape
 
