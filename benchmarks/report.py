@@ -226,6 +226,26 @@ def camera() -> list[str]:
     ]
 
 
+def critics() -> list[str]:
+    tree = read("critics")
+    known = ", ".join(f"{value:.2f} ({name})" for name, value in tree["exact_value_of_start"].items())
+    lines = [
+        "## Critics",
+        "",
+        f"A maze whose data are pieces of random walks, none from the start to the goal; {tree['updates']} updates. "
+        "Share of 200 walks that reach the goal, and the value of the start that the critic believes in; known "
+        f"exactly: {known}. "
+        "`python benchmarks/critics.py`",
+        "",
+        "| | success by seed | value of the start by seed |",
+        "|---|---|---|",
+    ]
+    for name, row in tree["arms"].items():
+        values = " ".join(f"{value:.2f}" for value in row.get("value_of_start", [])) or "-"
+        lines.append(f"| {name} | {' '.join(f'{rate:.1%}' for rate in row['success_rate'])} | {values} |")
+    return [*lines, ""]
+
+
 RACES = ("robomimic", "diffusion_policy", "replay", "images")
 
 
@@ -391,6 +411,7 @@ SECTIONS = {
     "steer_ways": steer_ways,
     "itps": itps,
     "camera": camera,
+    "critics": critics,
     "train_speed": speed,
     "plan_speed": plans,
     "data_speed": data_speed,

@@ -233,11 +233,17 @@ class Windows:
             batch["rewards"] = self._rewards.index_select(0, row)
         if ahead is not None:
             batch["next_obs"] = self._gather_obs(row + ahead)
-            at_end = values.pop("at_end").nonzero().flatten()
-            for key, images in self._final_images.items() if len(at_end) else ():
-                episode = self.episode[indices.to(self.episode.device)][at_end.to(self.episode.device)]
-                batch["next_obs"][key][at_end, -1] = images[episode.to(images.device)].to(self.device)
+            at_end = values.pop("at_end")
+            if self._final_images:
+                self._end_with_final(batch["next_obs"], indices, at_end.nonzero().flatten())
         return batch | values
+
+    def _end_with_final(self, obs: dict[str, Tensor], indices: Tensor, ended: Tensor) -> None:
+        """Put the final pictures at the end of some rows of histories; those of vectors are laid out already."""
+        place = self.episode.device
+        episode = self.episode[indices.to(place)][ended.to(place)]
+        for key, images in self._final_images.items():
+            obs[key][ended, -1] = images[episode.to(images.device)].to(self.device)
 
     def _gather_obs(self, row: Tensor) -> dict[str, Tensor]:
         """Return the histories that begin at some rows, key -> (B, To, ...)."""

@@ -13,6 +13,7 @@ from robopol.algos import Algorithm
 from robopol.checkpoint import Part, save_part
 from robopol.data import Episodes, load_episodes
 from robopol.data.episodes import split_indices
+from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
 from robopol.errors import ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
@@ -191,6 +192,7 @@ class Trainer:
             return {}
         count = min(VALIDATION_WINDOWS, sum(len(self.held_out.windows[name]) for name in shares))
         batch = self.held_out.batch(shares, max(count, len(shares)), 0)
+        batch = narrowed(batch, policy.spec.n_obs_steps, policy.spec.horizon)
         rng = generator(self.device, 0, "validation")
         with torch.no_grad():
             loss = policy.loss(batch, rng).mean().item()

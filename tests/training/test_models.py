@@ -43,6 +43,7 @@ RUNS = {
     "iql with a policy": ["algo=iql", *GAUSSIAN],
     "fisor": ["algo=fisor", *GAUSSIAN, "algo.violations=[{kind: bound, key: state, high: 0.5}]"],
     "dynamics": ["algo=dynamics", "algo.warmup=5"],
+    "a critic that sees more": ["algo=iql", *GAUSSIAN, "model.n_obs_steps=3", "model.n_action_steps=4"],
     "cal_ql": ["algo=cal_ql", *GAUSSIAN, "algo.candidates=2"],
 }
 
