@@ -28,6 +28,7 @@ from robopol.policies.remote import RemoteConfig, RemoteOptions, message
 from robopol.policies.remote.message import encode
 from robopol.policies.remote.protocol import Metadata, Request
 from robopol.registry import lookup
+from robopol.training.contract import spec_for
 
 REACH = "robopol/Reach-v0"
 DDIM = {**POLICIES["diffusion-mlp"], "sampler": {"kind": "ddim", "steps": 3}}
@@ -450,6 +451,8 @@ def test_it_cannot_be_trained_exported_or_walked_otherwise(reacher, capsys):
             remote.fit_normalizers(episodes())
         assert cli.run(["eval", f"checkpoint={url}", "env=reach", "policy.steps=3"]) == 1
         assert "a remote policy does not walk from noise" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="served elsewhere is not trained here"):
+            spec_for(remote.config, {"demos": episodes()}, None)
         with pytest.raises(ConfigError, match="nothing here to export: a policy that is served elsewhere"):
             trace(remote, 1)
 
