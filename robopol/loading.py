@@ -41,12 +41,12 @@ def load_policy(
         RemoteError: If the server cannot be asked.
         MissingExtraError: If a package that it needs is not installed.
     """
-    return _load(str(checkpoint), device, trust, world, remote or RemoteOptions()).to(device).eval()
+    return _load(str(checkpoint), device, trust, world, remote or RemoteOptions()).eval()
 
 
 def _load(text: str, device: str | torch.device, trust: bool, world: EnvSpec | None, remote: RemoteOptions) -> Policy:
     if text.startswith(("ws://", "wss://")):
-        return connect(text, remote, world)
+        return connect(text, remote, world).to(device)
     if remote != RemoteOptions():
         raise ConfigError(f"remote.* tells about a server, and {text} is none: its address begins with ws:// or wss://")
     if "://" in text:
@@ -63,11 +63,11 @@ def _load(text: str, device: str | torch.device, trust: bool, world: EnvSpec | N
         if scheme == "robomimic":
             from robopol.policies.foreign.robomimic import load_robomimic
 
-            return load_robomimic(rest, world)
+            return load_robomimic(rest, world).to(device)
         from robopol.policies.foreign.sb3 import load_sb3
 
         algorithm, _, path = rest.partition(":")
-        return load_sb3(path, algorithm, world)
+        return load_sb3(path, algorithm, world).to(device)
     from robopol.export.exported import EXPORT, load_exported
 
     if (Path(text) / EXPORT).is_file():

@@ -127,15 +127,7 @@ def test_gymnasium_environments_by_their_ids(tmp_path: Path, capsys):
     sb3 = pytest.importorskip("stable_baselines3")
     sb3.TD3("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, seed=0).save(tmp_path / "agent.zip")
     env = ["env=gym", "env.id=Pendulum-v1"]
-    words = [
-        "collect",
-        *env,
-        f"checkpoint={tmp_path / 'agent.zip'}",
-        "sb3=TD3",
-        "keep=all",
-        "episodes=3",
-        f"out={demos}",
-    ]
+    words = ["collect", *env, f"checkpoint=sb3:TD3:{tmp_path / 'agent.zip'}", "keep=all", "episodes=3", f"out={demos}"]
     assert cli.run(words) == 1
     assert "trust=true" in capsys.readouterr().err
     assert cli.run([*words, "trust=true"]) == 0

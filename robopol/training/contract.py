@@ -6,7 +6,7 @@ from robopol.config import parse
 from robopol.data import Episodes
 from robopol.envs import EnvSpec
 from robopol.envs.config import EnvConfig
-from robopol.errors import DataError
+from robopol.errors import ConfigError, DataError
 from robopol.models import ModelConfig
 from robopol.policies import PolicyConfig, PolicySpec
 
@@ -38,8 +38,10 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
 
     Raises:
         DataError: Names every disagreement, and what the data do not say.
-        ConfigError: If the encoder is to look at an observation that does not exist.
+        ConfigError: If the encoder is to look at an observation that does not exist, or such a policy is not trained.
     """
+    if not isinstance(config, PolicyConfig):
+        raise ConfigError("a policy that is served elsewhere is not trained here: choose another policy")
     first = next(iter(data.values()))
     meta, faults = first.meta, []
     shapes = config.encoder.select(_shapes(first))

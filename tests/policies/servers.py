@@ -1,7 +1,7 @@
 """Stand-ins for servers of policies, in a thread, on the loopback."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -107,20 +107,25 @@ class PlainServer:
 
 
 class Script:
-    """Says prepared things, one after each request, the first of them at once, and closes.
+    """Says prepared things, the first at once and each further one after a request, and closes."""
 
-    A number is a pause in seconds.
-    """
-
-    def __init__(self, *lines: Sequence[bytes | str | float]) -> None:
+    def __init__(self, *lines: bytes | str) -> None:
         self.lines = lines
-        self.over = threading.Event()
 
     def __call__(self, connection: Any) -> None:
         for index, line in enumerate(self.lines):
             if index:
                 connection.recv()
-            if isinstance(line, float):
-                self.over.wait(line)
-            else:
-                connection.send(line)
+            connection.send(line)
+
+
+class Slow(Script):
+    """The same, but instead of closing it waits until it is `over`."""
+
+    def __init__(self, *lines: bytes | str) -> None:
+        super().__init__(*lines)
+        self.over = threading.Event()
+
+    def __call__(self, connection: Any) -> None:
+        super().__call__(connection)
+        self.over.wait()

@@ -5,11 +5,12 @@ import hashlib
 import json
 import socket
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from servers import PlainServer, PolicyServer, Script, from_noise, serving
+from servers import PlainServer, PolicyServer, Script, Slow, from_noise, serving
 from test_policies import POLICIES, batch, episodes, make, obs
 
 from robopol import cli
@@ -20,6 +21,7 @@ from robopol.data import load_episodes
 from robopol.envs import make_env
 from robopol.errors import CheckpointError, ConfigError, MessageError, RemoteError, SeedWarning, ShapeError
 from robopol.evaluation import evaluate
+from robopol.export.trace import trace
 from robopol.loading import load_policy
 from robopol.policies import PolicySpec
 from robopol.policies.remote import RemoteConfig, RemoteOptions, message
@@ -29,6 +31,7 @@ from robopol.registry import lookup
 from robopol.steering import BestOfConfig, StartNoiseConfig
 from robopol.steering.objectives.motion import Motion
 from robopol.steering.objectives.smoothness import SmoothnessConfig
+from robopol.training.contract import spec_for
 
 REACH = "robopol/Reach-v0"
 DDIM = {**POLICIES["diffusion-mlp"], "sampler": {"kind": "ddim", "steps": 3}}
@@ -174,7 +177,7 @@ def test_an_observation_cannot_have_a_name_that_requests_need():
 
 
 def reach_options(**changes):
-    return parse(RemoteOptions, {"horizon": 4, "timeout": 5.0, "keys": {"state": "observation/state"}, **changes})
+    return parse(RemoteOptions, {"horizon": 4, "keys": {"state": "observation/state"}, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +226,25 @@ def test_a_server_can_be_sent_a_history(world):
     np.testing.assert_array_equal(server.asked[0]["state"], history[0].numpy())
 
 
+def test_the_server_of_the_documentation_serves(world):
+    page = (Path(__file__).parents[2] / "docs" / "other-policies.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    seen = {}
+
+    def infer(obs):
+        seen.update(obs)
+        return np.arange(20, dtype=np.float32).reshape(4, 5)
+
+    names = {"infer": infer, "__name__": "server"}
+    exec(code, names)
+    state = torch.randn(1, 1, *world.obs_shapes["state"])
+    with serving(names["handle"]) as url:
+        chunk = load_policy(url, world=world, remote=reach_options(extra={"prompt": "go"})).act({"state": state})
+    assert torch.equal(chunk[0, 0], torch.arange(20.0).reshape(4, 5))
+    np.testing.assert_array_equal(seen["observation/state"], state[0, 0].numpy())
+    assert seen["prompt"] == "go"
+
+
 def test_too_little_and_too_much_about_a_server_is_refused_in_words(world):
     with serving(PlainServer(dict)) as url:
         with pytest.raises(ConfigError, match=r"does not describe itself: say how many actions.*remote\.horizon"):
@@ -258,7 +280,6 @@ RIGHT = {"actions": np.zeros((4, 5), np.float32)}
             "Traceback (most recent call last):\n  File x\nValueError: out of \x1b[31mmemory\n",
             r"failed: ValueError: out of \?\[31mmemory$",
         ),
-        (1.0, r"did not answer within 0\.5 s"),
         (encode({}), "an array 'actions' is needed"),
         (encode({"actions": [0.0] * 5}), "has list"),
         (encode({"actions": np.zeros((3, 5))}), r"float64 \(3, 5\), needed floats \(4, 5\)"),
@@ -273,7 +294,7 @@ def test_each_fault_of_a_server_is_one_error_and_the_next_plan_asks_anew(world, 
     scripts = [Script(encode({}), line), Script(encode({}), encode(RIGHT))]
 
     with serving(lambda connection: scripts.pop(0)(connection)) as url:
-        remote = load_policy(url, world=world, remote=reach_options(timeout=0.5))
+        remote = load_policy(url, world=world, remote=reach_options())
         with pytest.raises(RemoteError, match=words) as raised:
             remote.plan(states)
         assert url in str(raised.value)
@@ -301,7 +322,6 @@ def test_a_server_that_closes_in_the_middle(world):
     [
         (b"nonsense", "not understood"),
         ("RuntimeError: no GPU", "failed: RuntimeError: no GPU"),
-        (1.0, "did not answer within"),
         (encode({"robopol": 3}), "does not describe itself as agreed"),
         (encode({"robopol": {"version": 2}}), "speaks version 2, this robopol 1"),
         (encode({"robopol": {"version": 1, "batch": 0}}), "missing key: spec"),
@@ -310,7 +330,20 @@ def test_a_server_that_closes_in_the_middle(world):
 )
 def test_servers_that_begin_wrongly(first, words):
     with serving(Script(first)) as url, pytest.raises(RemoteError, match=words):
-        load_policy(url, remote=RemoteOptions(timeout=0.5))
+        load_policy(url)
+
+
+@pytest.mark.parametrize("lines", [(), (encode({}),)], ids=["from the start", "to answer"])
+def test_a_server_that_is_slow(lines, world):
+    slow = Slow(*lines)
+    with serving(slow) as url:
+        try:
+            with pytest.raises(RemoteError, match=r"did not answer within 0\.5 s"):
+                load_policy(url, world=world, remote=reach_options(timeout=0.5)).plan(
+                    {"state": torch.zeros(1, 1, *world.obs_shapes["state"])}
+                )
+        finally:
+            slow.over.set()
 
 
 def test_a_server_that_is_absent_or_something_else():
@@ -353,9 +386,11 @@ def test_a_server_that_takes_no_message_is_not_waited_for_for_ever():
         thread = threading.Thread(target=stall)
         thread.start()
         try:
-            remote = load_policy(f"ws://127.0.0.1:{line.getsockname()[1]}", remote=RemoteOptions(timeout=0.5))
+            url, options = f"ws://127.0.0.1:{line.getsockname()[1]}", RemoteOptions(timeout=0.5)
             with pytest.raises(RemoteError, match=r"did not answer within 0\.5 s"):
-                remote.plan({"images.front": torch.zeros(10, 2, 1000, 1000, 3, dtype=torch.uint8)})
+                load_policy(url, remote=options).plan(
+                    {"images.front": torch.zeros(10, 2, 1000, 1000, 3, dtype=torch.uint8)}
+                )
         finally:
             over.set()
             thread.join()
@@ -426,19 +461,19 @@ def test_saved_it_is_an_address(tmp_path):
             changed.plan(obs(1))
 
 
-def test_it_cannot_be_trained_exported_or_walked_otherwise(reacher, tmp_path, capsys):
+def test_it_cannot_be_trained_exported_or_walked_otherwise(reacher, capsys):
     with serving(PolicyServer(reacher, (8, 5))) as url:
         remote = load_policy(url)
         with pytest.raises(ConfigError, match="train it where it is served"):
             remote.loss(batch(1))
         with pytest.raises(ConfigError, match="train it where it is served"):
             remote.fit_normalizers(episodes())
-        save_part(remote, tmp_path)
         assert cli.run(["eval", f"checkpoint={url}", "env=reach", "policy.steps=3"]) == 1
         assert "a remote policy does not walk from noise" in capsys.readouterr().err
-        short = ["env=reach", "env.options.max_episode_steps=5"]
-        assert cli.run(["export", f"checkpoint={tmp_path}", *short, "engine=torch"]) == 1
-        assert "nothing here to export: a policy that is served elsewhere" in capsys.readouterr().err
+        with pytest.raises(ConfigError, match="served elsewhere is not trained here"):
+            spec_for(remote.config, {"demos": episodes()}, None)
+        with pytest.raises(ConfigError, match="nothing here to export: a policy that is served elsewhere"):
+            trace(remote, 1)
 
 
 @pytest.fixture(scope="module")
@@ -490,12 +525,14 @@ def test_evaluated_and_recorded_from_the_command_line(reacher, tmp_path, capsys)
         assert request["prompt"] == "reach the ball"
         return {"actions": np.zeros((6, 5), np.float32) + request["observation/state"].mean()}
 
-    with serving(PlainServer(infer)) as url:
+    server = PlainServer(infer)
+    with serving(server) as url:
         words = ["remote.horizon=6", "remote.keys={state: observation/state}", "remote.extra={prompt: reach the ball}"]
         words += ["execution.n_action_steps=3", "episodes=1", "num_envs=1", f"out={tmp_path / 'plain.json'}"]
         with pytest.warns(SeedWarning):
             assert cli.run(["eval", f"checkpoint={url}", *short, *words]) == 0
     assert json.loads((tmp_path / "plain.json").read_text())["execution"]["plans"] == 4
+    assert len(server.asked) == 4, "one that takes one row at a time is asked for no copies"
 
 
 def test_what_is_no_policy_is_refused_in_words(tmp_path):

@@ -63,19 +63,22 @@ def load_robomimic(path: str, world: EnvSpec | None) -> RobomimicPolicy:
         with contextlib.redirect_stdout(said):
             from robomimic.utils.file_utils import config_from_checkpoint, policy_from_checkpoint
     except ImportError as error:
-        raise MissingExtraError(error.name or "robomimic", "robomimic", "a robomimic checkpoint") from error
+        purpose = "a checkpoint of robomimic (and after that extra: pip install --no-deps robomimic==0.3.0)"
+        raise MissingExtraError(error.name or "robomimic", "robomimic", purpose) from error
     try:
         # Upstream's own torch.load refuses the arrays of numpy in a file, from torch 2.6 on.
         saved = torch.load(path, map_location="cpu", weights_only=False)
-        config, _ = config_from_checkpoint(ckpt_dict=saved)
-        algorithm, shapes, size = (
-            saved["algo_name"],
-            saved["shape_metadata"]["all_shapes"],
-            saved["shape_metadata"]["ac_dim"],
-        )
+        algorithm, meta = str(saved["algo_name"]), saved["shape_metadata"]
+        shapes, size = dict(meta["all_shapes"]), int(meta["ac_dim"])
     except Exception as error:  # unpickling can raise anything
         raise CheckpointError(f"{path} is not a checkpoint of robomimic: {error}") from error
-    _check(path, algorithm, config)
+    if algorithm not in ALGORITHMS:
+        raise ConfigError(f"{path} was trained by {algorithm}, which remembers; there are {', '.join(ALGORITHMS)}")
+    try:
+        config, _ = config_from_checkpoint(ckpt_dict=saved)
+    except Exception as error:
+        raise CheckpointError(f"robomimic cannot read the config in {path}: {error}") from error
+    _check(path, config)
     spec = contract(
         world, f"the checkpoint {path}", [_key(name, shape) for name, shape in shapes.items()], _stack(config)
     )
@@ -98,10 +101,8 @@ def load_robomimic(path: str, world: EnvSpec | None) -> RobomimicPolicy:
     )
 
 
-def _check(path: str, algorithm: str, config: Any) -> None:
+def _check(path: str, config: Any) -> None:
     """Refuse what remembers, and what is told a goal."""
-    if algorithm not in ALGORITHMS:
-        raise ConfigError(f"{path} was trained by {algorithm}, which remembers; there are {', '.join(ALGORITHMS)}")
     if "rnn" in config.algo and config.algo.rnn.enabled:
         raise ConfigError(
             f"{path} is a recurrent policy: it remembers a state from step to step, and a policy here is a function of "
