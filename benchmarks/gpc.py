@@ -148,6 +148,7 @@ TUNING, SHORT = 300_000, (0.0, 0.25, 0.5)
 """Seed of the first tuning episode; weights that are tried for the parent that is far worse."""
 DIFFUSION = ["policy=diffusion", "policy/sampler=ddim", "policy.prediction=x0", *cloning.FLOW[4:], cloning.FLOW[0]]
 PARENTS = {"a": [*DIFFUSION, "policy/net=mlp"], "b": cloning.FLOW}
+POORLY = "control: b far worse"
 POOR = 200
 """Updates of the parent that is far worse."""
 
@@ -219,9 +220,9 @@ def one_seed(task: str, seed: int, work: Path) -> tuple[dict[str, list[float]], 
             "composition, weight searched": list(found.held_out.best.values),
             "composition, 1/2": held_out(mixing(a, b)(0.5)),
             "control: b sees another episode, 1/2": held_out(mixing(a, b, Shuffled)(0.5)),
-            "control: b far worse, alone": held_out(poor),
-            "control: b far worse, weight searched": list(with_poor.held_out.best.values),
-            "control: b far worse, 1/2": held_out(mixing(a, poor)(0.5)),
+            f"{POORLY}, alone": held_out(poor),
+            f"{POORLY}, weight searched": list(with_poor.held_out.best.values),
+            f"{POORLY}, 1/2": held_out(mixing(a, poor)(0.5)),
         }
         assert isinstance(noisy, GenerativePolicy)
         noisy.resample(DDIMConfig(eta=1.0))
@@ -232,11 +233,12 @@ def one_seed(task: str, seed: int, work: Path) -> tuple[dict[str, list[float]], 
 
 
 def judge(by_seed: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
-    """Put the training seeds together; every row is compared with the parent that is better on these very episodes."""
-    better = [max((one["a: diffusion"], one["b: flow"]), key=np.mean) for one in by_seed]
-    against = [value for values in better for value in values]
+    """Put the training seeds together; every row is compared with its better parent on these very episodes."""
     rows = {}
     for name in by_seed[0]:
+        other = f"{POORLY}, alone" if name.startswith(POORLY) else "b: flow"
+        better = [max((one["a: diffusion"], one[other]), key=np.mean) for one in by_seed]
+        against = [value for values in better for value in values]
         values = [value for one in by_seed for value in one[name]]
         difference, low, high = paired(against, values)
         rows[name] = {

@@ -149,9 +149,10 @@ def gpc() -> list[str]:
         "## Two policies that see different things, composed",
         "",
         "A diffusion and a flow policy, each of which sees another entry of the state with an error; a convex mix of "
-        "their fields, its weight searched on tuning seeds and judged on others. Difference: to the parent that is "
-        "better on these very episodes, paired, with its bootstrap interval and McNemar's exact p. Controls: b is fed "
-        "another episode's observation, or was trained for 200 updates. See [composition.md](composition.md). "
+        "their fields, its weight searched on tuning seeds and judged on others. Difference: to the better of the two "
+        "parents on these very episodes, paired, with its bootstrap interval and McNemar's exact p. Controls: b is fed "
+        "another episode's observation, or was trained for 200 updates (then compared with the better of a and that). "
+        "See [composition.md](composition.md). "
         "`python benchmarks/gpc.py --toy`",
         "",
     ]

@@ -106,6 +106,7 @@ def run(words: list[str]) -> int:
         label = f"{command.over}={_short(command.values[int(name)])}" if name.isdigit() else name
         print(line(label, found, command.metric), flush=True)
 
+    print(f"{'':32} {command.metric}  [95%]  difference to the base, paired  [95%]  McNemar's p")
     with world.make(command.num_envs) as env:
         found = tune(
             base,

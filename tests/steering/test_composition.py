@@ -58,6 +58,13 @@ def test_all_weight_on_the_other_of_one_path_is_the_other_bit_for_bit():
     assert not torch.equal(act(base), act(other))
 
 
+def test_it_does_not_matter_which_of_two_on_one_path_is_steered():
+    one, two = policy("diffusion", None, seed=1), policy("diffusion", None, seed=2, prediction="v")
+    found = act(mixed(one, [two], [0.3, 0.7])), act(mixed(two, [one], [0.7, 0.3]))
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found[0], act(mixed(one, [two], [0.7, 0.3])), atol=1e-2)
+
+
 @pytest.mark.parametrize("kind", kinds("path"))
 def test_equal_members_change_nothing_whatever_the_weights(kind):
     tree = {"path": {"kind": kind} | WIDE.get(kind, {}), "prediction": "v"}
