@@ -269,6 +269,8 @@ def draw(policy: Policy, drawn: list[list[Tensor]], out: Path) -> None:
 
     figure = Figure(figsize=(2.1 * len(SHOWN), 4.5), layout="constrained")
     axes = figure.subplots(2, len(SHOWN))
+    for name, axis in zip(SHOWN, axes[0], strict=True):
+        axis.set_title(name, fontsize=10)
     for row, lines in zip(axes, drawn, strict=True):
         number, line = next((number, line) for number, line in enumerate(lines) if collides(line))
         for axis, name in zip(row, SHOWN, strict=True):
@@ -279,8 +281,6 @@ def draw(policy: Policy, drawn: list[list[Tensor]], out: Path) -> None:
             axis.plot(*line.T.numpy(), color="black", linewidth=2, linestyle=(0, (2, 1)))
             axis.plot(*line[0].numpy(), "o", color="black", markersize=4)
             axis.set(xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1, 1))
-            if row is axes[0]:
-                axis.set_title(name, fontsize=10)
     figure.savefig(out, dpi=80)
 
 

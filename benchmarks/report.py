@@ -212,8 +212,9 @@ def itps() -> list[str]:
         "",
         "The six strategies of ITPS in a maze of our own, and our kernels beside them: 50 lines that were drawn "
         f"freely, {tree['crossed']['free']} of them through walls, and 50 that roughly follow a way, "
-        f"{tree['crossed']['rough']} through walls; 32 plans of 32 steps for each, {len(tree['seeds'])} training seeds. Distance of a plan's "
-        "points to the line's: of the best of 32 (of RS: of one), and of all; and the share of plans that meet a wall. "
+        f"{tree['crossed']['rough']} through walls; 32 plans of 32 steps for each, {len(tree['seeds'])} training "
+        "seeds. Distance of a plan's points to the line's: of the best of 32 (of RS: of one), and of all; and the "
+        "share of plans that meet a wall. "
         "The maze is 2 wide. `python benchmarks/itps.py`",
         "",
         "| strategy | free: min | mean | by seed | collision | rough: min | mean | by seed | collision |",
