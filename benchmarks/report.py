@@ -278,17 +278,23 @@ def itps() -> list[str]:
     lines = [
         "## Steering by sketches",
         "",
-        f"The six strategies of ITPS in a maze of our own, and our kernels beside them: {tree['lines']} lines, "
-        f"{tree['crossed']} of them through walls, 32 plans of 32 steps each, {len(tree['seeds'])} training seeds. "
-        "Distance of a plan's points to the line's: of the best of 32 (of RS: of one), and of all; and the share of "
-        "plans that meet a wall. The maze is 2 wide. `python benchmarks/itps.py`",
+        "The six strategies of ITPS in a maze of our own, and our kernels beside them: 50 lines that were drawn "
+        f"freely, {tree['crossed']['free']} of them through walls, and 50 that roughly follow a way, "
+        f"{tree['crossed']['rough']} through walls; 32 plans of 32 steps for each, {len(tree['seeds'])} training "
+        "seeds. Distance of a plan's points to the line's: of the best of 32 (of RS: of one), and of all; and the "
+        "share of plans that meet a wall. "
+        "The maze is 2 wide. `python benchmarks/itps.py`",
         "",
-        "| strategy | min | mean | mean by seed | collision |",
-        "|---|---|---|---|---|",
+        "| strategy | free: min | mean | by seed | collision | rough: min | mean | by seed | collision |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, row in tree["strategies"].items():
-        seeds = " ".join(f"{one['mean']:.3f}" for one in row["by_seed"])
-        lines.append(f"| {name} | {row['min']:.3f} | {row['mean']:.3f} | {seeds} | {row['collision']:.1%} |")
+    for name in tree["strategies"]["free"]:
+        cells = []
+        for kind in ("free", "rough"):
+            row = tree["strategies"][kind][name]
+            seeds = " ".join(f"{one['mean']:.2f}" for one in row["by_seed"])
+            cells += [f"{row['min']:.3f}", f"{row['mean']:.3f}", seeds, f"{row['collision']:.1%}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += [
         "",
         "![plans of some strategies](../benchmarks/results/itps.png)",
