@@ -19,6 +19,7 @@ def beside(base: list[Evaluation], other: list[Evaluation]) -> dict[str, Any]:
         base: One evaluation for each training seed.
         other: The same, over the same episodes.
     """
+    base = base[: len(other)]  # a row of fewer seeds is beside the first ones
     before, after = ([float(outcome.success) for found in rows for outcome in found.outcomes] for rows in (base, other))
     gain, low, high = paired(before, after)
     ways: dict[str, int] = {}
