@@ -148,7 +148,9 @@ class SteeringConfig(Config):
 
 
 def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str | Mapping | SteeringConfig) else value
+    if isinstance(value, str | Mapping | SteeringConfig):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value  # what comes out of here is no longer read as JSON
 
 
 Steerings = Annotated[tuple[Annotated[Any, OneOf("steering")], ...], BeforeValidator(_listed)]
