@@ -87,13 +87,13 @@ def together(judged: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
         success = [bool(s) for row, _ in pairs for s in row["success"]]
         obeyed = [bool(o) for row, _ in pairs for o in row["obeyed"]]
         base = [bool(s) for _, row in pairs for s in row["success"]]
-        count = len(success)
+        count, times = len(success), len(WAYS) if name == "base" else 1  # the base's are the same whatever is asked
         found[name] = {
-            "episodes": count,
+            "episodes": count // times,
             "success_rate": sum(success) / count,
-            "success_ci95": wilson(sum(success), count),
+            "success_ci95": wilson(sum(success) // times, count // times),
             "obeyed_rate": sum(obeyed) / count,
-            "obeyed_ci95": wilson(sum(obeyed), count),
+            "obeyed_ci95": wilson(sum(obeyed) // times, count // times),
             "both_rate": sum(s and o for s, o in zip(success, obeyed, strict=True)) / count,
             "lost": sum(b and not s for s, b in zip(success, base, strict=True)),
             "won": sum(s and not b for s, b in zip(success, base, strict=True)),
