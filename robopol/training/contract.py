@@ -40,8 +40,8 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
         DataError: Names every disagreement, and what the data do not say.
         ConfigError: If the encoder is to look at an observation that does not exist, or such a policy is not trained.
     """
-    if not isinstance(config, PolicyConfig):
-        raise ConfigError("a policy that is served elsewhere is not trained here: choose another policy")
+    if not isinstance(config, PolicyConfig | ModelConfig):
+        raise ConfigError(f"a {config.tree()['kind']} policy is not trained here: choose another policy")
     first = next(iter(data.values()))
     meta, faults = first.meta, []
     shapes = config.encoder.select(_shapes(first))

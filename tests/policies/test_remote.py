@@ -470,7 +470,7 @@ def test_it_cannot_be_trained_exported_or_walked_otherwise(reacher, capsys):
             remote.fit_normalizers(episodes())
         assert cli.run(["eval", f"checkpoint={url}", "env=reach", "policy.steps=3"]) == 1
         assert "a remote policy does not walk from noise" in capsys.readouterr().err
-        with pytest.raises(ConfigError, match="served elsewhere is not trained here"):
+        with pytest.raises(ConfigError, match="a remote policy is not trained here"):
             spec_for(remote.config, {"demos": episodes()}, None)
         with pytest.raises(ConfigError, match="nothing here to export: a policy that is served elsewhere"):
             trace(remote, 1)
