@@ -32,7 +32,7 @@ from robopol.steering.objectives.value import ValueConfig
 
 RESULTS = Path(__file__).parent / "results"
 DEMOS, BASE_UPDATES, ROLLOUTS = 100, 3000, 300
-HANDS = {"left": 0.002, "right": 0.006}
+HANDS = {"left": 0.002, "right": 0.009}
 """Way -> standard deviation of the demonstrator's hand, m."""
 CRITIC_UPDATES = {"iql": 3000, "cal_ql": 600}
 HELD_OUT = 500_000

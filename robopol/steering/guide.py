@@ -12,7 +12,7 @@ predicts. Where the gradient is taken makes the methods:
   2025).
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 import torch
 from pydantic import Field as Bound
@@ -23,6 +23,7 @@ from robopol.config import OneOf
 from robopol.networks.denoiser import Walk
 from robopol.policies import Policy
 from robopol.policies.field import DerivedField, Field, Schedule
+from robopol.policies.generative import GenerativePolicy
 from robopol.policies.prediction import reading
 from robopol.steering.objectives import Objective
 from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
@@ -106,6 +107,7 @@ class BentField(DerivedField):
         x0_x, x0_out, _, _ = (value.tolist() for value in reading(self.prediction, level, self.path))
         alpha, sigma = level.alpha.tolist(), level.sigma.tolist()
         low, high = config.interval
+        clips = cast(GenerativePolicy, self.planning.policy).sampler.config.clip == "every"
 
         def bent(x: Tensor, i: int) -> Tensor:
             pure = alpha[i] == 0
@@ -121,7 +123,7 @@ class BentField(DerivedField):
                 output, score = output.detach(), score.detach()
             else:
                 output = walk(x, i)
-                where = x if config.at == "noisy" else x0_x[i] * x + x0_out[i] * output
+                where = x if config.at == "noisy" else self._estimate(x0_x[i] * x + x0_out[i] * output, clips)
                 with torch.enable_grad():
                     where = where.detach().requires_grad_()
                     score = self._score(where)
@@ -137,9 +139,18 @@ class BentField(DerivedField):
                 self.planning.log.add("guide/capped", length > config.cap)
             self.planning.log.add("guide/shift", length)
             self.planning.log.add("guide/score", score.detach())
-            return output + shift / x0_out[i]
+            if not clips:
+                return output + shift / x0_out[i]
+            # Samplers that clip x0 may keep the eps of the unclipped one. Beyond the bounds such a pair drives the
+            # state away from where the guide pulls, so that a guided entry gets the eps that belongs to its clipped x0.
+            moved = self._estimate(self._estimate(x0_x[i] * x + x0_out[i] * output, clips) + shift, clips)
+            return torch.where(shift == 0, output, (moved - x0_x[i] * x) / x0_out[i])
 
         return bent
+
+    @staticmethod
+    def _estimate(x0: Tensor, clips: bool) -> Tensor:
+        return x0.clamp(-1, 1) if clips else x0
 
     def _score(self, x: Tensor) -> Tensor:
         return self.guide.objective.score(self.planning.obs, self.planning.windows(x))

@@ -71,6 +71,19 @@ def test_a_cap_bounds_the_shift_at_every_action():
     assert sample(free).mean() > 10 * sample(steered).mean() > 0
 
 
+@pytest.mark.parametrize("at", ["x0", "backprop", "noisy"])
+@pytest.mark.parametrize(("kind", "prediction"), KINDS)
+def test_the_strongest_guide_pulls_where_it_should_also_where_estimates_are_clipped(kind, prediction, at):
+    """DDIM as published keeps the eps of the unclipped estimate, which pushes a strongly guided plan the wrong way."""
+    sampler = {"kind": "ddim" if kind == "diffusion" else "euler", "steps": 10, "clip": "every"}
+    policy, means = gaussian(kind, prediction=prediction, sampler=sampler), []
+    for slope in (0.0, 1.0, 10.0, 1000.0):
+        guide = GuideConfig(objective=LinearConfig(slope=slope), at=at)
+        means.append(sample(policy.steered(guide), 500).mean().item())
+    assert means == sorted(means)
+    assert means[-1] == pytest.approx(1.0, abs=1e-3)
+
+
 def test_outside_its_interval_a_guide_does_nothing():
     policy = gaussian()
     steered = policy.steered(GuideConfig(objective=LinearConfig(), interval=(0.0, 1e-4)))
