@@ -42,15 +42,15 @@ def steerings(dynamics: Path) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     travel = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
     for goal in GOALS:
         to = outcome(dynamics, [goal], [])
-        guide = {"kind": "guide", "objective": to, "scale": 3.0}
+        guide = {"kind": "guide", "objective": to, "scale": 60.0}
         rows[f"best of 10 to {goal}"] = (goal, [{"kind": "best_of", "objective": to, "n": 10}])
         rows[f"guided to {goal}"] = (goal, [guide, travel])
-        noisy = guide | {"at": "noisy", "scale": 1.5, "interval": [0.0, 0.9]}
+        noisy = guide | {"at": "noisy", "scale": 10.0, "interval": [0.0, 0.9]}
         rows[f"as released to {goal}"] = (goal, [noisy, travel | {"back": "repeat"}])
     others = [goal for goal in GOALS if goal != "east"]
     rows["guided away from east"] = (
         "east",
-        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": 3.0}, travel],
+        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": 60.0}, travel],
     )
     return rows
 
