@@ -312,6 +312,96 @@ def itps() -> list[str]:
     return [*lines, ""]
 
 
+def steered_rows(rows: dict[str, Any]) -> list[str]:
+    """Return rows of success beside a base on the same episodes."""
+    lines = []
+    for name, row in rows.items():
+        (low, high), (less, more) = row["success_ci95"], row["gain_ci95"]
+        by = " ".join(f"{rate:.0%}" for rate in row["by_seed"])
+        ways = ", ".join(f"{way} {count}" for way, count in row["ways"].items()) or "-"
+        cost = f"{row['plan_ms']:.1f} ms" if "plan_ms" in row else "-"
+        lines.append(
+            f"| {name} | {row['success_rate']:.1%} ({low:.1%} to {high:.1%}) | {by} | "
+            f"{100 * row['gain']:+.1f} [{100 * less:+.1f}, {100 * more:+.1f}] | {ways} | {cost} |"
+        )
+    return lines
+
+
+STEERED = ["| policy | success | by seed | points gained, paired | ways | a plan |", "|---|---|---|---|---|---|"]
+
+
+def vgps() -> list[str]:
+    tree = read("vgps")
+    return [
+        "## Proposals ranked by a critic",
+        "",
+        "V-GPS on Push, shown by a steady hand on the left and a shaking one on the right; the critic is learned from "
+        f"{tree['budget']['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on the "
+        f"same held-out episodes, {len(tree['seeds'])} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
+        "",
+        *STEERED,
+        *steered_rows(tree["rows"]),
+        "",
+    ]
+
+
+def cfgrl() -> list[str]:
+    tree = read("cfgrl")
+    return [
+        "## Told which actions were good",
+        "",
+        "CFGRL on the data of V-GPS: labels by its critic, and the guidance weight as a dial; gains over the same "
+        f"policy without labels, {len(tree['seeds'])} training seeds. `python benchmarks/cfgrl.py`",
+        "",
+        *STEERED,
+        *steered_rows(tree["rows"]),
+        "",
+    ]
+
+
+def dynaguide() -> list[str]:
+    tree = read("dynaguide")
+    lines = [
+        "## Guided by dynamics",
+        "",
+        "DynaGuide on MultiGoal: how often the wanted goal is taken by a policy that was told of none, and by one that "
+        f"saw '{tree['budget']['rare']}' in {tree['budget']['rare_share']:.0%} of its demonstrations; "
+        f"{len(tree['seeds'])} training seeds. `python benchmarks/dynaguide.py`",
+        "",
+        "| demonstrations | steering | goal | taken | success | a plan |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, rows in tree["tables"].items():
+        for row, found in rows.items():
+            goal, ways = found["goal"], found["ways"]
+            taken = ", ".join(f"{way} {count / found['episodes']:.0%}" for way, count in ways.items())
+            if goal is not None:
+                taken = f"{ways[goal] / found['episodes']:.1%}"
+            success, cost = f"{found['success_rate']:.1%}", f"{found['plan_ms']:.1f} ms"
+            lines.append(f"| {name} | {row} | {goal or '-'} | {taken} | {success} | {cost} |")
+    return [*lines, ""]
+
+
+def safety() -> list[str]:
+    tree = read("safety")
+    lines = [
+        "## Choosing what can be kept safe",
+        "",
+        "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
+        f"proposals; {len(tree['seeds'])} training seeds. `python benchmarks/safety.py`",
+        "",
+        "| policy | steps in the disc, an episode | episodes with any | success |",
+        "|---|---|---|---|",
+    ]
+    for name, row in tree["rows"].items():
+        low, high = row["cost_ci95"]
+        lines.append(
+            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | "
+            f"{row['success_rate']:.1%} |"
+        )
+    return [*lines, ""]
+
+
 def data_speed() -> list[str]:
     tree = read("data_speed")
     lines = [
@@ -414,7 +504,11 @@ SECTIONS = {
     "worlds": worlds,
     "backbones": backbones,
     "execution": execution,
+    "vgps": vgps,
     "gpc": gpc,
+    "cfgrl": cfgrl,
+    "dynaguide": dynaguide,
+    "safety": safety,
     "steer_ways": steer_ways,
     "itps": itps,
     "camera": camera,
