@@ -336,8 +336,8 @@ def vgps() -> list[str]:
         "## Proposals ranked by a critic",
         "",
         "V-GPS on Push, shown by a steady hand on the left and a shaking one on the right; the critic is learned from "
-        f"{tree['budget']['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on the "
-        f"same held-out episodes, {len(tree['seeds'])} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
+        f"{tree['budget']['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
+        f"the same held-out episodes, {len(tree['seeds'])} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
         "",
         *STEERED,
         *steered_rows(tree["rows"]),
