@@ -402,6 +402,26 @@ def safety() -> list[str]:
     return [*lines, ""]
 
 
+def poco() -> list[str]:
+    tree = read("poco")
+    lines = [
+        "## Costs at inference",
+        "",
+        "The same policies, guided by a cost that the user states (PoCo), from no weight to too much; "
+        f"{len(tree['seeds'])} training seeds. `python benchmarks/poco.py`",
+        "",
+        "| policy | steps in the disc, an episode | episodes with any | jerk / 1e6 | success |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in tree["rows"].items():
+        low, high = row["cost_ci95"]
+        lines.append(
+            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | "
+            f"{row['jerk'] / 1e6:.2f} | {row['success_rate']:.1%} |"
+        )
+    return [*lines, ""]
+
+
 def data_speed() -> list[str]:
     tree = read("data_speed")
     lines = [
@@ -509,6 +529,7 @@ SECTIONS = {
     "cfgrl": cfgrl,
     "dynaguide": dynaguide,
     "safety": safety,
+    "poco": poco,
     "steer_ways": steer_ways,
     "itps": itps,
     "camera": camera,
