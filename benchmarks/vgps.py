@@ -7,7 +7,7 @@ one, and mostly fails. A diffusion policy that is cloned from both takes either 
 frozen; episodes of it, good and bad, are recorded; a critic of whole chunks is fitted to them and to the
 demonstrations by IQL, and for the first seed once more by Cal-QL, which takes longer. Then the policy acts on
 held-out episodes, the same for every row: with n proposals of which the critic takes one, or guided by the critic's
-gradient. Controls: a random proposal, and a critic that is shown the state of another episode.
+gradient. Controls: a random proposal, the worst one, and a critic that is shown the state of another episode.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from robopol.steering import BestOfConfig, GuideConfig, SteeredPolicy
 from robopol.steering.best_of import BestOf
 from robopol.steering.objectives import Objective
 from robopol.steering.objectives.value import ValueConfig
+from robopol.steering.objectives.weighted_sum import WeightedSumConfig
 
 RESULTS = Path(__file__).parent / "results"
 DEMOS, BASE_UPDATES, ROLLOUTS = 100, 3000, 300
@@ -114,6 +115,8 @@ def rows(base: Policy, critics: Mapping[str, Path]) -> dict[str, Policy]:
             )
             guide = GuideConfig(objective=value, scale=2.0, cap=0.3)
             found["iql, guided by its gradient"] = base.steered(guide)
+            against = WeightedSumConfig(objectives=(value,), weights=(-1.0,))
+            found["iql, worst of 16"] = base.steered(BestOfConfig(objective=against, n=16))
     found["random of 16"] = base.steered(BestOfConfig(n=16))
     return found
 
