@@ -339,8 +339,8 @@ def vgps() -> list[str]:
         f"{tree['budget']['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
         f"the same held-out episodes, {len(tree['seeds'])} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
         "",
-        "What the critic knows is mostly a side, which is the better one in every state: a critic that is shown the state "
-        "of another episode chooses as well. The worst of the proposals is the control that must lose.",
+        "What the critic knows is mostly a side, which is the better one in every state: a critic that is shown the "
+        "state of another episode chooses as well. The worst of the proposals is the control that must lose.",
         "",
         *STEERED,
         *steered_rows(tree["rows"]),
