@@ -101,7 +101,7 @@ def run(words: list[str]) -> int:
         with Studio(session, command.port) as studio:
             print(f"{studio.url}\nopen this address in a browser; Ctrl-C ends it", flush=True)
             try:
-                studio.serve_forever()
+                studio.run()
             except KeyboardInterrupt:
                 print("ended")
     return 0

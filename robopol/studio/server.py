@@ -3,11 +3,13 @@
 import hmac
 import json
 import secrets
+import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from queue import SimpleQueue
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -89,10 +91,10 @@ class Refusal(Exception):
 
 
 class Studio(ThreadingHTTPServer):
-    """Serves a session until it is closed.
+    """Serves a session.
 
-    Everything that the session does happens in one thread, one thing after the other: an episode has one order, and
-    OpenGL draws only where its context is.
+    Requests are read in threads of their own. Everything that the session does happens in the thread of `run`, one
+    thing after the other: an episode has one order, and OpenGL draws only where its context is.
 
     Attributes:
         session: The session.
@@ -112,7 +114,7 @@ class Studio(ThreadingHTTPServer):
             ConfigError: If nothing can listen there.
         """
         self.session, self.token = session, secrets.token_urlsafe(16)
-        self._worker = ThreadPoolExecutor(1)
+        self._asked: SimpleQueue[tuple[Callable[[Session], Config], Future[Config]] | None] = SimpleQueue()
         try:
             super().__init__((HOST, port), Handler)
         except OSError as error:
@@ -123,14 +125,30 @@ class Studio(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{HOST}:{self.server_address[1]}/?token={self.token}"
 
-    def answer(self, what: Callable[[Session], Config]) -> Config:
-        """Let the session do something, after all that was asked of it before."""
-        return self._worker.submit(what, self.session).result()
+    def run(self) -> None:
+        """Serve until `stop`, or until this thread is interrupted."""
+        listening = threading.Thread(target=self.serve_forever, args=(0.05,))
+        listening.start()
+        try:
+            while (asked := self._asked.get()) is not None:
+                what, answer = asked
+                try:
+                    answer.set_result(what(self.session))
+                except Exception as error:  # whoever asked is told
+                    answer.set_exception(error)
+        finally:
+            self.shutdown()
+            listening.join()
 
-    def server_close(self) -> None:
-        """Stop listening, and wait for what the session is doing."""
-        super().server_close()
-        self._worker.shutdown()
+    def stop(self) -> None:
+        """Let `run` end once it has done what was asked before."""
+        self._asked.put(None)
+
+    def answer(self, what: Callable[[Session], Config]) -> Config:
+        """Let the session do something in the thread of `run`, and wait for the answer."""
+        answer: Future[Config] = Future()
+        self._asked.put((what, answer))
+        return answer.result()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -14,7 +14,7 @@ def spoken(value: Any) -> str:
     """Return a value of an override in hydra's grammar; of a config what differs from its defaults.
 
     Args:
-        value: A config, a sequence, a mapping, or a single value of JSON's kinds.
+        value: A config, a sequence, a mapping whose keys are names, or a single value of JSON's kinds.
 
     Returns:
         Text that `robopol.configs.load_config` reads back to the same; it has still to be quoted for a shell.
@@ -25,7 +25,7 @@ def spoken(value: Any) -> str:
         defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
         return spoken({name: one for name, one in told.items() if name == "kind" or one != defaults[name]})
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{spoken(key)}: {spoken(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {spoken(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
             return value

@@ -1,8 +1,8 @@
 """What a user draws and sets on the page, as steerings."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from robopol.config import Config
 from robopol.steering import BestOfConfig, GuideConfig, InnerStepsConfig
@@ -14,6 +14,12 @@ AVOIDING = 3.0
 """Weight of discs beside a point or a line: with 1 the pull of a point behind a disc would just undo its push."""
 
 Place = tuple[Number, Number]
+
+
+def _in_plane(disc: Disc) -> Disc:
+    if disc.axes != 2:
+        raise ValueError(f"a disc has a centre of 2 numbers, got {disc.axes}")
+    return disc
 
 
 class Wish(Config):
@@ -30,7 +36,7 @@ class Wish(Config):
 
     point: Place | None = None
     line: tuple[Place, ...] = Field((), max_length=64)
-    discs: tuple[Disc, ...] = Field((), max_length=16)
+    discs: tuple[Annotated[Disc, AfterValidator(_in_plane)], ...] = Field((), max_length=16)
     strength: float = Field(10.0, ge=0, le=1000)
     proposals: int = Field(1, ge=1, le=64)
     inner_steps: int = Field(4, ge=1, le=16)
