@@ -1,4 +1,4 @@
-"""A frozen policy steered by hand in the browser: what the user wishes, the episode it acts in, the page, its server."""
+"""A frozen policy steered by hand in the browser: what the user wishes, the episode that it acts in, the page."""
 
 from robopol.studio.server import Studio
 from robopol.studio.session import Session

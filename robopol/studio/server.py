@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from queue import SimpleQueue
@@ -118,7 +119,9 @@ class Studio(ThreadingHTTPServer):
         try:
             super().__init__((HOST, port), Handler)
         except OSError as error:
-            raise ConfigError(f"port {port} cannot be listened at ({error.strerror}): say port=0 for any free one") from error
+            raise ConfigError(
+                f"port {port} cannot be listened at ({error.strerror}): say port=0 for any free one"
+            ) from error
 
     @property
     def url(self) -> str:
@@ -175,6 +178,8 @@ class Handler(BaseHTTPRequestHandler):
             status, kind, body = refusal.status, "application/json", _fault(refusal)
         except RobopolError as error:
             status, kind, body = 400, "application/json", _fault(error)
+        except (ConnectionError, TimeoutError):
+            return  # the client is gone
         except Exception as error:
             traceback.print_exc()
             status, kind, body = 500, "application/json", _fault(f"an error within robopol: {error!r}")
@@ -188,8 +193,9 @@ class Handler(BaseHTTPRequestHandler):
             "X-Content-Type-Options": "nosniff",
         }.items():
             self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # a page that was left does not listen any more
+            self.end_headers()
+            self.wfile.write(body)
 
     def _answer(self) -> tuple[str, bytes]:
         """Return the kind of the answer, and the answer."""

@@ -5,6 +5,7 @@ import io
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -111,6 +112,33 @@ class Plans(Config):
     command: str
 
 
+@dataclass
+class Episode:
+    """What is remembered of the episode.
+
+    Attributes:
+        seed: What it was reset with.
+        history: Key -> the last To observations, (To, ...).
+        trail: Where plans began so far.
+        step: Control steps so far.
+        over: Whether it has ended.
+        success: Whether it has succeeded.
+        way: Number of the way that it took; -1 if none.
+        total_reward: Sum so far.
+        previous: The plan that was executed last.
+    """
+
+    seed: int
+    history: dict[str, Tensor]
+    trail: list[Place] = field(default_factory=list)
+    step: int = 0
+    over: bool = False
+    success: bool = False
+    way: int = -1
+    total_reward: float = 0.0
+    previous: Previous | None = None
+
+
 class Session:
     """One episode of one policy, which a user steers.
 
@@ -157,7 +185,9 @@ class Session:
             raise ConfigError(f"the page shows a plane, and the motion has {self._track.axes} axes: give it 2")
         for key, shape in self._track.obs_shapes.items():
             if tuple(env.spec.obs_shapes.get(key, ())) != tuple(shape):
-                raise ConfigError(f"paths begin at the observation '{key}' of shape {shape}, and the world has none such")
+                raise ConfigError(
+                    f"paths begin at the observation '{key}' of shape {shape}, and the world has none such"
+                )
         # with its entries numbered, so that no world is built to look up names at every plan
         self._motion = None if motion is None else self._track.motion
         self._env, self._steerings, self._plans, self._words = env, tuple(steerings), plans, tuple(words)
@@ -171,8 +201,8 @@ class Session:
             guided=isinstance(policy.inner(), GenerativePolicy),
             strength=STRENGTH[self._track.motion.means],
         )
-        self._now = self._entries(axes)
-        self.reset(seed)
+        self._told = self._entries(axes)
+        self._episode = self._begin(seed)
 
     def reset(self, seed: int | None = None) -> Scene:
         """Begin an episode.
@@ -180,28 +210,22 @@ class Session:
         Args:
             seed: Of the episode; None is the next one.
         """
-        self._seed = self._seed + 1 if seed is None else seed
-        newest = self._env.reset([0], [self._seed])
-        steps = self.base.spec.n_obs_steps
-        self._history = {key: torch.stack([rows[0]] * steps) for key, rows in newest.items()}
-        self._step, self._over, self._success, self._way, self._total = 0, False, False, -1, 0.0
-        self._previous: Previous | None = None
-        self._trail = [place] if (place := self._place()) else []
+        self._episode = self._begin(self._episode.seed + 1 if seed is None else seed)
         return self.scene()
 
     def scene(self) -> Scene:
         """Return where the episode is."""
-        picture, no_picture = self._picture()
+        episode, (picture, no_picture) = self._episode, self._picture()
         return Scene(
-            seed=self._seed,
-            step=self._step,
-            place=self._place(),
-            trail=tuple(self._trail),
+            seed=episode.seed,
+            step=episode.step,
+            place=next(iter(self._places(episode)), None),
+            trail=tuple(episode.trail),
             landmarks=self._landmarks(),
-            over=self._over,
-            success=self._success,
-            way=self._env.spec.way_names[self._way] if self._way >= 0 else None,
-            total_reward=self._total,
+            over=episode.over,
+            success=episode.success,
+            way=self._env.spec.way_names[episode.way] if episode.way >= 0 else None,
+            total_reward=episode.total_reward,
             picture=picture,
             no_picture=no_picture,
         )
@@ -218,7 +242,7 @@ class Session:
             windows["steered"] = self._windows(policy)
         numbers = policy.log.means() if isinstance(policy, SteeredPolicy) else {}
         if (stated := wish.objective(self._motion)) is not None:
-            objective: Objective = stated.build(self.base)  # type: ignore[assignment]
+            objective: Objective = stated.build(self.base)
             for name, found in windows.items():
                 numbers[f"score/{name}"] = objective.score(self._obs(), found).mean().item()
         paths = {name: self._paths(found) for name, found in windows.items()}
@@ -235,26 +259,23 @@ class Session:
             EnvError: If the episode is over.
             ConfigError: If the policy cannot be steered so.
         """
-        if self._over:
+        episode, spec = self._episode, self.base.spec
+        if episode.over:
             raise EnvError("the episode is over: reset it")
         window = self._windows(self._steered(wish) if which == "steered" else self.base)[0, 0]
-        spec = self.base.spec
-        first = spec.n_obs_steps - 1
-        done = 0
+        begun, first = episode.step, spec.n_obs_steps - 1
         for action in window[first : first + spec.n_action_steps]:
             result = self._env.step([0], action[None])
-            done += 1
+            episode.step += 1
             for key, rows in result.obs.items():
-                self._history[key] = torch.cat([self._history[key][1:], rows])
-            self._total += result.reward.item()
-            self._success, self._way = bool(result.success[0]), int(result.way[0])
-            if place := self._place():
-                self._trail.append(place)
-            self._over = bool(result.terminated[0] | result.truncated[0])
-            if self._over:
+                episode.history[key] = torch.cat([episode.history[key][1:], rows])
+            episode.trail += self._places(episode)
+            episode.total_reward += result.reward.item()
+            episode.success, episode.way = bool(result.success[0]), int(result.way[0])
+            episode.over = bool(result.terminated[0] | result.truncated[0])
+            if episode.over:
                 break
-        self._step += done
-        self._previous = Previous(window, done)
+        episode.previous = Previous(window, episode.step - begun)
         return self.scene()
 
     def command(self, wish: Wish) -> str:
@@ -263,19 +284,27 @@ class Session:
         words = ["robopol", "eval", *self._words, *([f"steering={spoken(told)}"] if told else [])]
         return shlex.join(words)
 
+    def _begin(self, seed: int) -> Episode:
+        newest = self._env.reset([0], [seed])
+        begun = Episode(
+            seed, {key: torch.stack([rows[0]] * self.base.spec.n_obs_steps) for key, rows in newest.items()}
+        )
+        begun.trail += self._places(begun)
+        return begun
+
     def _steered(self, wish: Wish) -> Policy:
         asked = wish.steerings(self._motion)
         return self.policy.steered(*asked) if asked else self.policy
 
     def _obs(self) -> dict[str, Tensor]:
         """Return the histories, key -> (1, To, ...)."""
-        return {key: rows[None] for key, rows in self._history.items()}
+        return {key: rows[None] for key, rows in self._episode.history.items()}
 
     def _windows(self, policy: Policy) -> Tensor:
         """Return sampled plans (1, K, Tp, A), the same at every call until a step is executed."""
-        generator = torch.Generator().manual_seed((self._seed << 20) + self._step)
+        generator = torch.Generator().manual_seed((self._episode.seed << 20) + self._episode.step)
         obs = {key: rows.to(policy.device) for key, rows in self._obs().items() if key in policy.spec.obs_shapes}
-        return policy.plan(obs, self._plans, [generator], [self._previous]).cpu()
+        return policy.plan(obs, self._plans, [generator], [self._episode.previous]).cpu()
 
     def _paths(self, windows: Tensor) -> tuple[Path, ...]:
         found = self._track.positions(self._obs(), windows)[0].double()
@@ -292,27 +321,28 @@ class Session:
         return first, second
 
     def _entries(self, axes: tuple[str, str]) -> tuple[str, tuple[int, ...]] | None:
-        """Return the observation, and its entries, that tell the place; for positions commanded, those of their names."""
+        """Return the observation and its entries that tell the place: the start, or what has the names of the axes."""
         motion, names = self._track.motion, self._env.spec.state_names
         if motion.start:
             return motion.obs, tuple(int(entry) for entry in motion.start)
         return ("state", tuple(names.index(axis) for axis in axes)) if set(axes) <= set(names) else None
 
-    def _place(self) -> Place | None:
-        if self._now is None:
-            return None
-        key, entries = self._now
-        x, y = self._history[key][-1, list(entries)].double().tolist()
-        return x, y
+    def _places(self, episode: Episode) -> list[Place]:
+        """Return the one place where plans begin now, none if it cannot be told."""
+        if self._told is None:
+            return []
+        key, entries = self._told
+        x, y = episode.history[key][-1, list(entries)].double().tolist()
+        return [(x, y)]
 
     def _landmarks(self) -> tuple[Landmark, ...]:
         """Return the things whose coordinates along both axes the state tells, apart from what moves itself."""
         names = self._env.spec.state_names
         letters = [re.search(r" d?([xyz]) \[m\]$", axis) for axis in self.facts.axes]
-        if None in letters or "state" not in self._history:
+        if None in letters or "state" not in self._episode.history:
             return ()
         first, second = (f" {letter[1]} [m]" for letter in letters if letter)
-        state = self._history["state"][-1].double().tolist()
+        state = self._episode.history["state"][-1].double().tolist()
         found = []
         for name in (full.removesuffix(first) for full in names if full.endswith(first)):
             if name + second in names and name + first != self.facts.axes[0]:

@@ -72,8 +72,8 @@ class Tab:
         self.mouse("mouseReleased", places[-1])
 
     def click(self, selector: str) -> None:
-        box = self.value(f"(b => [b.x + b.width / 2, b.y + b.height / 2])(document.querySelector({selector!r}).getBoundingClientRect())")
-        self.drag(box)
+        box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+        self.drag(self.value(f"(b => [b.x + b.width / 2, b.y + b.height / 2])({box})"))
 
     def picture(self) -> bytes:
         return base64.b64decode(self.ask("Page.captureScreenshot")["data"])

@@ -30,7 +30,13 @@ def policy_for(env: VectorEnv, kind: str = "diffusion", std: float | None = 0.2,
         n_action_steps=4,
         env=EnvConfig.of(env.spec),
     )
-    tree = {"kind": kind, "horizon": 8, "n_action_steps": 4, "n_obs_steps": n_obs_steps, "obs_normalization": "identity"}
+    tree = {
+        "kind": kind,
+        "horizon": 8,
+        "n_action_steps": 4,
+        "n_obs_steps": n_obs_steps,
+        "obs_normalization": "identity",
+    }
     if kind == "diffusion":
         tree |= {"net": {"kind": "mlp", "width": 8}, "sampler": {"kind": "ddim", "steps": 10}}
     else:

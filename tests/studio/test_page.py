@@ -26,7 +26,9 @@ def test_dragging_a_target_leads_the_plans(tmp_path):
 
         def at(x: float, y: float) -> list[float]:
             """Return where a place of the plane is in the window, pixels."""
-            return tab.value(f"(b => px([{x}, {y}]).map((v, i) => v + (i ? b.y : b.x)))(canvas.getBoundingClientRect())")
+            return tab.value(
+                f"(b => px([{x}, {y}]).map((v, i) => v + (i ? b.y : b.x)))(canvas.getBoundingClientRect())"
+            )
 
         def end() -> list[float]:
             return tab.value(f"{MEAN_END}(studio.plans.steered)")

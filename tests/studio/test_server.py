@@ -144,7 +144,10 @@ def test_a_fault_within_is_told_and_survived(studio, monkeypatch, capsys):
 
 def test_requests_at_once_are_answered_one_after_the_other(studio):
     steps = []
-    threads = [threading.Thread(target=lambda: steps.append(ask(studio, "/execute", {"wish": WISH})[1]["step"])) for _ in range(6)]
+    threads = [
+        threading.Thread(target=lambda: steps.append(ask(studio, "/execute", {"wish": WISH})[1]["step"]))
+        for _ in range(6)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

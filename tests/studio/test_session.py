@@ -108,7 +108,7 @@ def test_the_command_line_says_the_same(motion):
     wish = Wish(point=(0.5, -0.1), discs=({"centre": (0.2, 1e-5), "radius": 0.1},), strength=3.0, proposals=4)
     words = shlex.split(steered.plan(wish).command)
     assert words[:3] == ["robopol", "eval", "checkpoint=my run"]
-    told = parse(EvalCommand, load_config("eval", words[3:] + ["checkpoint=x"]))
+    told = parse(EvalCommand, load_config("eval", [*words[3:], "checkpoint=x"]))
     assert told.steering == (always, *wish.steerings(motion))
     assert told.policy.steps == 5
     assert shlex.split(session().command(Wish())) == ["robopol", "eval", "checkpoint=RUN"]
@@ -116,8 +116,25 @@ def test_the_command_line_says_the_same(motion):
 
 @pytest.mark.parametrize(
     "value",
-    ["plain", "true", "Null", "", "two words", "it's", "back\\", "a\\'b", "{a: b}", "1", "1e3", "x, y", "a=b", "ümlaut"]
-    + [1, -2.5, 1e-7, True, None, [], [[1, 2], ["a"]], {"a": {"images.front": [None]}}],
+    [
+        *(
+            "plain",
+            "true",
+            "Null",
+            "",
+            "two words",
+            "it's",
+            "back\\",
+            "a\\'b",
+            "{a: b}",
+            "1",
+            "1e3",
+            "x, y",
+            "a=b",
+            "ümlaut",
+        ),
+        *(1, -2.5, 1e-7, True, None, [], [[1, 2], ["a"]], {"a": {"images.front": [None]}}),
+    ],
 )
 def test_values_are_read_back_as_they_were_said(value):
     assert load_config("eval", [f"out={spoken(value)}"])["out"] == value
@@ -172,7 +189,7 @@ def test_the_arm_is_seen_from_above_with_what_lies_there():
         [target] = scene.landmarks
         assert target.name == "target"
         names = env.spec.state_names
-        state = steered._history["state"][-1].tolist()
+        state = steered._episode.history["state"][-1].tolist()
         assert list(target.place) == pytest.approx([state[names.index(f"target {axis} [m]")] for axis in "xy"])
         assert (scene.picture is None) == (scene.no_picture is not None)
         assert steered.execute(Wish(point=(0.4, 0.1), strength=2.0)).step == 3  # the episode ends within the plan
