@@ -56,6 +56,8 @@ def test_help_names_every_verb(capsys):
         (["eval"], 1, "missing key: checkpoint"),
         (["eval", "checkpoint=/nowhere"], 1, "is not a folder"),
         (["eval", "checkpoint=x", "episode=3"], 1, "did you mean episodes"),
+        (["steer"], 1, "missing key: checkpoint"),
+        (["steer", "checkpoint=/nowhere"], 1, "is not a folder"),
         (["collect", "env=push"], 1, "missing key: out"),
         (["collect", "env=push", "out=x.hdf5", "way=up"], 1, "no way 'up'"),
         (["collect", "env=gym", "env.id=Pendulum-v1", "out=x.hdf5"], 1, "has no expert"),

@@ -1,6 +1,6 @@
 """MultiGoal: move a point to any one of several goals; a world of two numbers, for what should be seen in seconds."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gymnasium
 import numpy as np
@@ -40,6 +40,8 @@ PENALTY = 0.1
 """What a step of cost 1 takes from the reward "safe"."""
 PICTURE = 192
 """Height and width of a picture, pixels."""
+STATE_NAMES = ("point x [m]", "point y [m]")
+"""The entries of the state."""
 
 _START = 0.1  # m from the centre, along x and along y, within which an episode starts
 _GAP = 1e-5  # m between the point and a wall that stopped it
@@ -81,10 +83,12 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         walls: What stops the point.
         detours: The shortest ways to the goals.
         position: Where the point is, (2,) m.
+        extent: What a picture shows, from straight above: x and y of its lower left and of its upper right corner, m.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - gymnasium's
     id = "robopol/MultiGoal-v0"
+    extent: ClassVar[tuple[float, float, float, float]] = (-1.0, -1.0, 1.0, 1.0)
 
     def __init__(self, render_mode: str | None = "rgb_array", **options: Any) -> None:
         """Build the world.
@@ -239,7 +243,7 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
             id=self.id,
             obs_shapes={"state": (2,)},
             obs_dtypes={"state": "float32"},
-            state_names=("point x [m]", "point y [m]"),
+            state_names=STATE_NAMES,
             action_low=self.action_space.low.tolist(),
             action_high=self.action_space.high.tolist(),
             action_names=self._names,
@@ -253,7 +257,7 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
     @property
     def _names(self) -> tuple[str, str]:
         """A name with its unit for each entry of an action."""
-        return ("point dx [m]", "point dy [m]") if self.options.actions == "delta" else ("point x [m]", "point y [m]")
+        return ("point dx [m]", "point dy [m]") if self.options.actions == "delta" else STATE_NAMES
 
     def _move(self, action: Array) -> None:
         """Move straight as far as a step allows, and where a wall is in the way slide along it."""

@@ -25,7 +25,7 @@ class BiasedStartConfig(SteeringConfig):
             policy.
         noise: Standard deviation of the noise that is added to the sketch, normalised units; as released it is 0.5.
             None is as a walk has it that came to the level: alpha times the sketch, and noise of sigma.
-        motion: How actions become positions; None for the tool of the arm suite.
+        motion: How actions become positions; None for the arm's tool and the point of MultiGoal.
     """
 
     kind: Literal["biased_start"] = "biased_start"

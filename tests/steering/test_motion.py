@@ -89,6 +89,18 @@ def test_the_arm_goes_where_its_windows_lead(space):
         assert (path - torch.stack(measured)).abs().max() < 0.012
 
 
+@pytest.mark.parametrize("actions", ["delta", "absolute"])
+def test_the_point_goes_where_its_windows_lead(actions):
+    env = make_env("robopol/MultiGoal-v0", 1, actions=actions)
+    state = env.reset([0], [0])["state"]
+    moves = 0.02 * torch.randn(1, 1, 6, 2, generator=torch.Generator().manual_seed(0))
+    windows = moves if actions == "delta" else state + moves.cumsum(2)
+    spec = planar().spec.model_copy(update={"action_names": env.spec.action_names, "obs_shapes": {"state": (2,)}})
+    path = motion_of(spec, 2).build(spec).positions({"state": state[:, None]}, windows)[0, 0]
+    reached = torch.cat([env.step([0], action[None]).obs["state"] for action in windows[0, 0]])
+    torch.testing.assert_close(path, reached, rtol=0, atol=1e-6)
+
+
 def test_entries_are_named_with_or_without_their_units():
     _, spec = arm("ee_delta")
     named = Motion(actions=("tool dx", "tool dy [m]"), means="delta", start=("tool x", "tool y [m]")).build(spec)
@@ -109,7 +121,7 @@ def test_a_start_may_be_told_by_an_observation_that_the_policy_does_not_look_at(
         Motion(actions=(0,), means="delta", start=(0,), obs="images.front").build(blind)
 
 
-def test_only_commands_of_a_tool_need_no_word_about_their_motion():
+def test_only_commands_of_a_tool_or_a_point_need_no_word_about_their_motion():
     assert motion_of(arm("ee_pose")[1], 2).build(arm("ee_pose")[1]).motion.means == "absolute"
     with pytest.raises(ConfigError, match="say it by motion"):
         built({"kind": "point", "point": [0.4, 0.1]})

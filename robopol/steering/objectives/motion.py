@@ -141,22 +141,24 @@ class Track:
 
 
 def motion_of(spec: PolicySpec, axes: int) -> Motion:
-    """Return the motion of the arm suite's tool, for policies that command it.
+    """Return the motion of what robopol's own worlds move, for policies that command it: the arm's tool, or a point.
 
     Args:
         spec: The policy's contract.
         axes: How many of x, y and z.
 
     Raises:
-        ConfigError: If the policy does not command a tool.
+        ConfigError: If the policy commands neither.
     """
+    from robopol.envs.multi_goal import STATE_NAMES
     from robopol.envs.task import ARM_STATE_NAMES  # brings MuJoCo
 
-    for means, prefix in (("delta", "tool d"), ("absolute", "tool ")):
-        names = [f"{prefix}{axis} [m]" for axis in "xyz"[:axes]]
-        if 1 <= axes <= 3 and set(names) <= set(spec.action_names):
-            start = [ARM_STATE_NAMES.index(f"tool {axis} [m]") for axis in "xyz"[:axes]] if means == "delta" else []
-            return Motion(actions=tuple(names), means=means, start=tuple(start))  # type: ignore[arg-type]
+    for what, state in (("tool", ARM_STATE_NAMES), ("point", STATE_NAMES)):
+        for means, prefix in (("delta", f"{what} d"), ("absolute", f"{what} ")):
+            names = [f"{prefix}{axis} [m]" for axis in "xyz"[:axes]]
+            if 1 <= axes <= 3 and set(names) <= set(spec.action_names):
+                start = [state.index(f"{what} {axis} [m]") for axis in "xyz"[:axes]] if means == "delta" else []
+                return Motion(actions=tuple(names), means=means, start=tuple(start))  # type: ignore[arg-type]
     raise ConfigError(
         f"nothing is known of how the actions {list(spec.action_names)} move along {axes} axes: say it by motion, e.g. "
         "{actions: [0, 1], means: delta, start: [0, 1]}"

@@ -16,7 +16,7 @@ class PathObjectiveConfig(ObjectiveConfig):
     """What all objectives of a path are told.
 
     Attributes:
-        motion: How actions become positions; None for the tool of the arm suite.
+        motion: How actions become positions; None for the arm's tool and the point of MultiGoal.
     """
 
     motion: Motion | None = None
