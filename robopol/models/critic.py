@@ -1,4 +1,4 @@
-"""What the critics have in common: several heads that judge the next actions, and one network that judges a state."""
+"""What the critics have in common: several heads that judge the next actions; beside them, a network for states."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ class CriticConfig(ModelConfig):
     Attributes:
         discount: gamma, of each step.
         ensemble: Heads of Q.
-        hidden: Widths of every head and of V's network.
+        hidden: Widths of every head, and of V's network if there is one.
         activation: Of their hidden layers.
         layer_norm: Whether the heads' hidden layers are normalised, which bounds Q where there are no data
             (Ball et al. 2023).
@@ -31,7 +31,7 @@ class CriticConfig(ModelConfig):
     layer_norm: bool = False
 
 
-class Critic(Model):
+class Heads(Model):
     """See `CriticConfig`."""
 
     config: CriticConfig
@@ -39,15 +39,13 @@ class Critic(Model):
     def __init__(self, config: CriticConfig, spec: PolicySpec) -> None:
         """Make the networks; see `ModelConfig.build`."""
         super().__init__(config, spec)
-        seen = spec.n_obs_steps * self.observation.dim
         self.heads = EnsembleMLP(
             config.ensemble,
-            seen + spec.chunk * spec.action_dim,
+            spec.n_obs_steps * self.observation.dim + spec.chunk * spec.action_dim,
             config.hidden,
             config.activation,
             layer_norm=config.layer_norm,
         )
-        self.state_value = MLP(seen, config.hidden, 1, config.activation)
 
     @property
     def needs(self) -> Needs:
@@ -71,6 +69,16 @@ class Critic(Model):
         """
         said: Tensor = self.heads(self.beside(self.encode(obs, generator), actions))
         return said
+
+
+class Critic(Heads):
+    """Heads, and a network V that judges a state."""
+
+    def __init__(self, config: CriticConfig, spec: PolicySpec) -> None:
+        """Make the networks; see `ModelConfig.build`."""
+        super().__init__(config, spec)
+        seen = spec.n_obs_steps * self.observation.dim
+        self.state_value = MLP(seen, config.hidden, 1, config.activation)
 
     def v(self, obs: Mapping[str, Tensor], generator: Generator | None = None) -> Tensor:
         """Return the value of states, (B,), in the unit of Q.
