@@ -15,7 +15,7 @@ from robopol.algos.optimizer import AdamW
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QModel
-from robopol.networks.ema import polyak
+from robopol.networks.ema import Polyak
 from robopol.networks.precision import Runtime
 from robopol.policies import Needs, Policy
 from robopol.policies.actor import Actor
@@ -61,6 +61,7 @@ class OffPolicy(Algorithm, Generic[P]):
         """
         self.config, self.policy, self.model, self.runtime = config, policy, model, runtime
         self.target: QModel = copy.deepcopy(model).eval().requires_grad_(False)
+        self._following = Polyak(self.target, model)
         self._actor_weights = list(policy.parameters())
         self.policy_optimizer = AdamW(self._actor_weights, (0.9, 0.999), 0.0)
         self.critic_optimizer = AdamW(list(model.parameters()), (0.9, 0.999), 0.0)
@@ -102,7 +103,7 @@ class OffPolicy(Algorithm, Generic[P]):
 
     def follow(self) -> None:
         """Let the critics' target follow."""
-        polyak(self.target, self.model, self.config.polyak)
+        self._following.update(self.config.polyak)
 
     def deployed(self) -> Policy:
         """See `Algorithm.deployed`; the policy as it stands."""

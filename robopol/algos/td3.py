@@ -13,7 +13,7 @@ from robopol.algos.off_policy import OffPolicy, OffPolicyConfig, actor_and_criti
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QModel
-from robopol.networks.ema import polyak
+from robopol.networks.ema import Polyak
 from robopol.networks.precision import Runtime
 from robopol.policies import Policy
 from robopol.policies.deterministic import DeterministicPolicy
@@ -71,6 +71,7 @@ class TD3(OffPolicy[DeterministicPolicy]):
         """Make the policy's target; see `TD3Config.build`."""
         super().__init__(config, policy, model, runtime)
         self.target_policy: DeterministicPolicy = copy.deepcopy(policy).eval().requires_grad_(False)
+        self._policy_following = Polyak(self.target_policy, policy)
         self.low, self.high = (torch.tensor(side, device=model.device) for side in _bounds(policy))
         self.half = (self.high - self.low) / 2
 
@@ -83,7 +84,7 @@ class TD3(OffPolicy[DeterministicPolicy]):
                 worth = self.model.q(batch["obs"], self.policy(batch["obs"]))[0]
             told["train/policy_loss"] = self.fit_policy(-worth.mean())
             self.follow()
-            polyak(self.target_policy, self.policy, self.config.polyak)
+            self._policy_following.update(self.config.polyak)
         return told
 
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:

@@ -27,7 +27,7 @@ from robopol.training.config import REPLAY, PhaseConfig, TrainConfig
 from robopol.training.contract import joined, spec_for
 from robopol.training.loggers import Loggers
 from robopol.training.run import RunFolder
-from robopol.training.seeding import generator, seed_of
+from robopol.training.seeding import generator, seed_layers, seed_of
 from robopol.training.sources import Replayed, Sources
 
 VALIDATION_WINDOWS = 512
@@ -199,7 +199,7 @@ class Trainer:
         with progress(name, last, unit, start=self.step) as report:
             while self.step < last:
                 came_from = self.step
-                self._advance(phase, first)
+                self.advance(phase, first)
                 passed = partial(_passed, came_from, self.step)
                 self.seconds = before + time.monotonic() - since
                 evaluates = config.eval.every > 0 and passed(config.eval.every) and self.step != self.total
@@ -221,7 +221,7 @@ class Trainer:
                 if saves:
                     self._save()
 
-    def _advance(self, phase: PhaseConfig, first: int) -> None:
+    def advance(self, phase: PhaseConfig, first: int) -> None:
         """Do an update; or, where the phase acts, a step in every environment and the updates that are then due."""
         if phase.env_steps is None or self.collector is None:
             self._update(phase)
@@ -239,7 +239,7 @@ class Trainer:
         config = self.config
         batch = self.sources.batch(phase.sources, config.batch_size, self.updates)
         rng = generator(self.device, config.seed, "update", self.updates)
-        torch.manual_seed(seed_of(config.seed, "dropout", self.updates))  # layers draw from torch's own
+        seed_layers(self.device, seed_of(config.seed, "dropout", self.updates))
         self._count(self.algo.update(batch, self.updates, rng))
         self.updates += 1
 
