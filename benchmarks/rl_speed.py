@@ -4,10 +4,11 @@
                                   [--contention 0.15] [--out benchmarks/results/rl_speed.json]
 
 Networks of 2 x 256, batches of 256, twin critics, one environment. A turn is ``--steps`` environment steps after 500
-random ones, acting, stepping, storing, sampling and updating included. `robopol` is the loop of ``robopol train``, with
-the arithmetic that its self-test chooses; `sb3` is Stable-Baselines3 as shipped, `sb3 medium` the same after
-``torch.set_float32_matmul_precision("medium")``. They take turns in processes of their own; rounds in which other
-processes used more than ``--contention`` cores are dropped.
+random ones, acting, stepping, storing, sampling and updating included. `robopol` is the loop of ``robopol train``,
+`sb3` Stable-Baselines3 as shipped, both with torch's default products; `medium` is the same after
+``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
+AMX) computes in bfloat16. They take turns in processes of their own; rounds in which other processes used more than
+``--contention`` cores are dropped.
 """
 
 import argparse
@@ -28,11 +29,12 @@ from robopol.training.run import cpu_model
 from robopol.training.trainer import Trainer
 
 WARM_UP, CAPACITY = 500, 100_000
+PAIRS = (("robopol", "sb3"), ("robopol medium", "sb3 medium"), ("robopol medium", "sb3"))
 
 
-def robopol(algo: str, env: str, steps: int, threads: int) -> Turn:
+def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     words = [f"algo={algo}", "env=gym", f"env.id={env}", f"phases.online.warmup={WARM_UP}", "run=none"]
-    words += [f"collection.capacity={CAPACITY}", f"runtime.threads={threads}"]
+    words += [f"collection.capacity={CAPACITY}", f"runtime.threads={threads}", f"runtime.matmul={precision}"]
     trainer = Trainer(parse(TrainConfig, load_config("train", words)))
     (phase,) = trainer.config.phases.values()
     assert trainer.collector is not None
@@ -49,14 +51,13 @@ def robopol(algo: str, env: str, steps: int, threads: int) -> Turn:
     return turn
 
 
-def sb3(algo: str, env: str, steps: int, threads: int, precision: str | None) -> Turn:
+def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     import numpy as np
     import stable_baselines3
     from stable_baselines3.common.noise import NormalActionNoise
 
     torch.set_num_threads(threads)
-    if precision is not None:
-        torch.set_float32_matmul_precision(precision)
+    torch.set_float32_matmul_precision(precision)
     more: dict[str, Any] = {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "device": "cpu"}
     agent = getattr(stable_baselines3, algo.upper())(
         "MlpPolicy", env, seed=0, batch_size=256, buffer_size=CAPACITY, learning_starts=WARM_UP, **more
@@ -89,9 +90,9 @@ def main() -> None:
     for algo in words.algos:
         given = (algo, words.env, words.steps, words.threads)
         makers = {
-            "robopol": partial(robopol, *given),
-            "sb3": partial(sb3, *given, None),
-            "sb3 medium": partial(sb3, *given, "medium"),
+            f"{name}{' medium' * (precision == 'medium')}": partial(make, *given, precision)
+            for precision in ("highest", "medium")
+            for name, make in (("robopol", robopol), ("sb3", sb3))
         }
         raced = race(makers, words.rounds, words.contention)
         if not raced.rounds_kept:
@@ -99,13 +100,15 @@ def main() -> None:
             continue
         rows = {name: spread(figures)._asdict() for name, figures in raced.kept.items()}
         ratios = {
-            name: spread([one / other for one, other in zip(raced.kept["robopol"], figures, strict=True)])._asdict()
-            for name, figures in raced.kept.items()
-            if name != "robopol"
+            f"{mine} / {peer}": spread(
+                [one / other for one, other in zip(raced.kept[mine], raced.kept[peer], strict=True)]
+            )._asdict()
+            for mine, peer in PAIRS
         }
         for name, row in rows.items():
-            ratio = f", robopol is {ratios[name]['median']:.2f} times as fast" if name in ratios else ""
-            print(f"{algo} {name:12} {row['median']:6.0f} steps/s [{row['low']:.0f} .. {row['high']:.0f}]{ratio}")
+            print(f"{algo} {name:16} {row['median']:6.0f} steps/s [{row['low']:.0f} .. {row['high']:.0f}]")
+        for name, row in ratios.items():
+            print(f"{algo} {name}: {row['median']:.2f} [{row['low']:.2f} .. {row['high']:.2f}]")
         found[algo] = {"env_steps_per_s": rows, "ratio": ratios, "rounds_dropped": raced.rounds_dropped}
     if words.out is not None:
         here = {"cpu": cpu_model(), "torch": torch.__version__, "python": platform.python_version()}

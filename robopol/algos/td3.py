@@ -81,7 +81,7 @@ class TD3(OffPolicy[DeterministicPolicy]):
         told = {"train/loss": q_loss, "train/q_loss": q_loss}
         if (step + 1) % self.config.delay == 0:
             with self.runtime.autocast():
-                worth = self.model.q(batch["obs"], self.policy(batch["obs"]))[0]
+                worth = self.model.first(batch["obs"], self.policy(batch["obs"]))
             told["train/policy_loss"] = self.fit_policy(-worth.mean())
             self.follow()
             self._policy_following.update(self.config.polyak)

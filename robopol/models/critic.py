@@ -52,7 +52,13 @@ class Heads(Model):
         """See `Model.needs`."""
         return Needs(transition=Transition(self.spec.chunk, self.config.discount))
 
-    def judge(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
+    def judge(
+        self,
+        obs: Mapping[str, Tensor],
+        actions: Tensor,
+        generator: Generator | None = None,
+        heads: int | None = None,
+    ) -> Tensor:
         """Return what every head says of some actions.
 
         Args:
@@ -60,6 +66,7 @@ class Heads(Model):
             actions: The next h actions, (B, h, A), or several proposals for each row, (B, n, h, A), environment units;
                 what the heads say can be differentiated in them.
             generator: Source of the encoder's augmentation, which there is in training mode only.
+            heads: E, to ask the first so many only; None asks all.
 
         Returns:
             (E, B) or (E, B, n).
@@ -67,7 +74,7 @@ class Heads(Model):
         Raises:
             ShapeError: If an observation or the actions are shaped wrongly.
         """
-        said: Tensor = self.heads(self.beside(self.encode(obs, generator), actions))
+        said: Tensor = self.heads(self.beside(self.encode(obs, generator), actions), heads)
         return said
 
 

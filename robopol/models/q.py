@@ -33,3 +33,7 @@ class QModel(Heads):
     def q(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
         """Return every head's Q, (E, B) or (E, B, n), in the unit of the return; see `Heads.judge`."""
         return self.judge(obs, actions, generator)
+
+    def first(self, obs: Mapping[str, Tensor], actions: Tensor) -> Tensor:
+        """Return the first head's Q, (B,) or (B, n), without asking the others; see `Heads.judge`."""
+        return self.judge(obs, actions, heads=1)[0]
