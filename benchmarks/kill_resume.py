@@ -2,10 +2,12 @@
 
     python benchmarks/kill_resume.py [--kills 100] [--seed 0] [--out benchmarks/results/kill_resume.json]
 
-A run of real processes saves every third update. Each process is sent SIGKILL at a random instant, during a save as
-likely as not, and the next one resumes. Runs follow each other until there were enough kills. Every one must end in
-the same bits as the undisturbed run: weights, averaged weights, optimiser, log and the outcome of every evaluated
-episode. Exits with an error at the first difference.
+Runs of two kinds, of real processes that save every third step: one learns from demonstrations, one (SAC on a pendulum)
+acts, learns meanwhile, and saves its replay and its running episodes too. Each process is sent SIGKILL at a random
+instant, during a save as likely as not, and the next one resumes. Runs follow each other, the kinds in turn, until
+there were enough kills. Every one must end in the same bits as the undisturbed run of its kind: weights, averaged
+weights, optimisers, replay, log and the outcome of every evaluated episode. Exits with an error at the first
+difference.
 """
 
 import argparse
@@ -25,19 +27,10 @@ from safetensors.torch import load_file
 
 from robopol.files import write_json
 
-SETTINGS = [
-    "env=reach",
-    "env.options.max_episode_steps=8",
-    "policy/net=mlp",
-    "policy.net.width=64",
-    "policy/sampler=ddim",
-    "policy.sampler.steps=4",
+COMMON = [
     "batch_size=32",
     "log_every=5",
-    "validate_every=20",
-    "phases.cloning.updates=60",
     "checkpoint.every=3",
-    "algo.warmup=10",
     "eval.every=30",
     "eval.episodes=2",
     "eval.final_episodes=3",
@@ -45,6 +38,28 @@ SETTINGS = [
     "eval.videos=0",
     "runtime.threads=1",
     "runtime.matmul=highest",
+]
+OFFLINE = [
+    "env=reach",
+    "env.options.max_episode_steps=8",
+    "policy/net=mlp",
+    "policy.net.width=64",
+    "policy/sampler=ddim",
+    "policy.sampler.steps=4",
+    "validate_every=20",
+    "phases.cloning.updates=60",
+    "algo.warmup=10",
+    "data.demos.validation=0.2",
+]
+ONLINE = [
+    "algo=sac",
+    "env=gym",
+    "env.id=Pendulum-v1",
+    "env.options.max_episode_steps=25",
+    "policy.hidden=[64,64]",
+    "model.hidden=[64,64]",
+    "phases.online.env_steps=60",
+    "phases.online.warmup=10",
 ]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 COMMAND = [sys.executable, "-m", "robopol.cli"]
@@ -91,8 +106,9 @@ def _wait_for_training(process: "subprocess.Popen[bytes]", folder: Path) -> None
 def differences(one: Path, other: Path) -> list[str]:
     """Return what differs between two finished runs."""
     found = []
-    for part in ("policy/model.safetensors", "train/state.safetensors"):
-        first, second = (load_file(folder / "checkpoints" / "last" / part) for folder in (one, other))
+    last = Path("checkpoints") / "last"
+    for part in sorted(path.relative_to(one / last) for path in (one / last).glob("*/*.safetensors")):
+        first, second = (load_file(folder / last / part) for folder in (one, other))
         found += [name for name in first.keys() | second.keys() if not _equal(first.get(name), second.get(name))]
     if _log(one) != _log(other):
         found.append("metrics.jsonl")
@@ -123,13 +139,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
         run("collect", "env=reach", f"out={work / 'demos.hdf5'}", "episodes=12")
-        words = [*SETTINGS, f"data.demos.uri={work / 'demos.hdf5'}", "data.demos.validation=0.2"]
-        run("train", *words, f"run={work / 'whole'}")
+        kinds = {"offline": [*COMMON, *OFFLINE, f"data.demos.uri={work / 'demos.hdf5'}"], "online": [*COMMON, *ONLINE]}
+        for kind, words in kinds.items():
+            run("train", *words, f"run={work / kind}")
+        at_once = max(1, min(10, args.kills // len(kinds)))  # each kind is killed
         while total["kills"] < args.kills:
+            kind = list(kinds)[total["runs"] % len(kinds)]
             folder = work / f"killed-{total['runs']}"
-            hit = torment(words, folder, rng, min(10, args.kills - total["kills"]))
-            if found := differences(work / "whole", folder):
-                raise SystemExit(f"after {hit['kills']} kills these differ: {', '.join(found)}")
+            hit = torment(kinds[kind], folder, rng, min(at_once, args.kills - total["kills"]))
+            if found := differences(work / kind, folder):
+                raise SystemExit(f"{kind}: after {hit['kills']} kills these differ: {', '.join(found)}")
             for name, count in hit.items():
                 total[name] += count
             total["runs"] += 1

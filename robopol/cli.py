@@ -4,7 +4,7 @@ import importlib
 import sys
 
 VERBS = {
-    "train": "train a policy from demonstrations: robopol train env=push data.demos.uri=demos.hdf5",
+    "train": "train a policy from demonstrations or by acting: robopol train env=push data.demos.uri=demos.hdf5",
     "eval": "evaluate a checkpoint: robopol eval checkpoint=RUN episodes=100",
     "tune": "search a dial of a steering: robopol tune checkpoint=RUN steering=... over=steering.0.n 'values=[1,4,16]'",
     "steer": "steer a policy by hand in the browser: robopol steer checkpoint=RUN",

@@ -16,6 +16,7 @@ KINDS: dict[str, dict[str, str]] = {
         "beso": "robopol.policies.beso:BESOConfig",
         "consistency": "robopol.policies.consistency:ConsistencyConfig",
         "decision_diffuser": "robopol.policies.decision_diffuser:DecisionDiffuserConfig",
+        "deterministic": "robopol.policies.deterministic:DeterministicConfig",
         "diffusion": "robopol.policies.diffusion:DiffusionConfig",
         "ebt": "robopol.policies.ebt:EBTConfig",
         "edm": "robopol.policies.edm:EDMConfig",
@@ -24,11 +25,13 @@ KINDS: dict[str, dict[str, str]] = {
         "gmm": "robopol.policies.gmm:GMMConfig",
         "meow": "robopol.policies.meow:MEowConfig",
         "remote": "robopol.policies.remote.policy:RemoteConfig",
+        "squashed_gaussian": "robopol.policies.squashed_gaussian:SquashedGaussianConfig",
         "steered": "robopol.steering.steered:SteeredConfig",
     },
     "model": {
         "dynamics": "robopol.models.dynamics:DynamicsConfig",
         "feasibility": "robopol.models.feasibility:FeasibilityConfig",
+        "q": "robopol.models.q:QConfig",
         "value": "robopol.models.value:ValueConfig",
     },
     "encoder": {
@@ -116,10 +119,13 @@ KINDS: dict[str, dict[str, str]] = {
     "algo": {
         "bc": "robopol.algos.bc:BCConfig",
         "cal_ql": "robopol.algos.cal_ql:CalQLConfig",
+        "ddpg": "robopol.algos.ddpg:DDPGConfig",
         "distill": "robopol.algos.distill:DistillConfig",
         "dynamics": "robopol.algos.dynamics:DynamicsConfig",
         "fisor": "robopol.algos.fisor:FISORConfig",
         "iql": "robopol.algos.iql:IQLConfig",
+        "sac": "robopol.algos.sac:SACConfig",
+        "td3": "robopol.algos.td3:TD3Config",
     },
     "violation": {
         "bound": "robopol.algos.violations:BoundConfig",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,22 @@ class Algorithm(ABC):
     @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""
+
+
+@runtime_checkable
+class Explores(Protocol):
+    """An algorithm that chooses actions to learn from."""
+
+    def explore(self, obs: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
+        """Choose the actions of some running episodes.
+
+        Args:
+            obs: Their newest observations, key -> (n, ...), environment units, on the device of what is trained.
+            generator: Source of all that is random in the choice, on the same device.
+
+        Returns:
+            (n, A) in environment units.
+        """
 
 
 def by_owner(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -1,12 +1,13 @@
-"""Train a policy or a model from recorded episodes, evaluate what acts, and leave a run folder.
+"""Train a policy or a model from recorded episodes or by acting, evaluate what acts, and leave a run folder.
 
   robopol train env=push policy=diffusion data.demos.uri=demos.hdf5 [key=value ...]
 
-Groups: env, policy, policy/encoder, policy/net, policy/sampler, model, algo, experiment; `robopol list` names their
-choices, `robopol list train` every key.
+Groups: env, policy, policy/encoder, policy/net, policy/sampler, model, algo, schedule, experiment; `robopol list` names
+their choices, `robopol list train` every key.
 
   robopol train experiment=demo data.demos.uri=demos.hdf5
   robopol train policy=flow policy/net=transformer policy.horizon=16 phases.cloning.updates=5000 ...
+  robopol train algo=sac env=gym env.id=Pendulum-v1
   robopol train resume=RUN       go on with a run that was stopped or killed
 """
 

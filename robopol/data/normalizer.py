@@ -1,5 +1,6 @@
 """Linear maps to the range in which networks learn, and back; they travel inside the policy's state dict."""
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from robopol.errors import ConfigError, DataError, ShapeError
 
 NormalizerMode: TypeAlias = Literal["minmax", "zscore", "quantile", "identity"]
+
+ActionNormalizerMode: TypeAlias = Literal["minmax", "zscore", "quantile", "identity", "bounds"]
+"""Actions have bounds in their contract, so that there need not be any data."""
 
 SMALLEST_RANGE = 1e-4
 """An entry whose range is smaller is only centred (Chi et al. 2023, Diffusion Policy)."""
@@ -22,28 +26,32 @@ class Normalizer(nn.Module):
 
     Modes: ``minmax`` sends the smallest and largest training value to -1 and 1; ``quantile`` sends the 1 %
     and 99 % quantiles there, for data with outliers; ``zscore`` gives mean 0 and standard deviation 1;
-    ``identity`` changes nothing and needs no fitting. Values outside the training range are mapped linearly,
-    not clipped. A constant maps to 0, and every number maps back to that constant: what was never varied in the
-    data is never varied by a policy.
+    ``bounds`` sends given bounds to -1 and 1; ``identity`` changes nothing. The last two need no fitting. Values
+    outside the training range are mapped linearly, not clipped. A constant maps to 0, and every number maps back to
+    that constant: what was never varied in the data is never varied by a policy.
     """
 
     scale: Tensor
     offset: Tensor
     unscale: Tensor
 
-    def __init__(self, dim: int, mode: NormalizerMode) -> None:
+    def __init__(
+        self, dim: int, mode: ActionNormalizerMode, bounds: tuple[Sequence[float], Sequence[float]] | None = None
+    ) -> None:
         """Make a map that has still to be fitted, or loaded from a state dict.
 
         Args:
             dim: D, size of the last axis.
             mode: How to fit.
+            bounds: Lowest and highest value of every entry, (D,) each; only ``bounds`` looks at them.
 
         Raises:
-            ConfigError: If the mode is unknown.
+            ConfigError: If the mode is unknown, or is ``bounds`` and an entry has none.
         """
         super().__init__()
-        if mode not in get_args(NormalizerMode):
-            raise ConfigError(f"unknown normalizer mode '{mode}'; the modes are {', '.join(get_args(NormalizerMode))}")
+        if mode not in get_args(ActionNormalizerMode):
+            known = ", ".join(get_args(ActionNormalizerMode))
+            raise ConfigError(f"unknown normalizer mode '{mode}'; the modes are {known}")
         self.dim = dim
         self.mode = mode
         # NaN stands for "not fitted", so that the state dict of an unfitted map says so too.
@@ -51,6 +59,19 @@ class Normalizer(nn.Module):
         self.register_buffer("offset", torch.zeros(dim))
         self.register_buffer("unscale", torch.full((dim,), 1.0 if mode == "identity" else float("nan")))
         self._known_fitted = False
+        if mode == "bounds":
+            low, high = (torch.tensor(side, dtype=torch.float64) for side in bounds or ((), ()))
+            if len(low) != dim or not bool((low.isfinite() & high.isfinite()).all()):
+                raise ConfigError(
+                    "normalization by bounds needs a lowest and a highest value of every entry, and some action has "
+                    "none: use another mode"
+                )
+            self._send_to_ends(low, high)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the map is known."""
+        return bool(self.scale.isfinite().all())
 
     @torch.no_grad()
     def fit(self, data: Tensor) -> None:
@@ -67,21 +88,16 @@ class Normalizer(nn.Module):
         values = data.detach().reshape(-1, self.dim).double()
         if not len(values) or not bool(values.isfinite().all()):
             raise DataError("a normalizer is fitted to at least one row, all of it finite")
-        if self.mode == "identity":
+        if self.mode in ("identity", "bounds"):
             return
         if self.mode == "zscore":
-            offset, spread = values.mean(0), values.std(0, correction=0)
-            constant, unscale = values.amin(0) == values.amax(0), spread + STD_EPS
+            spread = values.std(0, correction=0)
+            self._take(values.mean(0), spread + STD_EPS, values.amin(0) == values.amax(0))
+        elif self.mode == "minmax":
+            self._send_to_ends(*values.aminmax(dim=0))
         else:
-            if self.mode == "minmax":
-                low, high = values.aminmax(dim=0)
-            else:
-                low, high = torch.from_numpy(np.quantile(values.cpu().numpy(), [0.01, 0.99], axis=0))
-            offset, spread = (low + high) / 2, high - low
-            constant, unscale = spread < SMALLEST_RANGE, spread / 2
-        self.offset.copy_(offset)
-        self.scale.copy_(torch.where(constant, 1.0, 1 / unscale))
-        self.unscale.copy_(torch.where(constant, 0.0, unscale))
+            low, high = torch.from_numpy(np.quantile(values.cpu().numpy(), [0.01, 0.99], axis=0))
+            self._send_to_ends(low, high)
 
     def normalize(self, x: Tensor) -> Tensor:
         """Map environment units to the network's range.
@@ -117,10 +133,19 @@ class Normalizer(nn.Module):
         self._check_shape(y)
         return y * self.unscale + self.offset
 
+    def _send_to_ends(self, low: Tensor, high: Tensor) -> None:
+        """Send the values ``low`` to -1 and ``high`` to 1."""
+        self._take((low + high) / 2, (high - low) / 2, high - low < SMALLEST_RANGE)
+
+    def _take(self, offset: Tensor, unscale: Tensor, constant: Tensor) -> None:
+        self.offset.copy_(offset)
+        self.scale.copy_(torch.where(constant, 1.0, 1 / unscale))
+        self.unscale.copy_(torch.where(constant, 0.0, unscale))
+
     def _check_fitted(self) -> None:
         # The buffer is looked at only until it was once seen fitted: on a GPU each look waits for it.
         if not self._known_fitted:
-            self._known_fitted = bool(self.scale.isfinite().all())
+            self._known_fitted = self.fitted
         if not self._known_fitted:
             raise DataError("the normalizer was never fitted: call fit(training data) or load a state dict")
 

@@ -93,7 +93,8 @@ def load_exported(path: str | Path, device: str | torch.device = "cpu", threads:
     config, spec = described.config, described.spec
     if threads is None:
         threads = 1 if manifest.parameters < LARGE else torch.get_num_threads()
-    normalizer = Normalizer(spec.action_dim, config.action_normalization)
+    bounds = (spec.action_low, spec.action_high)
+    normalizer = Normalizer(spec.action_dim, config.action_normalization, bounds)
     try:
         normalizer.load_state_dict(load_file(folder / NORMALIZER))
     except (OSError, RuntimeError, SafetensorError) as error:

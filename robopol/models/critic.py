@@ -1,4 +1,4 @@
-"""What the critics have in common: several heads that judge the next actions, and one network that judges a state."""
+"""What the critics have in common: several heads that judge the next actions; beside them, a network for states."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ class CriticConfig(ModelConfig):
     Attributes:
         discount: gamma, of each step.
         ensemble: Heads of Q.
-        hidden: Widths of every head and of V's network.
+        hidden: Widths of every head, and of V's network if there is one.
         activation: Of their hidden layers.
         layer_norm: Whether the heads' hidden layers are normalised, which bounds Q where there are no data
             (Ball et al. 2023).
@@ -31,7 +31,7 @@ class CriticConfig(ModelConfig):
     layer_norm: bool = False
 
 
-class Critic(Model):
+class Heads(Model):
     """See `CriticConfig`."""
 
     config: CriticConfig
@@ -39,22 +39,26 @@ class Critic(Model):
     def __init__(self, config: CriticConfig, spec: PolicySpec) -> None:
         """Make the networks; see `ModelConfig.build`."""
         super().__init__(config, spec)
-        seen = spec.n_obs_steps * self.observation.dim
         self.heads = EnsembleMLP(
             config.ensemble,
-            seen + spec.chunk * spec.action_dim,
+            spec.n_obs_steps * self.observation.dim + spec.chunk * spec.action_dim,
             config.hidden,
             config.activation,
             layer_norm=config.layer_norm,
         )
-        self.state_value = MLP(seen, config.hidden, 1, config.activation)
 
     @property
     def needs(self) -> Needs:
         """See `Model.needs`."""
         return Needs(transition=Transition(self.spec.chunk, self.config.discount))
 
-    def judge(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
+    def judge(
+        self,
+        obs: Mapping[str, Tensor],
+        actions: Tensor,
+        generator: Generator | None = None,
+        heads: int | None = None,
+    ) -> Tensor:
         """Return what every head says of some actions.
 
         Args:
@@ -62,6 +66,7 @@ class Critic(Model):
             actions: The next h actions, (B, h, A), or several proposals for each row, (B, n, h, A), environment units;
                 what the heads say can be differentiated in them.
             generator: Source of the encoder's augmentation, which there is in training mode only.
+            heads: E, to ask the first so many only; None asks all.
 
         Returns:
             (E, B) or (E, B, n).
@@ -69,8 +74,18 @@ class Critic(Model):
         Raises:
             ShapeError: If an observation or the actions are shaped wrongly.
         """
-        said: Tensor = self.heads(self.beside(self.encode(obs, generator), actions))
+        said: Tensor = self.heads(self.beside(self.encode(obs, generator), actions), heads)
         return said
+
+
+class Critic(Heads):
+    """Heads, and a network V that judges a state."""
+
+    def __init__(self, config: CriticConfig, spec: PolicySpec) -> None:
+        """Make the networks; see `ModelConfig.build`."""
+        super().__init__(config, spec)
+        seen = spec.n_obs_steps * self.observation.dim
+        self.state_value = MLP(seen, config.hidden, 1, config.activation)
 
     def v(self, obs: Mapping[str, Tensor], generator: Generator | None = None) -> Tensor:
         """Return the value of states, (B,), in the unit of Q.

@@ -36,5 +36,5 @@ class FeasibilityModel(Critic):
     config: FeasibilityConfig
 
     def q(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return how unsafe some actions are: the worst that a head says, (B,) or (B, n); see `Critic.judge`."""
+        """Return how unsafe some actions are: the worst that a head says, (B,) or (B, n); see `Heads.judge`."""
         return self.judge(obs, actions, generator).amax(0)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from robopol.config import Config, OneOf
-from robopol.data.normalizer import Normalizer, NormalizerMode
+from robopol.data.normalizer import ActionNormalizerMode, Normalizer, NormalizerMode
 from robopol.errors import ShapeError
 from robopol.policies import Needs, PolicySpec
 from robopol.policies.observation import Encoder, LowDimConfig
@@ -26,14 +26,14 @@ class ModelConfig(Config):
         n_action_steps: Actions from now on that are looked at, h.
         encoder: How observations become features, and which ones are looked at.
         obs_normalization: How each low-dim observation entry is scaled.
-        action_normalization: How each action entry is scaled.
+        action_normalization: How each action entry is scaled; ``bounds`` needs no data.
     """
 
     n_obs_steps: int = Field(1, ge=1)
     n_action_steps: int = Field(1, ge=1)
     encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig()
     obs_normalization: NormalizerMode = "minmax"
-    action_normalization: NormalizerMode = "minmax"
+    action_normalization: ActionNormalizerMode = "minmax"
 
     group: ClassVar[str] = "model"
 
@@ -74,7 +74,8 @@ class Model(nn.Module):
         self.config = config
         self.spec = spec
         self.observation: Encoder = config.encoder.build(spec.obs_shapes, config.obs_normalization)
-        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization)
+        bounds = (spec.action_low, spec.action_high)
+        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization, bounds)
 
     @property
     def device(self) -> torch.device:

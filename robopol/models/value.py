@@ -34,5 +34,5 @@ class ValueModel(Critic):
     config: ValueConfig
 
     def q(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return every head's Q, (E, B) or (E, B, n), in the unit of the return; see `Critic.judge`."""
+        """Return every head's Q, (E, B) or (E, B, n), in the unit of the return; see `Heads.judge`."""
         return self.judge(obs, actions, generator)

@@ -60,18 +60,37 @@ class EMA(nn.Module):
         self.updates = int(state)
 
 
-@torch.no_grad()
-def polyak(target: nn.Module, live: nn.Module, rate: float) -> None:
-    """Move a copy of a module towards it: theta_bar <- theta_bar + rate (theta - theta_bar); buffers are copied.
+class Polyak:
+    """Moves a copy of a module towards it: theta_bar <- theta_bar + rate (theta - theta_bar); buffers are copied.
 
-    Args:
-        target: The copy.
-        live: The module.
-        rate: In [0, 1]; 0 leaves the copy, 1 makes it equal.
+    It looks the tensors up once, which takes longer than to move those of a small network.
     """
-    torch._foreach_lerp_(list(target.parameters()), list(live.parameters()), rate)
-    for copied, fresh in zip(target.buffers(), live.buffers(), strict=True):
-        copied.copy_(fresh)
+
+    def __init__(self, target: nn.Module, live: nn.Module) -> None:
+        """Take over a copy and the module; neither may get other tensors afterwards.
+
+        Args:
+            target: The copy.
+            live: The module.
+        """
+        self._parameters = list(target.parameters()), list(live.parameters())
+        self._buffers = list(target.buffers()), list(live.buffers())
+
+    @torch.no_grad()
+    def update(self, rate: float) -> None:
+        """Move the copy.
+
+        Args:
+            rate: In [0, 1]; 0 leaves the copy, 1 makes it equal.
+        """
+        torch._foreach_lerp_(*self._parameters, rate)
+        if self._buffers[0]:
+            torch._foreach_copy_(*self._buffers)
+
+
+def polyak(target: nn.Module, live: nn.Module, rate: float) -> None:
+    """Move a copy of a module towards it once; see `Polyak`."""
+    Polyak(target, live).update(rate)
 
 
 def _averaged(module: nn.Module) -> list[Tensor]:

@@ -29,8 +29,11 @@ class EnsembleLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (E, B, in) to (E, B, out)."""
-        return torch.baddbmm(self.bias, x, self.weight)
+        """Map (E, B, in) to (E, B, out); with fewer than E inputs, only the first layers are asked."""
+        asked = len(x)
+        if asked == len(self.weight):
+            return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(self.bias[:asked], x, self.weight[:asked])
 
 
 class EnsembleNorm(nn.Module):
@@ -48,8 +51,8 @@ class EnsembleNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (E, B, width)."""
-        return F.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        """Normalise (E, B, width); with fewer than E inputs, only by the first scales and shifts."""
+        return F.layer_norm(x, x.shape[-1:]) * self.weight[: len(x)] + self.bias[: len(x)]
 
 
 class EnsembleMLP(nn.Module):
@@ -83,15 +86,17 @@ class EnsembleMLP(nn.Module):
             in_features = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(members, in_features, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
         """Return one number of each member.
 
         Args:
             x: (..., in).
+            members: E, to ask the first so many only; None asks all.
 
         Returns:
             (E, ...).
         """
-        flat = x.reshape(1, -1, x.shape[-1]).expand(self.members, -1, -1)
+        asked = self.members if members is None else members
+        flat = x.reshape(1, -1, x.shape[-1]).expand(asked, -1, -1)
         out: Tensor = self.layers(flat)
-        return out.view(self.members, *x.shape[:-1])
+        return out.view(asked, *x.shape[:-1])

@@ -10,9 +10,9 @@ pinned on a small training step. The choice changes the last bits of every resul
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -82,10 +82,11 @@ class Runtime:
         if self.device == "cpu":
             keep_freed_memory()
 
-    def autocast(self) -> torch.autocast:
+    def autocast(self) -> AbstractContextManager[Any]:
         """Return the context in which a loss is computed; does nothing for ``"fp32"``."""
-        kind = torch.device(self.device).type
-        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bf16")
+        if self.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16)
 
     def pins(self) -> "RuntimeConfig":
         """Return the config that makes exactly this choice again, without measuring."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from robopol.config import Config
@@ -88,9 +89,15 @@ class EncoderConfig(Config):
 
 
 class LowDimConfig(EncoderConfig):
-    """Joins the low-dim observations as they are; camera pictures are not looked at."""
+    """Joins the low-dim observations as they are; camera pictures are not looked at.
+
+    Attributes:
+        limit: Normalised observations are clipped to [-limit, limit]; None clips nothing, for what learns where it
+            goes.
+    """
 
     kind: Literal["low_dim"] = "low_dim"
+    limit: float | None = Field(LIMIT, gt=0)
 
     def _reads(self, key: str) -> bool:
         return not is_image(key)
@@ -105,18 +112,21 @@ class LowDimConfig(EncoderConfig):
         Raises:
             ConfigError: If it cannot read one of them.
         """
-        return LowDimObservation(shapes, normalization)
+        return LowDimObservation(shapes, normalization, self.limit)
 
 
 class LowDimObservation(Encoder):
     """Joins all low-dim observations, keys in alphabetical order, and normalises them."""
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], normalization: NormalizerMode) -> None:
+    def __init__(
+        self, shapes: Mapping[str, tuple[int, ...]], normalization: NormalizerMode, limit: float | None = LIMIT
+    ) -> None:
         """Join and normalise.
 
         Args:
             shapes: Key -> shape of one observation; each must be a vector, and there must be one.
             normalization: A mode of `Normalizer`.
+            limit: Where normalised observations are clipped; None clips nothing.
 
         Raises:
             ConfigError: If an observation is not a vector, or there is none.
@@ -133,6 +143,7 @@ class LowDimObservation(Encoder):
         self.keys = sorted(shapes)
         self.sizes = [shapes[key][0] for key in self.keys]
         self.normalizer = Normalizer(sum(self.sizes), normalization)
+        self.limit = limit
 
     @property
     def dim(self) -> int:
@@ -153,7 +164,8 @@ class LowDimObservation(Encoder):
     ) -> Tensor:
         """See `Encoder.forward`; nothing is disturbed."""
         parts = [take(obs, key, (steps, size)) for key, size in zip(self.keys, self.sizes, strict=True)]
-        return self.normalizer.normalize(torch.cat(parts, -1)).clamp(-LIMIT, LIMIT)
+        features = self.normalizer.normalize(torch.cat(parts, -1))
+        return features if self.limit is None else features.clamp(-self.limit, self.limit)
 
 
 def take(obs: Mapping[str, Tensor], key: str, shape: tuple[int, ...]) -> Tensor:

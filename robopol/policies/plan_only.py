@@ -139,9 +139,7 @@ def box_units(spec: PolicySpec) -> Normalizer:
     corners = torch.tensor([spec.action_low, spec.action_high])
     if not corners.isfinite().all():
         return Normalizer(spec.action_dim, "identity")
-    normalizer = Normalizer(spec.action_dim, "minmax")
-    normalizer.fit(corners)
-    return normalizer
+    return Normalizer(spec.action_dim, "bounds", (spec.action_low, spec.action_high))
 
 
 def row_seeds(rows: int, n: int, generator: Generators) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from robopol.config import Config, OneOf
-from robopol.data.normalizer import Normalizer, NormalizerMode
+from robopol.data.normalizer import ActionNormalizerMode, Normalizer, NormalizerMode
 from robopol.data.windows import Transition
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, ShapeError
@@ -138,7 +138,7 @@ class PolicyConfig(Config):
         n_action_steps: Actions executed before planning again, Ta.
         encoder: How observations become features, and which ones are looked at.
         obs_normalization: How each low-dim observation entry is scaled.
-        action_normalization: How each action entry is scaled.
+        action_normalization: How each action entry is scaled; ``bounds`` needs no data.
         loss_on_padding: Whether the repeated actions beyond an episode's ends are trained on, as published for
             diffusion policies.
     """
@@ -148,7 +148,7 @@ class PolicyConfig(Config):
     n_action_steps: int = Field(8, ge=1)
     encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig()
     obs_normalization: NormalizerMode = "minmax"
-    action_normalization: NormalizerMode = "minmax"
+    action_normalization: ActionNormalizerMode = "minmax"
     loss_on_padding: bool = True
 
     group: ClassVar[str] = "policy"
@@ -171,7 +171,8 @@ class Policy(nn.Module, ABC):
         self.config = config
         self.spec = spec
         self.observation: Encoder = config.encoder.build(spec.obs_shapes, config.obs_normalization)
-        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization)
+        bounds = (spec.action_low, spec.action_high)
+        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization, bounds)
 
     @property
     def device(self) -> torch.device:

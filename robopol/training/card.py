@@ -7,9 +7,11 @@ from typing import Any, cast
 from torch import nn
 
 from robopol.checkpoint import Part, load_part
+from robopol.config import parse
 from robopol.envs.config import EnvConfig
 from robopol.evaluation import Evaluation
 from robopol.policies import PolicySpec
+from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
 
 GROUPS = ("policy", "model")
@@ -99,9 +101,12 @@ def _summary(
     size = sum(parameter.numel() for part in trained.values() for parameter in part.parameters())
     what = " and a ".join(f"`{kind}` {group}" for kind, group in zip(kinds, trained, strict=True))
     place = f" for `{env.id}`" if env else ""
-    versions = run.environment["versions"]
+    versions, amount = run.environment["versions"], f"{run.steps()[-1]:,} updates"
+    if any(phase.get("env_steps") for phase in run.config.get("phases", {}).values()):
+        updates, env_steps = parse(TrainConfig, run.config).counts(run.steps()[-1])
+        amount = f"{env_steps:,} environment steps and {updates:,} updates"
     return (
-        f"A {what}{place}, trained with `{algo}` for {run.steps()[-1]:,} updates by robopol "
+        f"A {what}{place}, trained with `{algo}` for {amount} by robopol "
         f"{versions['robopol']} (torch {versions['torch']}). {'They have' if len(trained) > 1 else 'It has'} {size:,} "
         "parameters."
     )

@@ -1,8 +1,8 @@
 """What a training run is told."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robopol.config import Config, OneOf
 from robopol.data.sampling import UniformConfig
@@ -31,23 +31,66 @@ class DataConfig(Config):
     sampling: Annotated[Any, OneOf("sampling")] = UniformConfig()
 
 
+REPLAY = "replay"
+"""The source that holds what the run itself has met in its world."""
+
+
 class PhaseConfig(Config):
-    """One stretch of a run.
+    """One stretch of a run: gradient steps alone, or steps in the world with gradient steps between them.
 
     Attributes:
-        updates: Gradient steps.
-        sources: Data source -> its share of every batch; shares are relative.
+        updates: Gradient steps of a phase that does not act.
+        env_steps: Steps in the world, of all environments together; then `updates` is left out.
+        updates_per_step: Gradient steps for each of them, on average; may be a fraction.
+        warmup: The first so many of them are of uniformly random actions, and nothing is learned.
+        sources: Data source -> its share of every batch; shares are relative. ``replay`` is what was met in the world.
     """
 
-    updates: int = Field(ge=1)
+    updates: int | None = Field(None, ge=1)
+    env_steps: int | None = Field(None, ge=1)
+    updates_per_step: float = Field(1.0, gt=0)
+    warmup: int = Field(0, ge=0)
     sources: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_clock(self) -> Self:
+        if (self.updates is None) == (self.env_steps is None):
+            raise ValueError("a phase has either updates (it learns only) or env_steps (it acts and learns)")
+        if self.env_steps is None and (self.warmup or self.updates_per_step != 1):
+            raise ValueError("warmup and updates_per_step belong to a phase with env_steps")
+        if self.env_steps is not None and self.due(self.env_steps) < 1:
+            raise ValueError(f"{self.env_steps} env_steps, {self.warmup} of them a warm-up, come to no gradient step")
+        return self
+
+    @property
+    def length(self) -> int:
+        """What the phase's progress is counted to: `env_steps`, or `updates`."""
+        return self.env_steps or self.updates or 0
+
+    def due(self, progress: int) -> int:
+        """Return the gradient steps that have been done when the phase has come so far, at most `length`."""
+        if self.env_steps is None:
+            return progress
+        return int(max(0, progress - self.warmup) * self.updates_per_step)
+
+
+class CollectionConfig(Config):
+    """How a run acts to learn.
+
+    Attributes:
+        num_envs: Environments that are stepped together; each phase's env_steps are a multiple of it.
+        capacity: Transitions that the replay keeps, the newest.
+    """
+
+    num_envs: int = Field(1, ge=1)
+    capacity: int = Field(1_000_000, ge=1)
 
 
 class EvalConfig(Config):
     """Evaluation while training and at its end.
 
     Attributes:
-        every: Updates between evaluations; 0 evaluates at the end only.
+        every: Steps of the run between evaluations; 0 evaluates at the end only.
         episodes: Episodes of an evaluation on the way.
         final_episodes: Episodes of the evaluation at the end; 0 leaves it out.
         seed: Seed of the first episode. Evaluations on the way use seeds after those of the final one, so
@@ -68,7 +111,7 @@ class CheckpointConfig(Config):
     """When the run is saved.
 
     Attributes:
-        every: Updates between checkpoints; one is also written at every evaluation and at the end.
+        every: Steps of the run between checkpoints; one is also written at every evaluation and at the end.
         keep: Newest checkpoints that are kept, besides the best one.
     """
 
@@ -79,18 +122,21 @@ class CheckpointConfig(Config):
 class TrainConfig(Config):
     """A training run.
 
+    A step of the run is an update, or, in a phase that acts, a step in the world.
+
     Attributes:
         run: The run folder.
         seed: Of everything random in training.
         batch_size: Samples of a gradient step.
-        log_every: Updates between two lines of the log.
-        validate_every: Updates between two looks at held-out data.
+        log_every: Steps of the run between two lines of the log.
+        validate_every: Steps of the run between two looks at held-out data.
         env: Where the policy will act; None trains without any evaluation.
-        data: The named sources of episodes.
+        data: The named sources of episodes; there need not be any if the run acts.
         policy: The policy that is trained; None trains none, if the algorithm can do without.
         model: The model that is trained, if the algorithm trains one.
         algo: How they are trained.
         phases: What is done, in order; names are for the log.
+        collection: How the run acts, if a phase does.
         eval: How it is evaluated.
         execution: How its plans are executed when it is evaluated.
         checkpoint: When it is saved.
@@ -104,13 +150,50 @@ class TrainConfig(Config):
     log_every: int = Field(100, ge=1)
     validate_every: int = Field(1000, ge=1)
     env: EnvConfig | None = None
-    data: dict[str, DataConfig] = Field(min_length=1)
+    data: dict[str, DataConfig] = Field(default_factory=dict)
     policy: Annotated[Any, OneOf("policy")] | None = None
     model: Annotated[Any, OneOf("model")] | None = None
     algo: Annotated[Any, OneOf("algo")]
     phases: dict[str, PhaseConfig] = Field(min_length=1)
+    collection: CollectionConfig = CollectionConfig()
     eval: EvalConfig = EvalConfig()
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     logging: LoggingConfig = LoggingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _replay_is_filled(self) -> Self:
+        if REPLAY in self.data:
+            raise ValueError(f"data.{REPLAY}: '{REPLAY}' names what the run itself meets; call the data otherwise")
+        acted = False
+        for name, phase in self.phases.items():
+            acted = acted or phase.env_steps is not None
+            if REPLAY in phase.sources and not acted:
+                raise ValueError(f"phase '{name}' draws from {REPLAY}, and no phase up to it has env_steps to fill it")
+            if (phase.env_steps or 0) % self.collection.num_envs:
+                raise ValueError(
+                    f"phase '{name}' has {phase.env_steps} env_steps, which {self.collection.num_envs} environments "
+                    "(collection.num_envs) do not divide"
+                )
+        return self
+
+    @property
+    def acts(self) -> bool:
+        """Whether a phase steps the world."""
+        return any(phase.env_steps is not None for phase in self.phases.values())
+
+    @property
+    def length(self) -> int:
+        """Steps of the whole run."""
+        return sum(phase.length for phase in self.phases.values())
+
+    def counts(self, step: int) -> tuple[int, int]:
+        """Return how many updates and environment steps have been done after so many steps of the run."""
+        updates = env_steps = 0
+        for phase in self.phases.values():
+            done = min(step, phase.length)
+            updates += phase.due(done)
+            env_steps += done if phase.env_steps is not None else 0
+            step -= done
+        return updates, env_steps

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 from robopol.config import parse
-from robopol.data import Episodes
+from robopol.data import Episodes, EpisodesMeta
 from robopol.envs import EnvSpec
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, DataError
@@ -28,10 +28,12 @@ def joined(specs: Iterable[PolicySpec]) -> PolicySpec:
 def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], world: EnvSpec | None) -> PolicySpec:
     """Return the contract, after checking that all data agree with each other and with the world.
 
+    Without data it is that of the world.
+
     Args:
         config: Says how many observations and actions the policy or the model deals with.
-        data: Source -> episodes, at least one.
-        world: Where there will be acting, or None if nobody said.
+        data: Source -> episodes; none if there are no data.
+        world: Where there will be acting, or None if nobody said; needed without data.
 
     Returns:
         The contract; of the observations it has those that the encoder looks at.
@@ -42,6 +44,10 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
     """
     if not isinstance(config, PolicyConfig | ModelConfig):
         raise ConfigError(f"a {config.tree()['kind']} policy is not trained here: choose another policy")
+    if not data:
+        if world is None:
+            raise ConfigError("there are neither data nor a world to learn from: name an env, or data")
+        return _contract(config, config.encoder.select(world.obs_shapes), world, world)
     first = next(iter(data.values()))
     meta, faults = first.meta, []
     shapes = config.encoder.select(_shapes(first))
@@ -78,11 +84,20 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
         faults.append("the data do not say their action names, bounds and control rate: name the env they are for")
     if faults:
         raise DataError("the data cannot be used: " + "; ".join(faults))
-    source = world or meta
+    return _contract(config, shapes, world or meta, world)
+
+
+def _contract(
+    config: PolicyConfig | ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    source: EnvSpec | EpisodesMeta,
+    world: EnvSpec | None,
+) -> PolicySpec:
+    """Return the contract over observations of some shapes, whose actions are those that ``source`` tells of."""
     return parse(
         PolicySpec,
         {
-            "obs_shapes": shapes,
+            "obs_shapes": dict(shapes),
             "action_names": list(source.action_names),
             "action_low": list(source.action_low),
             "action_high": list(source.action_high),

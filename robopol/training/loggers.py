@@ -58,15 +58,18 @@ class MetricsLog:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def rewind(self, step: int) -> None:
-        """Drop what was logged after an update, and a last line that was cut off, in one step.
+    def rewind(self, step: int, env_steps: int | None = None) -> None:
+        """Drop what was logged after a moment of the run, and a last line that was cut off, in one step.
 
         Args:
-            step: Updates done; -1 drops everything.
+            step: Updates done then; -1 drops everything.
+            env_steps: Environment steps done then; None where there are none.
         """
         if not self.path.exists():
             return
-        kept = [line for line in read_metrics(self.path) if line["global_step"] <= step]
+        lines = read_metrics(self.path)
+        most = math.inf if env_steps is None else env_steps
+        kept = [line for line in lines if line["global_step"] <= step and line["env_steps"] <= most]
         with whole_file(self.path) as draft:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
@@ -263,9 +266,9 @@ class Loggers:
         self._log.log(step, metrics, env_steps)
         self._tell(lambda sink: sink.log(step, metrics, env_steps))
 
-    def rewind(self, step: int) -> None:
+    def rewind(self, step: int, env_steps: int | None = None) -> None:
         """See `MetricsLog.rewind`."""
-        self._log.rewind(step)
+        self._log.rewind(step, env_steps)
         self._tell(lambda sink: sink.rewind(step))
 
     def flush(self) -> None:

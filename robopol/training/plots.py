@@ -25,6 +25,7 @@ _PANELS = {
     "val/loss": "held-out loss",
     "val/action_error": "held-out action error",
     "eval/success_rate": "success rate, with 95 % interval",
+    "eval/return_mean": "return",
 }
 """Metric -> title of its panel."""
 
@@ -46,7 +47,9 @@ class Shape(TypedDict):
 
 
 def plot_curves(logs: Sequence[Path], out: Path) -> None:
-    """Draw losses, action error and success over the updates, several runs over each other.
+    """Draw losses, action error, success and return over the run, several runs over each other.
+
+    They are drawn over environment steps if one of the runs took any, else over updates.
 
     Args:
         logs: The ``metrics.jsonl`` of each run.
@@ -61,6 +64,8 @@ def plot_curves(logs: Sequence[Path], out: Path) -> None:
     panels = [metric for metric in _PANELS if any(metric in line for lines in runs.values() for line in lines)]
     if not panels:
         raise DataError(f"nothing to draw in {', '.join(map(str, logs))}: no {' nor '.join(_PANELS)} was logged yet")
+    acted = any(line["env_steps"] for lines in runs.values() for line in lines)
+    over = "env_steps" if acted else "global_step"
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.4 * rows), layout="constrained")
@@ -70,14 +75,16 @@ def plot_curves(logs: Sequence[Path], out: Path) -> None:
             axes.set_visible(False)
             continue
         for colour, (name, lines) in enumerate(runs.items()):
-            _curve(axes, metric, lines, name, COLOURS[colour % len(COLOURS)])
+            _curve(axes, metric, lines, over, name, COLOURS[colour % len(COLOURS)])
         axes.set_title(_PANELS[metric], fontsize=11)
-        axes.set_xlabel("updates")
+        axes.set_xlabel("environment steps" if acted else "updates")
         axes.tick_params(labelbottom=True)
         axes.grid(alpha=0.3)
         if metric == "eval/success_rate":
             axes.set_ylim(-0.03, 1.03)
-        elif all(line[metric] > 0 for lines in runs.values() for line in lines if _has(line, metric)):
+        elif metric != "eval/return_mean" and all(
+            line[metric] > 0 for lines in runs.values() for line in lines if _has(line, metric)
+        ):
             axes.set_yscale("log")
     if len(runs) > 1:
         handles, names = figure.axes[0].get_legend_handles_labels()
@@ -177,10 +184,10 @@ def plot_paths(
     _save(figure, out)
 
 
-def _curve(axes: Any, metric: str, lines: Sequence[Mapping[str, Any]], name: str, colour: str) -> None:
+def _curve(axes: Any, metric: str, lines: Sequence[Mapping[str, Any]], over: str, name: str, colour: str) -> None:
     """Draw one metric of one run; what was not finite leaves a gap."""
-    lines = sorted((line for line in lines if metric in line), key=lambda line: line["global_step"])
-    steps = [line["global_step"] for line in lines]
+    lines = sorted((line for line in lines if metric in line), key=lambda line: line[over])
+    steps = [line[over] for line in lines]
     values = [line[metric] if _has(line, metric) else np.nan for line in lines]
     marker = "o" if len(lines) <= 25 else None  # a single point must be seen
     axes.plot(steps, values, color=colour, marker=marker, markersize=3.5, linewidth=1.5, label=name)

@@ -39,7 +39,7 @@ class Checkpoint(NamedTuple):
     """What training goes on from.
 
     Attributes:
-        step: Updates done.
+        step: Steps of the run done; see `robopol.training.config.TrainConfig`.
         state: Everything that further updates depend on, on the CPU.
         progress: What was saved beside it.
     """
@@ -153,7 +153,7 @@ class RunFolder:
         """Write the checkpoint of a step, unless there is one, and point ``last`` to it.
 
         Args:
-            step: Updates done, at least 0.
+            step: Steps of the run done, at least 0.
             parts: Name of a folder -> what writes a part into that folder, which exists.
             state: Everything that further updates depend on; no two tensors may share memory.
             progress: More to save, of JSON types.

@@ -12,6 +12,14 @@ def seed_of(seed: int, purpose: str, step: int = 0) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
+def seed_layers(device: torch.device, seed: int) -> None:
+    """Seed what layers draw from, such as dropout: torch's own generators."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed does the same, and records where it was called
+    else:
+        torch.manual_seed(seed)
+
+
 def generator(device: torch.device, seed: int, purpose: str, step: int = 0) -> torch.Generator:
     """Return a generator on ``device``, seeded by `seed_of`."""
     return torch.Generator(device).manual_seed(seed_of(seed, purpose, step))

@@ -9,14 +9,53 @@ from torch import Tensor
 
 from robopol.data import Episodes, Windows
 from robopol.data.hindsight import HindsightConfig
-from robopol.data.sampling import SamplingConfig, UniformConfig
+from robopol.data.replay import ReplayBuffer
+from robopol.data.sampling import Sampling, SamplingConfig, UniformConfig
 from robopol.errors import ConfigError
 from robopol.policies import Needs, PolicySpec
 from robopol.training.seeding import seed_of
 
 
+class Replayed:
+    """Draws from a replay buffer what `Windows.gather` would return of its transitions."""
+
+    def __init__(self, buffer: ReplayBuffer, spec: PolicySpec, needs: Needs) -> None:
+        """Draw from a buffer.
+
+        Args:
+            buffer: What is drawn from.
+            spec: Says how long the windows are.
+            needs: What else is read of a batch.
+
+        Raises:
+            ConfigError: If more is asked for than a transition holds.
+        """
+        transition = needs.transition
+        if (spec.n_obs_steps, spec.horizon) != (1, 1) or transition is None or needs != Needs(transition=transition):
+            raise ConfigError(
+                "the replay holds single transitions, and what is trained here reads more of a batch: leave it out of "
+                "the sources, or train what looks at one observation and one action"
+            )
+        self.buffer, self.discount = buffer, transition.discount
+
+    def batch(self, step: int, batch_size: int, seed: int) -> dict[str, Any]:
+        """See `robopol.data.sampling.Sampling.batch`; a function of the buffer's content, too."""
+        drawn = self.buffer.sample(batch_size, step, seed)
+        known = torch.ones(batch_size, 1, dtype=torch.bool, device=self.buffer.device)
+        return {
+            "obs": {key: rows[:, None] for key, rows in drawn["obs"].items()},
+            "action": drawn["action"][:, None],
+            "mask": known,
+            "weight": known[:, 0].float(),
+            "reward": drawn["reward"],
+            "discount": self.discount * (1 - drawn["terminated"]),
+            "next_obs": {key: rows[:, None] for key, rows in drawn["next_obs"].items()},
+            "next_mask": known[:, 0],
+        }
+
+
 class Sources:
-    """Windows of several named sets of episodes.
+    """Windows of several named sets of episodes, and, once it was added, a replay buffer.
 
     Attributes:
         seed: Of the draws.
@@ -81,8 +120,12 @@ class Sources:
         part._draw_from({name: self.windows[name].only(chosen) for name, chosen in episodes.items()}, seed)
         return part
 
+    def add(self, name: str, replayed: Replayed) -> None:
+        """Add a replay buffer as a source; batches of it depend on what it then holds."""
+        self._drawn[name] = replayed
+
     def batch(self, shares: Mapping[str, float], batch_size: int, step: int) -> dict[str, Any]:
-        """Return the batch of one training step, a function of its arguments and the seed alone.
+        """Return the batch of one training step, a function of its arguments, the seed and the data alone.
 
         Args:
             shares: Source -> relative share; every batch holds the same number of windows of each.
@@ -100,7 +143,9 @@ class Sources:
 
     def _draw_from(self, windows: dict[str, Windows], seed: int) -> None:
         self.windows, self.seed = windows, seed
-        self._drawn = {name: self._sampling[name].build(part) for name, part in windows.items()}
+        self._drawn: dict[str, Sampling | Replayed] = {
+            name: self._sampling[name].build(part) for name, part in windows.items()
+        }
 
 
 def split_exactly(shares: Mapping[str, float], total: int) -> dict[str, int]:

@@ -99,7 +99,8 @@ def _summary(trainer: Trainer, found: Evaluation | None, files: dict[str, str]) 
         "run": str(trainer.folder.path),
         **_kinds(parts),
         "parameters": sum(p.numel() for part in parts.values() for p in part.parameters()),
-        "updates": trainer.step,
+        "updates": trainer.updates,
+        **({"env_steps": trainer.env_steps} if trainer.config.acts else {}),
         "train_seconds": round(trainer.seconds, 1),
         "runtime": asdict(trainer.runtime),
         **files,
@@ -128,7 +129,9 @@ def _announce(trainer: Trainer) -> None:
     sizes = {group: sum(p.numel() for p in part.parameters()) for group, part in parts.items()}
     what = ", ".join(f"{kind} {group}, {sizes[group]:,} parameters" for group, kind in _kinds(parts).items())
     episodes = sum(len(part) for part in trainer.train_data.values())
-    print(f"{trainer.folder.path}: {what}, {episodes} episodes")
+    steps = trainer.config.counts(trainer.total)[1]
+    learns_from = [f"{episodes} episodes"] * bool(trainer.train_data) + [f"{steps:,} environment steps"] * bool(steps)
+    print(f"{trainer.folder.path}: {what}, {', '.join(learns_from)}")
     threads = f"{runtime.threads} thread{'s' * (runtime.threads > 1)}"
     tried = "; ".join(
         f"{t.precision} {t.matmul} x{t.threads}: {t.step_ms:.2f} ms, error {t.rms_error:.1e}" for t in runtime.trials

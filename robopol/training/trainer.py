@@ -1,29 +1,34 @@
-"""The one training loop: phases of updates, with logs, evaluations and checkpoints on the way."""
+"""The one training loop: phases that learn, or act and learn, with logs, evaluations and checkpoints on the way."""
 
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopol.algos import Algorithm
+from robopol.algos.algorithm import Explores, by_owner, owned
 from robopol.checkpoint import Part, save_part
-from robopol.data import Episodes, load_episodes
+from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
+from robopol.data.replay import ReplayBuffer
 from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
 from robopol.errors import ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
+from robopol.policies import PolicySpec
 from robopol.progress import progress
-from robopol.training.config import PhaseConfig, TrainConfig
+from robopol.training.collector import Collector
+from robopol.training.config import REPLAY, PhaseConfig, TrainConfig
 from robopol.training.contract import joined, spec_for
 from robopol.training.loggers import Loggers
 from robopol.training.run import RunFolder
-from robopol.training.seeding import generator, seed_of
-from robopol.training.sources import Sources
+from robopol.training.seeding import generator, seed_layers, seed_of
+from robopol.training.sources import Replayed, Sources
 
 VALIDATION_WINDOWS = 512
 """Most held-out windows that validation looks at, always the same ones."""
@@ -32,16 +37,22 @@ WEIGHTS = {"policy": "initial weights", "model": "initial weights of the model"}
 """Group of what can be trained -> the purpose that its weights are drawn for."""
 
 
+_EPISODE = {"total": "rollout/return_mean", "length": "rollout/ep_len_mean", "success": "rollout/success_rate"}
+"""What is told of an episode that was learned from -> the name of its mean in the log."""
+
+
 class Trainer:
     """Trains a policy, a model or both, and fills a run folder.
 
-    Everything random in an update is a function of (seed, step), so a run that was killed and resumed ends in
-    the same bits as one that was not.
+    Everything random in an update is a function of (seed, updates done), and in acting of (seed, environment steps
+    done), so a run that was killed and resumed ends in the same bits as one that was not.
 
     Attributes:
         algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
-        step: Updates done.
+        collector: What acts, if a phase does.
+        step: Steps of the run done: updates, or, in phases that act, environment steps.
+        updates: Updates done.
         seconds: Time spent training, over all resumptions.
     """
 
@@ -60,26 +71,31 @@ class Trainer:
         if config.env is not None:
             with config.env.make() as one:
                 world = one.spec
+        self._worlds = ExitStack()
         self._env: VectorEnv | None = None
         episodes, train, held_out = _load_data(config)
         specs = {group: spec_for(part, episodes, world) for group, part in chosen.items()}
         self.train_data = {name: part.without_images().select(train[name]) for name, part in episodes.items()}
-        fitted = Episodes.concat(list(self.train_data.values()))
+        fitted = Episodes.concat(list(self.train_data.values())) if self.train_data else None
         parts: dict[str, Any] = {}
         for group, part in chosen.items():
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(config.seed, WEIGHTS[group]))
                 parts[group] = part.build(specs[group])
-            parts[group].fit_normalizers(fitted)
+            if fitted is not None:
+                parts[group].fit_normalizers(fitted)
+            _check_fitted(group, parts[group])
         matrices = (p for part in parts.values() for p in part.parameters() if p.ndim > 1)
         self.runtime = config.runtime.build(max((p.shape[-1] for p in matrices), default=1), config.batch_size)
         self.runtime.apply()
         # pinned, so that a resumed run computes in the same way
         self.config = config.model_copy(update={"runtime": self.runtime.pins()})
         self.device = torch.device(self.runtime.device)
-        self.total = sum(phase.updates for phase in config.phases.values())
+        self.total = config.length
         parts = {group: part.to(self.device) for group, part in parts.items()}
-        self.algo: Algorithm = config.algo.build(**parts, total_updates=self.total, runtime=self.runtime)
+        self.algo: Algorithm = config.algo.build(
+            **parts, total_updates=config.counts(self.total)[0], runtime=self.runtime
+        )
         policy = self.algo.deployed()
         if policy is not None:
             config.execution.build(policy)  # what cannot be executed is refused now
@@ -87,10 +103,30 @@ class Trainer:
         spec = joined(specs.values())
         sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
-        self.step, self.seconds = 0, 0.0
-        self.best, self.best_step = -1.0, -1
-        self._sums: dict[str, Tensor] = {}
-        self._summed = 0
+        self.collector: Collector | None = None
+        if config.acts:
+            self.collector = self._collector(spec)
+            self.sources.add(REPLAY, Replayed(self.collector.replay, spec, self.algo.needs))
+        self.step, self.updates, self.seconds = 0, 0, 0.0
+        self.best, self.best_step = (-1.0, 0.0), -1
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+
+    def _collector(self, spec: PolicySpec) -> Collector:
+        """Make what acts, after checking that it can."""
+        config = self.config
+        if config.env is None:
+            raise ConfigError("a phase has env_steps, and no world was named: set env=NAME")
+        if not isinstance(self.algo, Explores):
+            raise ConfigError(
+                f"algo={config.algo.tree()['kind']} learns from records only: a phase has updates, not env_steps"
+            )
+        capacity = min(config.collection.capacity, config.counts(self.total)[1])
+        replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device)
+        world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
+        collector = Collector(world, replay, spec.obs_shapes, config.seed, self.device)
+        if any(phase.warmup for phase in config.phases.values()):
+            collector.check_bounds()
+        return collector
 
     def start(self, folder: RunFolder) -> None:
         """Take up the newest checkpoint of a run folder; in one without, start from the beginning.
@@ -106,12 +142,25 @@ class Trainer:
         found = folder.latest()
         if found is not None:
             self.step = found.step
+            self.updates = self.config.counts(self.step)[0]
             self.algo.load_state({name: value.to(self.device) for name, value in found.state.items()})
             self.seconds = found.progress["seconds"]
-            self.best, self.best_step = found.progress["best"], found.progress["best_step"]
+            self.best, self.best_step = tuple(found.progress["best"]), found.progress["best_step"]
             if self.best_step >= 0:
                 folder.mark_best(self.best_step)
-        self.loggers.rewind(self.step if found is not None else -1)
+        if self.collector is not None:
+            if found is None:
+                self.collector.begin()
+            else:
+                parts = by_owner(found.state)
+                self.collector.replay.load_state(parts[REPLAY])
+                self.collector.load_state(parts["collector"])
+        self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps done, those of evaluations apart."""
+        return 0 if self.collector is None else self.collector.env_steps
 
     def __enter__(self) -> Self:
         """Return itself; leaving the block closes the worlds."""
@@ -119,14 +168,13 @@ class Trainer:
 
     def __exit__(self, *_: object) -> None:
         """Close the worlds."""
-        if self._env is not None:
-            self._env.close()
+        self._worlds.close()
 
     def env(self) -> VectorEnv | None:
         """Return the world to evaluate in, made when it is first needed; None if none was named or nobody acts."""
         config = self.config.env if self.algo.deployed() is not None else None
         if self._env is None and config is not None:
-            self._env = config.make(self.config.eval.num_envs)
+            self._env = self._worlds.enter_context(config.make(self.config.eval.num_envs))
         return self._env
 
     def run(self) -> None:
@@ -138,51 +186,88 @@ class Trainer:
         first = 0
         for name, phase in self.config.phases.items():
             self._run_phase(name, phase, first)
-            first += phase.updates
+            first += phase.length
         self.loggers.close()
 
     def _run_phase(self, name: str, phase: PhaseConfig, first: int) -> None:
-        """Do the updates of a phase that begins at update ``first``."""
-        config, last = self.config, first + phase.updates
+        """Do a phase that begins at step ``first`` of the run."""
+        config, last = self.config, first + phase.length
         if self.step >= last:
             return
-        resumed, before, since = self.step, self.seconds, time.monotonic()
-        with progress(name, last, "updates", start=resumed) as report:
+        begun, before, since = (self.updates, self.env_steps), self.seconds, time.monotonic()
+        unit = "updates" if phase.env_steps is None else "env steps"
+        with progress(name, last, unit, start=self.step) as report:
             while self.step < last:
-                batch = self.sources.batch(phase.sources, config.batch_size, self.step)
-                rng = generator(self.device, config.seed, "update", self.step)
-                torch.manual_seed(seed_of(config.seed, "dropout", self.step))  # layers draw from torch's own
-                self._count(self.algo.update(batch, self.step, rng))
-                self.step += 1
+                came_from = self.step
+                self.advance(phase, first)
+                passed = partial(_passed, came_from, self.step)
                 self.seconds = before + time.monotonic() - since
-                evaluates = config.eval.every > 0 and self.step % config.eval.every == 0 and self.step != self.total
-                saves = self.step % config.checkpoint.every == 0 or self.step == self.total or evaluates
-                if self.step % config.log_every == 0 or saves:
-                    metrics = self._means() | {"time/updates_per_s": (self.step - resumed) / (time.monotonic() - since)}
-                    report(self.step, f"loss {metrics['train/loss']:.4f}")
-                    self.loggers.log(self.step, metrics)
-                    if not math.isfinite(metrics["train/loss"]):  # before anything of it is saved
+                evaluates = config.eval.every > 0 and passed(config.eval.every) and self.step != self.total
+                saves = passed(config.checkpoint.every) or self.step == self.total or evaluates
+                if passed(config.log_every) or saves:
+                    metrics = self._means() | self._speeds(*begun, time.monotonic() - since)
+                    loss = metrics.get("train/loss")
+                    report(self.step, "" if loss is None else f"loss {loss:.4f}")
+                    self._log(metrics)
+                    if loss is not None and not math.isfinite(loss):  # before anything of it is saved
                         raise TrainingError(
-                            f"training diverged before update {self.step}: the loss is {metrics['train/loss']}. What "
-                            f"was saved in {self.folder.path} is sound; lower algo.lr or set algo.clip_norm"
+                            f"training diverged before update {self.updates}: the loss is {loss}. What was saved in "
+                            f"{self.folder.path} is sound; lower algo.lr{_clipped(config.algo)}"
                         )
-                if self.step % config.validate_every == 0 or self.step == self.total:
-                    self.loggers.log(self.step, self._validate(phase.sources))
+                if passed(config.validate_every) or self.step == self.total:
+                    self._log(self._validate(phase.sources))
                 if evaluates:
                     self._evaluate()
                 if saves:
                     self._save()
 
+    def advance(self, phase: PhaseConfig, first: int) -> None:
+        """Do an update; or, where the phase acts, a step in every environment and the updates that are then due."""
+        if phase.env_steps is None or self.collector is None:
+            self._update(phase)
+            self.step += 1
+            return
+        done = self.step - first
+        explorer = cast(Explores, self.algo)
+        taken = self.collector.step(None if done < phase.warmup else explorer.explore)
+        for _ in range(phase.due(done + taken) - phase.due(done)):
+            self._update(phase)
+        self.step += taken
+
+    def _update(self, phase: PhaseConfig) -> None:
+        """Do one update."""
+        config = self.config
+        batch = self.sources.batch(phase.sources, config.batch_size, self.updates)
+        rng = generator(self.device, config.seed, "update", self.updates)
+        seed_layers(self.device, seed_of(config.seed, "dropout", self.updates))
+        self._count(self.algo.update(batch, self.updates, rng))
+        self.updates += 1
+
+    def _log(self, metrics: Mapping[str, float]) -> None:
+        self.loggers.log(self.updates, metrics, self.env_steps)
+
     def _count(self, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
-            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
-        self._summed += 1
+            total, count = self._sums.get(name, (None, 0))
+            self._sums[name] = (value.clone() if total is None else total + value, count + 1)
 
     def _means(self) -> dict[str, float]:
         """Return the means since they were last asked for."""
-        means = {name: value.item() / self._summed for name, value in self._sums.items()}
-        self._sums, self._summed = {}, 0
+        means = {name: total.item() / count for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        if self.collector is not None and self.collector.finished:
+            ended, self.collector.finished = self.collector.finished, []
+            for name in ("total", "length", "success"):
+                values = [float(getattr(episode, name)) for episode in ended]
+                means[_EPISODE[name]] = sum(values) / len(values)
         return means
+
+    def _speeds(self, updates: int, env_steps: int, seconds: float) -> dict[str, float]:
+        """Return what is done in a second, given what was done before they began."""
+        speeds = {"time/updates_per_s": (self.updates - updates) / seconds}
+        if self.env_steps > env_steps:
+            speeds["time/env_steps_per_s"] = (self.env_steps - env_steps) / seconds
+        return speeds
 
     def _validate(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Measure the deployed policy's loss and action error on held-out windows."""
@@ -208,30 +293,60 @@ class Trainer:
             return
         seed = eval_.seed + eval_.final_episodes
         found = evaluate(policy, env, eval_.episodes, seed, execution=self.config.execution)
-        self.loggers.log(
-            self.step,
+        self._log(
             {
                 "eval/success_rate": found.success_rate,
                 "eval/success_rate_lo": found.success_ci95[0],
                 "eval/success_rate_hi": found.success_ci95[1],
                 "eval/return_mean": found.return_mean,
                 "eval/ep_len_mean": found.length_mean,
-            },
+            }
         )
-        if found.success_rate > self.best:
-            self.best, self.best_step = found.success_rate, self.step
+        judged = (found.success_rate, found.return_mean)  # where nothing counts as success, the return decides
+        if judged > self.best:
+            self.best, self.best_step = judged, self.step
+
+    def _state(self) -> dict[str, Tensor]:
+        """Return everything that the rest of the run depends on."""
+        state = dict(self.algo.state())
+        if self.collector is not None:
+            state |= owned("collector", self.collector.state()) | owned(REPLAY, self.collector.replay.state())
+        return state
 
     def _save(self) -> None:
         self.loggers.flush()
         self.folder.save(
             self.step,
             {group: partial(save_part, cast(Part, part)) for group, part in self.algo.parts().items()},
-            self.algo.state(),
+            self._state(),
             {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
             self.config.checkpoint.keep,
         )
         if self.best_step == self.step:
             self.folder.mark_best(self.step)
+
+
+def _passed(before: int, now: int, every: int) -> bool:
+    """Say whether a multiple of ``every`` was reached since ``before``."""
+    return now // every > before // every
+
+
+def _check_fitted(group: str, part: nn.Module) -> None:
+    """Check that a part's normalisers are known, before anything is learned with them.
+
+    Raises:
+        ConfigError: If one is to be fitted to data that there are not.
+    """
+    if any(isinstance(module, Normalizer) and not module.fitted for module in part.modules()):
+        raise ConfigError(
+            f"the normalisers of the {group} are fitted to data, and this run has none: set "
+            f"{group}.obs_normalization=identity and {group}.action_normalization=bounds"
+        )
+
+
+def _clipped(algo: Any) -> str:
+    """Say what else can be tried against divergence."""
+    return " or set algo.clip_norm" if "clip_norm" in type(algo).model_fields else ""
 
 
 def _trained(config: TrainConfig) -> dict[str, Any]:
@@ -260,9 +375,10 @@ def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tens
     Nothing is copied for the split. The episodes have all observations that batches will have.
     """
     episodes, train, held_out = {}, {}, {}
-    used = {name for phase in config.phases.values() for name in phase.sources}
+    used = {name for phase in config.phases.values() for name in phase.sources} - {REPLAY}
     if unknown := used - config.data.keys():
-        raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {', '.join(config.data)}")
+        there = ", ".join([*config.data, REPLAY])
+        raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {there}")
     for name in sorted(used):
         source = config.data[name]
         loaded = load_episodes(source.uri, cache=source.cache)

@@ -1,0 +1,120 @@
+"""Environment steps a second of SAC and TD3, one update for each step, against Stable-Baselines3.
+
+    python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3] [--rounds 5] [--steps 200] [--threads 1]
+                                  [--contention 0.15] [--out benchmarks/results/rl_speed.json]
+
+Networks of 2 x 256, batches of 256, twin critics, one environment. A turn is ``--steps`` environment steps after 500
+random ones, acting, stepping, storing, sampling and updating included. `robopol` is the loop of ``robopol train``,
+`sb3` Stable-Baselines3 as shipped, both with torch's default products; `medium` is the same after
+``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
+AMX) computes in bfloat16. They take turns in processes of their own; rounds in which other processes used more than
+``--contention`` cores are dropped.
+"""
+
+import argparse
+import platform
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from racing import Turn, race, spread
+
+from robopol.config import parse
+from robopol.configs import load_config
+from robopol.files import write_json
+from robopol.training.config import TrainConfig
+from robopol.training.run import cpu_model
+from robopol.training.trainer import Trainer
+
+WARM_UP, CAPACITY = 500, 100_000
+PAIRS = (("robopol", "sb3"), ("robopol medium", "sb3 medium"), ("robopol medium", "sb3"))
+
+
+def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+    words = [f"algo={algo}", "env=gym", f"env.id={env}", f"phases.online.warmup={WARM_UP}", "run=none"]
+    words += [f"collection.capacity={CAPACITY}", f"runtime.threads={threads}", f"runtime.matmul={precision}"]
+    trainer = Trainer(parse(TrainConfig, load_config("train", words)))
+    (phase,) = trainer.config.phases.values()
+    assert trainer.collector is not None
+    trainer.collector.begin()
+    while trainer.step < WARM_UP + 20:
+        trainer.advance(phase, 0)
+
+    def turn() -> float:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            trainer.advance(phase, 0)
+        return steps / (time.perf_counter() - begin)
+
+    return turn
+
+
+def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+    import numpy as np
+    import stable_baselines3
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    more: dict[str, Any] = {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "device": "cpu"}
+    agent = getattr(stable_baselines3, algo.upper())(
+        "MlpPolicy", env, seed=0, batch_size=256, buffer_size=CAPACITY, learning_starts=WARM_UP, **more
+    )
+    if algo != "sac":
+        size = agent.action_space.shape[0]
+        agent.action_noise = NormalActionNoise(np.zeros(size), 0.1 * np.ones(size))
+    agent.learn(WARM_UP + 20)
+
+    def turn() -> float:
+        begin = time.perf_counter()
+        agent.learn(steps, reset_num_timesteps=False)
+        return steps / (time.perf_counter() - begin)
+
+    return turn
+
+
+def main() -> None:
+    """Race, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="HalfCheetah-v5")
+    parser.add_argument("--algos", nargs="+", default=["sac", "td3"], choices=["sac", "td3", "ddpg"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--contention", type=float, default=0.15)
+    parser.add_argument("--out", type=Path)
+    words = parser.parse_args()
+    found: dict[str, Any] = {}
+    for algo in words.algos:
+        given = (algo, words.env, words.steps, words.threads)
+        makers = {
+            f"{name}{' medium' * (precision == 'medium')}": partial(make, *given, precision)
+            for precision in ("highest", "medium")
+            for name, make in (("robopol", robopol), ("sb3", sb3))
+        }
+        raced = race(makers, words.rounds, words.contention)
+        if not raced.rounds_kept:
+            print(f"{algo}: all {raced.rounds_dropped} rounds were disturbed by other processes")
+            continue
+        rows = {name: spread(figures)._asdict() for name, figures in raced.kept.items()}
+        ratios = {
+            f"{mine} / {peer}": spread(
+                [one / other for one, other in zip(raced.kept[mine], raced.kept[peer], strict=True)]
+            )._asdict()
+            for mine, peer in PAIRS
+        }
+        for name, row in rows.items():
+            print(f"{algo} {name:16} {row['median']:6.0f} steps/s [{row['low']:.0f} .. {row['high']:.0f}]")
+        for name, row in ratios.items():
+            print(f"{algo} {name}: {row['median']:.2f} [{row['low']:.2f} .. {row['high']:.2f}]")
+        found[algo] = {"env_steps_per_s": rows, "ratio": ratios, "rounds_dropped": raced.rounds_dropped}
+    if words.out is not None:
+        here = {"cpu": cpu_model(), "torch": torch.__version__, "python": platform.python_version()}
+        told = {"env": words.env, "threads": words.threads, "steps_of_a_turn": words.steps, "machine": here}
+        write_json(words.out, told | {"algos": found})
+
+
+if __name__ == "__main__":
+    main()

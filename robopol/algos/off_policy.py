@@ -1,0 +1,161 @@
+"""What actor-critic methods share that learn from single transitions, whoever acted in them."""
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor, nn
+
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
+from robopol.algos.critics import usable
+from robopol.algos.optimizer import AdamW
+from robopol.errors import ConfigError
+from robopol.models import Model
+from robopol.models.q import QModel
+from robopol.networks.ema import Polyak
+from robopol.networks.precision import Runtime
+from robopol.policies import Needs, Policy
+from robopol.policies.actor import Actor
+
+P = TypeVar("P", bound=Actor)
+
+
+class OffPolicyConfig(AlgorithmConfig):
+    """How actor and critics are trained; by Adam, at rates that stay.
+
+    Attributes:
+        lr: Learning rate of the policy.
+        critic_lr: Learning rate of the critics.
+        polyak: Share by which a target follows at each update of it.
+    """
+
+    lr: float = Field(3e-4, gt=0)
+    critic_lr: float = Field(3e-4, gt=0)
+    polyak: float = Field(0.005, ge=0, le=1)
+
+    trains: ClassVar[tuple[str, ...]] = ("policy", "model")
+
+
+class OffPolicy(Algorithm, Generic[P]):
+    """An actor, critics and their target.
+
+    Attributes:
+        policy: The actor, which acts as it stands.
+        model: The critics that learn.
+        target: Their copy that follows; what is saved.
+    """
+
+    config: OffPolicyConfig
+
+    def __init__(self, config: OffPolicyConfig, policy: P, model: QModel, runtime: Runtime) -> None:
+        """Make the target and the optimisers.
+
+        Args:
+            config: How they are trained.
+            policy: The actor, on its device.
+            model: The critics, on the same device.
+            runtime: Precision of the matrix products; the weights stay float32.
+        """
+        self.config, self.policy, self.model, self.runtime = config, policy, model, runtime
+        self.target: QModel = copy.deepcopy(model).eval().requires_grad_(False)
+        self._following = Polyak(self.target, model)
+        self._actor_weights = list(policy.parameters())
+        self.policy_optimizer = AdamW(self._actor_weights, (0.9, 0.999), 0.0)
+        self.critic_optimizer = AdamW(list(model.parameters()), (0.9, 0.999), 0.0)
+
+    @property
+    def needs(self) -> Needs:
+        """See `Algorithm.needs`."""
+        return self.model.needs
+
+    @abstractmethod
+    def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
+        """Return what every head of Q is to say of the actions of a batch, (B,), without gradients."""
+
+    def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
+        """See `robopol.algos.algorithm.Explores`."""
+        with torch.no_grad(), self.runtime.autocast():
+            return self.tried({key: rows[:, None] for key, rows in obs.items()}, generator)[:, 0].float()
+
+    @abstractmethod
+    def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
+        """Return the windows (B, 1, A) that are tried in states of histories key -> (B, 1, ...)."""
+
+    def fit_critics(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
+        """Move all heads towards `goals`; return their loss, the sum over the heads, without gradients."""
+        with self.runtime.autocast():
+            with torch.no_grad():
+                goal = self.goals(batch, generator)
+            errors = (self.model.q(batch["obs"], batch["action"]) - goal) ** 2
+            loss = (errors.sum(0) * usable(batch)).mean()
+        loss.backward()
+        self.critic_optimizer.step(self.config.critic_lr)
+        return loss.detach()
+
+    def fit_policy(self, loss: Tensor) -> Tensor:
+        """Move the policy down a loss, and nothing else that it depends on; return it without gradients."""
+        loss.backward(inputs=self._actor_weights)
+        self.policy_optimizer.step(self.config.lr)
+        return loss.detach()
+
+    def follow(self) -> None:
+        """Let the critics' target follow."""
+        self._following.update(self.config.polyak)
+
+    def deployed(self) -> Policy:
+        """See `Algorithm.deployed`; the policy as it stands."""
+        return self.policy
+
+    def parts(self) -> dict[str, nn.Module]:
+        """See `Algorithm.parts`; the policy, and the critics' target."""
+        return super().parts() | {"model": self.target}
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Algorithm.state`."""
+        state: dict[str, Tensor] = {}
+        for owner, part in (("policy", self.policy), ("model", self.model), ("target", self.target)):
+            state |= owned(owner, part.state_dict())
+        state |= owned("policy_optimizer", self.policy_optimizer.state())
+        return state | owned("critic_optimizer", self.critic_optimizer.state())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Algorithm.load_state`."""
+        owners = by_owner(state)
+        for owner, part in (("policy", self.policy), ("model", self.model), ("target", self.target)):
+            part.load_state_dict(owners[owner])
+        self.policy_optimizer.load_state(owners["policy_optimizer"])
+        self.critic_optimizer.load_state(owners["critic_optimizer"])
+
+
+def actor_and_critics(policy: Policy, kind: type[P], model: Model, algo: str, wanted: str) -> tuple[P, QModel]:
+    """Check that a policy and a model can be trained together by an algorithm.
+
+    Args:
+        policy: The policy.
+        kind: What it must be.
+        model: The model, which must be a Q.
+        algo: The algorithm.
+        wanted: What ``kind`` is called.
+
+    Returns:
+        Both.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    if not isinstance(policy, kind):
+        raise ConfigError(
+            f"algo={algo} trains a {wanted} policy, not a {policy.config.tree()['kind']}: set policy={wanted}"
+        )
+    if not isinstance(model, QModel):
+        raise ConfigError(f"algo={algo} trains a q, not a {model.config.tree()['kind']} model: set model=q")
+    windows = [(part.spec.n_obs_steps, part.spec.horizon) for part in (policy, model)]
+    if windows != [(1, 1), (1, 1)]:
+        raise ConfigError(
+            f"algo={algo} learns from single transitions: set n_obs_steps=1, n_action_steps=1 and, of the policy, "
+            "horizon=1, for policy and model"
+        )
+    return policy, model

@@ -1,0 +1,39 @@
+"""Q alone: what some actions will earn from here on if a policy goes on after them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from torch import Generator, Tensor
+
+from robopol.config import OneOf
+from robopol.data.normalizer import ActionNormalizerMode, NormalizerMode
+from robopol.models.critic import CriticConfig, Heads
+from robopol.policies import PolicySpec
+from robopol.policies.observation import LowDimConfig
+
+
+class QConfig(CriticConfig):
+    """Q of the next actions, for what learns while it acts; by default nothing of it has to be fitted to data."""
+
+    kind: Literal["q"] = "q"
+    encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig(limit=None)
+    obs_normalization: NormalizerMode = "identity"
+    action_normalization: ActionNormalizerMode = "bounds"
+
+    def build(self, spec: PolicySpec) -> "QModel":
+        """See `ModelConfig.build`."""
+        return QModel(self, spec)
+
+
+class QModel(Heads):
+    """See `QConfig`."""
+
+    config: QConfig
+
+    def q(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
+        """Return every head's Q, (E, B) or (E, B, n), in the unit of the return; see `Heads.judge`."""
+        return self.judge(obs, actions, generator)
+
+    def first(self, obs: Mapping[str, Tensor], actions: Tensor) -> Tensor:
+        """Return the first head's Q, (B,) or (B, n), without asking the others; see `Heads.judge`."""
+        return self.judge(obs, actions, heads=1)[0]

@@ -1,0 +1,114 @@
+"""A Gaussian squashed by tanh to the bounds of the actions: the actor of SAC (Haarnoja et al. 2018)."""
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Self
+
+import torch
+from pydantic import model_validator
+from torch import Generator, Tensor
+from torch.nn.functional import softplus
+
+from robopol.policies.actor import Actor, ActorConfig
+from robopol.policies.policy import Generators, PolicySpec, standard_normal
+
+EDGE = 1e-5
+"""Recorded actions are taken to lie so far inside their bounds: at the bounds the density has no end."""
+
+
+class SquashedGaussianConfig(ActorConfig):
+    """tanh(u) with u ~ N(mean, std^2), both said by one network, stretched to the bounds of the actions.
+
+    Attributes:
+        log_std: Least and greatest logarithm of the standard deviation before the squash.
+        deterministic: Act with tanh(mean) instead of a sample. It explores by samples in any case.
+    """
+
+    kind: Literal["squashed_gaussian"] = "squashed_gaussian"
+    log_std: tuple[float, float] = (-20.0, 2.0)
+    deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.log_std[0] < self.log_std[1]:
+            raise ValueError(f"log_std is (least, greatest), got {self.log_std}")
+        return self
+
+    def build(self, spec: PolicySpec) -> "SquashedGaussianPolicy":
+        """Return the policy, its weights untrained."""
+        return SquashedGaussianPolicy(self, spec)
+
+
+class Sample(NamedTuple):
+    """What was drawn, differentiable in the weights.
+
+    Attributes:
+        action: (B, Tp, A) in environment units.
+        log_prob: (B,), the logarithm of the density in normalised units, in which the bounds are -1 and 1.
+    """
+
+    action: Tensor
+    log_prob: Tensor
+
+
+class SquashedGaussianPolicy(Actor):
+    """See `SquashedGaussianConfig`."""
+
+    config: SquashedGaussianConfig
+
+    def __init__(self, config: SquashedGaussianConfig, spec: PolicySpec) -> None:
+        """Make the network; see `Actor`."""
+        super().__init__(config, spec, 2)
+
+    def sample(self, obs: Mapping[str, Tensor], generator: Generators = None) -> Sample:
+        """Draw one window for every row, by its noise so that the gradient flows through it.
+
+        Args:
+            obs: Key -> (B, To, ...), environment units.
+            generator: Source of the noise.
+        """
+        mean, log_std = self._heads(self.observation(obs, self.spec.n_obs_steps))
+        noise = standard_normal(mean.shape, generator, mean.device)
+        u = mean + log_std.exp() * noise
+        return Sample(self.action_normalizer.unnormalize(u.tanh()), _log_prob(noise, log_std, u).sum((-2, -1)))
+
+    def log_prob(self, obs: Mapping[str, Tensor], action: Tensor) -> Tensor:
+        """Return the density that `sample` draws from, at given actions.
+
+        Args:
+            obs: Key -> (B, To, ...), environment units.
+            action: (B, Tp, A), environment units; taken to lie a little inside the bounds.
+
+        Returns:
+            (B,), in normalised units.
+        """
+        cond = self.observation(obs, self.spec.n_obs_steps)
+        return self._entries(self.action_normalizer.normalize(action), cond).sum((-2, -1))
+
+    def _heads(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before the squash, (B, Tp, A) each."""
+        mean, log_std = self._say(cond)
+        return mean, log_std.clamp(*self.config.log_std)
+
+    def _entries(self, action: Tensor, cond: Tensor) -> Tensor:
+        """Return the log-density of every entry of normalised actions, (B, Tp, A)."""
+        mean, log_std = self._heads(cond)
+        u = torch.atanh(action.clamp(EDGE - 1, 1 - EDGE))
+        return _log_prob((u - mean) / log_std.exp(), log_std, u)
+
+    def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
+        mean, log_std = self._heads(cond)
+        if self.config.deterministic:
+            return mean.tanh()[:, None].expand(-1, n, -1, -1)
+        noise = standard_normal((len(mean), n, *mean.shape[1:]), generator, mean.device)
+        return (mean[:, None] + log_std.exp()[:, None] * noise).tanh()
+
+    def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: Generator | None) -> Tensor:
+        """Return -log p of the steps that count, over their number of entries."""
+        return -(self._entries(action, cond).mean(-1) * mask).sum(-1) / mask.sum(-1)
+
+
+def _log_prob(noise: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
+    """Return log N(noise) - log std - log(1 - tanh(u)^2), the last one without ever computing 1 - tanh(u)^2."""
+    gaussian = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+    return gaussian - 2 * (math.log(2) - u - softplus(-2 * u))

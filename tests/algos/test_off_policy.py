@@ -1,0 +1,287 @@
+"""SAC, TD3 and DDPG: targets by hand, the sign of the temperature, delays, what stays frozen, noise in its bounds."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from robopol.algos.algorithm import Explores
+from robopol.config import parse
+from robopol.errors import ConfigError
+from robopol.networks.precision import RuntimeConfig
+from robopol.policies import PolicySpec
+from robopol.registry import lookup
+
+RUNTIME = RuntimeConfig(threads=1, matmul="highest").build()
+LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([6.0, 1.0])
+HALF = (HIGH - LOW) / 2
+ACTORS = {"sac": "squashed_gaussian", "td3": "deterministic", "ddpg": "deterministic"}
+GAMMA, ROWS = 0.9, 6
+
+
+def part(group: str, kind: str, bounded: bool = True, **changes):
+    config = parse(lookup(group, kind), {"kind": kind, "hidden": [16]} | changes)
+    spec = {
+        "obs_shapes": {"state": [3]},
+        "action_names": ["x", "y"],
+        "action_low": LOW.tolist(),
+        "action_high": HIGH.tolist() if bounded else [6.0, math.inf],
+        "action_space": "box",
+        "control_hz": 10.0,
+        "n_obs_steps": config.n_obs_steps,
+        "horizon": config.horizon,
+        "n_action_steps": config.n_action_steps,
+    }
+    return config.build(parse(PolicySpec, spec))
+
+
+def build(kind: str, critic: dict | None = None, **changes):
+    torch.manual_seed(0)
+    model = part("model", "q", discount=GAMMA, **({"ensemble": 1} if kind == "ddpg" else {}), **(critic or {}))
+    policy = part("policy", ACTORS[kind])
+    return parse(lookup("algo", kind), {"kind": kind} | changes).build(
+        policy=policy, model=model, total_updates=100, runtime=RUNTIME
+    )
+
+
+def batch(seed: int = 0) -> dict:
+    """Row 0 terminated, row 1 was truncated, the others went on."""
+    rng = torch.Generator().manual_seed(seed)
+    discount = torch.full((ROWS,), GAMMA)
+    discount[0] = 0
+    known = torch.ones(ROWS, 1, dtype=torch.bool)
+    return {
+        "obs": {"state": torch.randn(ROWS, 1, 3, generator=rng)},
+        "action": LOW + (HIGH - LOW) * torch.rand(ROWS, 1, 2, generator=rng),
+        "reward": torch.randn(ROWS, generator=rng),
+        "discount": discount,
+        "next_obs": {"state": torch.randn(ROWS, 1, 3, generator=rng)},
+        "mask": known,
+        "next_mask": known[:, 0],
+        "weight": torch.ones(ROWS),
+    }
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def weights(part) -> list[torch.Tensor]:
+    return [value.clone() for value in part.state_dict().values()]
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_the_target_of_sac_by_hand():
+    algo, data = build("sac", alpha=0.3), batch()
+    with torch.no_grad():
+        goal = algo.goals(data, rng())
+        drawn = algo.policy.sample(data["next_obs"], rng())
+        one, two = algo.target.q(data["next_obs"], drawn.action)
+    for row in range(ROWS):
+        soft = min(one[row].item(), two[row].item()) - 0.3 * drawn.log_prob[row].item()
+        alive = 0.0 if row == 0 else 1.0
+        expected = data["reward"][row].item() + GAMMA * alive * soft
+        assert goal[row].item() == pytest.approx(expected, abs=1e-5)
+    assert goal[0] == data["reward"][0]
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3", "ddpg"])
+def test_only_what_terminated_does_not_bootstrap(kind):
+    algo, data = build(kind), batch()
+    with torch.no_grad():
+        before = algo.goals(data, rng())
+        for parameter in algo.target.parameters():
+            parameter.add_(0.1)
+        after = algo.goals(data, rng())
+    assert before[0] == after[0] == data["reward"][0]
+    assert (before[1:] != after[1:]).all()
+
+
+def test_the_target_of_td3_takes_the_least_of_both_under_clipped_noise():
+    algo, data = build("td3", target_noise=5.0, noise_clip=0.3), batch()
+    asked = []
+    judge = algo.target.q
+
+    def q(obs, action):
+        asked.append(action)
+        return judge(obs, action)
+
+    algo.target.q = q
+    with torch.no_grad():
+        goal = algo.goals(data, rng())
+        aim = algo.target_policy(data["next_obs"])
+        values = judge(data["next_obs"], asked[0])
+    off = asked[0] - aim
+    assert (off.abs() <= 0.3 * HALF + 1e-5).all()
+    assert off.abs().max() > 0.1
+    assert (asked[0] >= LOW).all()
+    assert (asked[0] <= HIGH).all()
+    torch.testing.assert_close(goal, data["reward"] + data["discount"] * torch.minimum(*values))
+
+
+def test_the_loss_of_the_critics_by_hand():
+    algo, data = build("sac"), batch()
+    with torch.no_grad():
+        goal, said = algo.goals(data, rng()), algo.model.q(data["obs"], data["action"])
+    expected = sum(((head - goal) ** 2).mean() for head in said)
+    torch.testing.assert_close(algo.update(data, 0, rng())["train/q_loss"], expected)
+
+
+@pytest.mark.parametrize(("entropy", "rises"), [(1e3, True), (-1e3, False)])
+def test_the_temperature_rises_where_the_entropy_is_below_its_target(entropy, rises):
+    algo = build("sac", target_entropy=entropy)
+    algo.update(batch(), 0, rng())
+    assert (algo.log_alpha.item() > 0) == rises
+    fixed = build("sac", target_entropy=entropy, learn_alpha=False)
+    fixed.update(batch(), 0, rng())
+    assert fixed.log_alpha.item() == 0
+
+
+def test_the_target_entropy_is_minus_the_number_of_entries():
+    assert build("sac").target_entropy == -2
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3"])
+def test_the_policy_moves_at_every_delayed_update_only(kind):
+    algo = build(kind, delay=2, polyak=0.5)
+    targets = [algo.target, algo.target_policy] if kind == "td3" else [algo.target]
+    for step in range(4):
+        before = weights(algo.policy), weights(algo.model), [weights(target) for target in targets]
+        told = algo.update(batch(step), step, rng(step))
+        assert not same(before[1], weights(algo.model))
+        moves = step % 2 == 1
+        assert same(before[0], weights(algo.policy)) != moves
+        assert ("train/policy_loss" in told) == moves
+        frozen = [same(old, weights(target)) for old, target in zip(before[2], targets, strict=True)]
+        assert frozen == [not moves and kind == "td3"] * len(targets)
+
+
+@pytest.mark.parametrize(("rate", "equal"), [(1.0, True), (0.0, False)])
+def test_a_target_copies_follows_or_stays(rate, equal):
+    algo = build("sac", polyak=rate)
+    before = weights(algo.target)
+    algo.update(batch(), 0, rng())
+    assert same(weights(algo.target), weights(algo.model)) == equal
+    assert same(weights(algo.target), before) != equal
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3", "ddpg"])
+def test_no_gradient_stays_or_reaches_a_target(kind):
+    algo = build(kind)
+    for step in range(2):
+        algo.update(batch(), step, rng())
+    assert all(p.grad is None for part in (algo.policy, algo.model, algo.target) for p in part.parameters())
+    assert not any(p.requires_grad for p in algo.target.parameters())
+    critics = weights(algo.model)
+    algo.fit_policy(-algo.model.q(batch()["obs"], policy_action(algo, batch()))[0].mean())
+    assert same(critics, weights(algo.model))
+    assert all(p.grad is None for p in algo.model.parameters())
+
+
+def policy_action(algo, data):
+    drawn = algo.policy
+    return drawn.sample(data["obs"], rng()).action if hasattr(drawn, "sample") else drawn(data["obs"])
+
+
+def test_td3_without_what_it_added_is_ddpg_to_the_bit():
+    plain = build("td3", critic={"ensemble": 1}, target_noise=0.0, delay=1)
+    ddpg = build("ddpg")
+    for step in range(3):
+        for algo in (plain, ddpg):
+            algo.update(batch(step), step, rng(step))
+    state = ddpg.state()
+    assert all(torch.equal(value, state[name]) for name, value in plain.state().items())
+
+
+def test_ddpg_by_hand():
+    """The published update, with torch's own optimiser and modules."""
+    algo, lr, rate = build("ddpg", lr=1e-2, critic_lr=1e-2, polyak=0.1), 1e-2, 0.1
+    actor, critic = copy.deepcopy(algo.policy), copy.deepcopy(algo.model)
+    old_actor, old_critic = copy.deepcopy(actor), copy.deepcopy(critic)
+    actor_steps, critic_steps = (torch.optim.Adam(part.parameters(), lr) for part in (actor, critic))
+    for step in range(5):
+        data = batch(step)
+        with torch.no_grad():
+            goal = data["reward"] + data["discount"] * old_critic.q(data["next_obs"], old_actor(data["next_obs"]))[0]
+        critic_steps.zero_grad()
+        F.mse_loss(critic.q(data["obs"], data["action"])[0], goal).backward()
+        critic_steps.step()
+        actor_steps.zero_grad()
+        (-critic.q(data["obs"], actor(data["obs"]))[0].mean()).backward()
+        actor_steps.step()
+        with torch.no_grad():
+            for old, new in ((old_actor, actor), (old_critic, critic)):
+                for one, other in zip(old.parameters(), new.parameters(), strict=True):
+                    one.copy_((1 - rate) * one + rate * other)
+        algo.update(data, step, rng(step))
+    pairs = ((algo.policy, actor), (algo.model, critic), (algo.target, old_critic), (algo.target_policy, old_actor))
+    for mine, theirs in pairs:
+        for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3", "ddpg"])
+def test_what_is_tried_keeps_its_bounds_and_differs(kind):
+    algo = build(kind, **({} if kind == "sac" else {"exploration": 1.0}))
+    assert isinstance(algo, Explores)
+    obs = {"state": torch.randn(1, 3, generator=rng()).expand(200, 3)}
+    tried = algo.explore(obs, rng())
+    assert tried.shape == (200, 2)
+    assert not tried.requires_grad
+    assert (tried >= LOW - 1e-5).all()
+    assert (tried <= HIGH + 1e-5).all()
+    assert len(tried.unique(dim=0)) > 150
+    assert torch.equal(tried, algo.explore(obs, rng()))
+
+
+@pytest.mark.parametrize("kind", ["sac", "td3"])
+def test_its_state_is_all_that_further_updates_depend_on(kind):
+    algo = build(kind)
+    for step in range(3):
+        algo.update(batch(step), step, rng(step))
+    other = build(kind, alpha=0.5) if kind == "sac" else build(kind)
+    other.load_state({name: value.clone() for name, value in algo.state().items()})
+    for step in range(3, 6):
+        for one in (algo, other):
+            one.update(batch(step), step, rng(step))
+    state = other.state()
+    assert all(torch.equal(value, state[name]) for name, value in algo.state().items())
+    assert set(algo.parts()) == {"policy", "model"}
+    assert algo.parts()["model"] is algo.target
+
+
+def test_rows_whose_successor_is_unknown_teach_the_critics_nothing():
+    lost, data = build("sac"), batch()
+    data["next_mask"] = torch.arange(ROWS) < 4
+    with torch.no_grad():
+        goal, said = lost.goals(data, rng()), lost.model.q(data["obs"], data["action"])
+    errors = ((said - goal) ** 2).sum(0)
+    torch.testing.assert_close(lost.update(data, 0, rng())["train/q_loss"], errors[:4].sum() / ROWS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "model", "words"),
+    [
+        ("sac", {"kind": "deterministic"}, {"kind": "q"}, "trains a squashed_gaussian policy, .* set policy=squashed"),
+        ("td3", {"kind": "gaussian", "horizon": 2, "n_action_steps": 1}, {"kind": "q"}, "set policy=deterministic"),
+        ("sac", {"kind": "squashed_gaussian"}, {"kind": "value"}, "set model=q"),
+        ("sac", {"kind": "squashed_gaussian", "horizon": 2}, {"kind": "q"}, "single transitions"),
+        ("td3", {"kind": "deterministic"}, {"kind": "q", "n_obs_steps": 2}, "single transitions"),
+        ("ddpg", {"kind": "deterministic"}, {"kind": "q"}, "set model.ensemble=1"),
+        (
+            "td3",
+            {"kind": "deterministic", "action_normalization": "identity", "bounded": False},
+            {"kind": "q", "action_normalization": "identity", "bounded": False},
+            "some action has none: use algo=sac",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_words(kind, policy, model, words):
+    parts = {"policy": part("policy", **policy), "model": part("model", **model)}
+    with pytest.raises(ConfigError, match=words):
+        parse(lookup("algo", kind), {"kind": kind}).build(**parts, total_updates=1, runtime=RUNTIME)

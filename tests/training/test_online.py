@@ -1,0 +1,234 @@
+"""Runs that act: their clock, their batches, that a stopped one loses nothing, what they learn and what they refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from robopol.checkpoint import load_part, load_policy
+from robopol.config import parse
+from robopol.configs import load_config
+from robopol.data import save_episodes
+from robopol.envs import make_env
+from robopol.errors import ConfigError
+from robopol.evaluation import ExpertActor
+from robopol.evaluation.collect import collect
+from robopol.training.config import PhaseConfig, TrainConfig
+from robopol.training.run import RunFolder
+from robopol.training.train import resume, train
+from robopol.training.trainer import Trainer
+
+SMALL = [
+    "env=multi_goal",
+    "policy.hidden=[16]",
+    "model.hidden=[16]",
+    "batch_size=16",
+    "log_every=10",
+    "checkpoint.every=20",
+    "eval.every=0",
+    "eval.final_episodes=2",
+    "eval.num_envs=2",
+    "eval.videos=0",
+    "runtime.threads=1",
+    "runtime.matmul=highest",
+]
+SHORT = ["phases.online.env_steps=60", "phases.online.warmup=10"]
+
+
+def config(run: Path, *words: str) -> TrainConfig:
+    return parse(TrainConfig, load_config("train", [*SMALL, f"run={run}", *words]))
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "goals.hdf5"
+    with make_env("robopol/MultiGoal-v0", 2) as env:
+        save_episodes(collect(ExpertActor(env), env, 4, 0, source="expert", only_success=True), path)
+    return path
+
+
+def test_a_run_without_data_leaves_everything_it_should(tmp_path, capsys):
+    run = tmp_path / "run"
+    train(config(run, "algo=sac", *SHORT, "eval.every=30", "eval.episodes=2"), [])
+    summary = json.loads((run / "summary.json").read_text())
+    assert (summary["env_steps"], summary["updates"]) == (60, 50)
+    assert "60 environment steps" in capsys.readouterr().out
+    policy, critics = load_policy(run), load_part(run, "model")
+    chunk = policy.act({"state": torch.zeros(3, 1, 2)})
+    assert chunk.shape == (3, 1, 1, 2)
+    assert critics.q({"state": torch.zeros(3, 1, 2)}, chunk[:, 0]).shape == (2, 3)
+    card = (run / "README.md").read_text()
+    assert "trained with `sac` for 60 environment steps and 50 updates" in card
+    log = lines(run)
+    assert [line["env_steps"] for line in log if "eval/return_mean" in line] == [30]
+    assert [(line["env_steps"], line["global_step"]) for line in log if "train/loss" in line][:2] == [
+        (20, 10),
+        (30, 20),
+    ]
+    assert "train/loss" not in log[0]  # the warm-up learns nothing
+    assert any("rollout/return_mean" in line for line in log)
+    assert {path.name for path in (run / "checkpoints").iterdir()} >= {"00000060", "last"}
+    assert (run / "curves.png").exists()
+
+
+ONLINE = {
+    "sac": ["algo=sac", *SHORT],
+    "td3, several environments": ["algo=td3", *SHORT, "collection.num_envs=3", "phases.online.updates_per_step=0.5"],
+    "ddpg, several updates": ["algo=ddpg", *SHORT, "phases.online.updates_per_step=2"],
+    "sac on a pendulum": ["algo=sac", *SHORT, "env=gym", "env.id=Pendulum-v1", "env.options.max_episode_steps=25"],
+    "stopped in the warm-up": ["algo=td3", "phases.online.env_steps=60", "phases.online.warmup=50"],
+    "a small replay": ["algo=td3", *SHORT, "collection.capacity=13"],
+}
+
+
+@pytest.mark.parametrize("name", [*ONLINE, "offline, then online"])
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, demos, name):
+    mixed = ["algo=sac", "schedule=offline_to_online", f"data.demos.uri={demos}", "phases.offline.updates=15"]
+    words = ONLINE.get(name, [*mixed, "phases.online.env_steps=45", "phases.online.warmup=5"])
+    train(config(tmp_path / "whole", *words), [])
+    save = RunFolder.save
+
+    def save_and_stop(self, step, *rest):
+        save(self, step, *rest)
+        if 40 <= step < 45:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(tmp_path / "stopped", *words), [])
+    monkeypatch.undo()
+    torch.rand(7)
+    resume(tmp_path / "stopped")
+    last = Path("checkpoints") / "last"
+    for file in ("policy/model.safetensors", "model/model.safetensors", "train/state.safetensors"):
+        one, other = (load_file(tmp_path / run / last / file) for run in ("whole", "stopped"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(value, other[key]) for key, value in one.items()), file
+    logs = [
+        [{k: v for k, v in line.items() if not k.startswith("time")} for line in lines(tmp_path / run)]
+        for run in ("whole", "stopped")
+    ]
+    assert logs[0] == logs[1]
+    found = [json.loads((tmp_path / run / "evaluation.json").read_text()) for run in ("whole", "stopped")]
+    assert found[0]["outcomes"] == found[1]["outcomes"]
+
+
+def test_updates_are_due_at_their_ratio_after_the_warm_up():
+    phase = parse(PhaseConfig, {"env_steps": 20, "warmup": 5, "updates_per_step": 0.5, "sources": {"replay": 1.0}})
+    assert [phase.due(done) for done in (0, 5, 6, 7, 8, 9, 20)] == [0, 0, 0, 1, 1, 2, 7]
+    busy = parse(PhaseConfig, {"env_steps": 20, "updates_per_step": 20.0, "sources": {"replay": 1.0}})
+    assert [busy.due(done) for done in (0, 1, 20)] == [0, 20, 400]
+
+
+def test_the_clock_counts_updates_until_the_run_acts(tmp_path):
+    words = ["algo=sac", "schedule=offline_to_online", "data.demos.uri=x", "phases.offline.updates=10"]
+    made = config(tmp_path, *words, "phases.online.env_steps=30", "phases.online.warmup=10")
+    assert made.length == 40
+    assert [made.counts(step) for step in (0, 7, 10, 20, 25, 40)] == [
+        (0, 0),
+        (7, 0),
+        (10, 0),
+        (10, 10),
+        (15, 15),
+        (30, 30),
+    ]
+
+
+def test_every_batch_holds_its_share_of_the_replay(tmp_path, demos):
+    words = ["algo=sac", "schedule=offline_to_online", f"data.demos.uri={demos}", "phases.offline.updates=1"]
+    more = ["phases.online.env_steps=60", "phases.online.sources={demos: 3.0, replay: 1.0}"]
+    with Trainer(config(tmp_path / "run", *words, *more)) as trainer:
+        trainer.collector.begin()
+        for _ in range(5):
+            trainer.collector.step(None)
+        # tag what was met in the world: a reward that no record has
+        state = trainer.collector.replay.state()
+        state["rows"] = state["rows"].clone()
+        state["rows"][:, 4] = 1234.0
+        trainer.collector.replay.load_state(state)
+        for step in range(20):
+            batch = trainer.sources.batch(trainer.config.phases["online"].sources, 16, step)
+            assert (batch["reward"] == 1234).sum() == 4
+            assert batch["obs"]["state"].shape == batch["next_obs"]["state"].shape == (16, 1, 2)
+            assert batch["action"].shape == (16, 1, 2)
+        alone = trainer.sources.batch({"replay": 1.0}, 16, 0)
+    assert (alone["reward"] == 1234).all()
+    assert alone.keys() == batch.keys()
+    assert all(alone[key].dtype == batch[key].dtype for key in alone if not key.endswith("obs"))
+
+
+def test_the_replay_tells_what_terminated_and_what_was_cut_off(tmp_path):
+    with Trainer(config(tmp_path / "run", "algo=sac", *SHORT)) as trainer:
+        replay, two = trainer.collector.replay, torch.zeros(2, 2)
+        replay.add({"state": two}, two, torch.ones(2), torch.tensor([1, 0]), torch.tensor([0, 1]), {"state": two})
+        batch = trainer.sources.batch({"replay": 1.0}, 64, 0)
+        terminated = replay.sample(64, 0, trainer_seed(trainer))["terminated"]
+    assert sorted(set(batch["discount"].tolist())) == pytest.approx([0, 0.99])
+    assert torch.equal(batch["discount"] == 0, terminated == 1)
+    assert batch["next_mask"].all()
+
+
+def trainer_seed(trainer: Trainer) -> int:
+    from robopol.training.seeding import seed_of
+
+    return seed_of(trainer.config.seed, "order of replay")
+
+
+def test_offline_is_a_phase_that_does_not_act(tmp_path, demos):
+    """The same updates, whether or not acting follows."""
+    words = ["algo=td3", "schedule=offline_to_online", f"data.demos.uri={demos}", "phases.offline.updates=20"]
+    train(config(tmp_path / "both", *words, "phases.online.env_steps=20", "checkpoint.keep=5"), [])
+    offline = ["schedule=offline", f"data.demos.uri={demos}", "phases.cloning.updates=20"]
+    train(config(tmp_path / "alone", "algo=td3", *offline), [])
+    place = Path("checkpoints") / "00000020" / "policy" / "model.safetensors"
+    one, other = (load_file(tmp_path / run / place) for run in ("both", "alone"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["algo=td3", "phases.online.env_steps=1500"],
+        ["algo=sac", "algo.alpha=0.02", "phases.online.env_steps=2500"],
+    ],
+)
+def test_a_point_learns_to_reach_a_goal(tmp_path, words):
+    size = ["policy.hidden=[64,64]", "model.hidden=[64,64]", "batch_size=128", "model.discount=0.9"]
+    rates = ["algo.lr=1e-3", "algo.critic_lr=1e-3", "phases.online.warmup=300", "checkpoint.every=5000"]
+    run = tmp_path / "run"
+    train(config(run, *words, *size, *rates, "eval.final_episodes=20", "eval.num_envs=10"), [])
+    assert json.loads((run / "evaluation.json").read_text())["success_rate"] >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["algo=sac", "phases.online.updates=5"], "either updates"),
+        (["algo=sac", "phases.online.warmup=60", "phases.online.env_steps=60"], "come to no gradient step"),
+        (["algo=sac", *SHORT, "collection.num_envs=7"], r"which 7 environments .* do not divide"),
+        (["algo=sac", "schedule=offline", "data.demos.uri=x", "phases.cloning.sources={replay: 1.0}"], "to fill it"),
+        (["algo=sac", "schedule=offline", "data.demos.uri=x", "phases.cloning.warmup=3"], "belong to a phase with"),
+        (["algo=sac", *SHORT, "data.replay.uri=x"], "call the data otherwise"),
+        (
+            ["algo=sac", *SHORT, "phases.online.sources={demos: 1.0}"],
+            "no data source is called demos; there are replay",
+        ),
+        (["algo=sac", *SHORT, "~env"], "name an env, or data"),
+        (["algo=sac", *SHORT, "policy.obs_normalization=minmax"], "policy are fitted to data, and this run has none"),
+        (["algo=sac", *SHORT, "model.action_normalization=zscore"], "model are fitted to data, and this run has none"),
+        (["algo=bc", "schedule=online", "policy=squashed_gaussian", *SHORT], "algo=bc learns from records only"),
+        (["algo=sac", *SHORT, "policy.horizon=2"], "single transitions"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_words(tmp_path, words, message):
+    small = [word for word in SMALL if not (word.startswith("model") and "algo=bc" in words)]
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match=message):
+        train(parse(TrainConfig, load_config("train", [*small, f"run={run}", *words])), [])
+    assert not run.exists()
