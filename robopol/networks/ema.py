@@ -73,7 +73,8 @@ class Polyak:
             target: The copy.
             live: The module.
         """
-        self._parameters = list(target.parameters()), list(live.parameters())
+        self._copied: list[Tensor] = list(target.parameters())
+        self._live: list[Tensor] = list(live.parameters())
         self._buffers = list(target.buffers()), list(live.buffers())
 
     @torch.no_grad()
@@ -83,7 +84,7 @@ class Polyak:
         Args:
             rate: In [0, 1]; 0 leaves the copy, 1 makes it equal.
         """
-        torch._foreach_lerp_(*self._parameters, rate)
+        torch._foreach_lerp_(self._copied, self._live, rate)
         if self._buffers[0]:
             torch._foreach_copy_(*self._buffers)
 
