@@ -356,8 +356,8 @@ def cfgrl() -> list[str]:
         "CFGRL on the data of V-GPS: labels by its critic, and the guidance weight as a dial; gains over the same "
         f"policy without labels, {len(tree['seeds'])} training seeds. `python benchmarks/cfgrl.py`",
         "",
-        "Being told is worth far more than extrapolating: weights above 1, which improve further where it was published, cost "
-        "here, with every sampler that was tried.",
+        "Being told is worth far more than extrapolating: weights above 1, which improve further where it was "
+        "published, cost here, with every sampler that was tried.",
         "",
         *STEERED,
         *steered_rows(tree["rows"]),
@@ -396,8 +396,8 @@ def safety() -> list[str]:
         "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
         f"proposals; {len(tree['seeds'])} training seeds. `python benchmarks/safety.py`",
         "",
-        "The safe way is to another goal, from everywhere alike: a critic that is shown the state of another episode knows "
-        "it as well, and is no control here.",
+        "The safe way is to another goal, from everywhere alike: a critic that is shown the state of another episode "
+        "knows it as well, and is no control here.",
         "",
         "| policy | steps in the disc, an episode | episodes with any | success |",
         "|---|---|---|---|",
