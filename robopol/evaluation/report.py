@@ -71,6 +71,8 @@ def show(found: Evaluation | None, rows: Mapping[str, str], notes: Sequence[str]
         how.append(("return", f"{found.return_mean:.2f}  (95% interval {low:.2f} to {high:.2f})"))
         if found.execution is not None:
             how.append(("execution", _execution(found.execution)))
+        if found.steering:
+            how.append(("steering", ", ".join(f"{name} {value:.3g}" for name, value in found.steering.items())))
         lines = how + lines
     print()
     for name, text in lines:

@@ -8,7 +8,11 @@ from policies.test_policies import POLICIES, make, obs
 from steering.known import LinearConfig, NearConfig, gaussian, observe
 
 from robopol.checkpoint import load_policy, save_part
+from robopol.envs import make_env
 from robopol.errors import CheckpointError, ConfigError
+from robopol.evaluation import evaluate
+from robopol.evaluation.report import show
+from robopol.policies.observation import LowDimObservation
 from robopol.steering import (
     BestOfConfig,
     CompositionConfig,
@@ -142,3 +146,20 @@ def test_a_damaged_steered_policy_is_refused(tmp_path, member):
     (folder / "config.json").write_text(json.dumps(tree))
     with pytest.raises(CheckpointError, match=r"unknown steering 'os\.system'"):
         load_policy(folder)
+
+
+def test_an_evaluation_says_what_steering_did(capsys):
+    """Of a policy that drifts east in the world of the point; the log begins anew with each evaluation."""
+    with make_env("robopol/MultiGoal-v0", 4, max_episode_steps=5) as env:
+        spec = {"obs_shapes": {"state": (2,)}, "action_space": env.spec.action_space}
+        base = gaussian(std=0.05, encoder={"kind": "low_dim"})
+        names = {"action_names": env.spec.action_names, "control_hz": env.spec.control_hz}
+        base.spec = base.spec.model_copy(update=spec | names)
+        base.observation = LowDimObservation({"state": (2,)}, "identity")
+        steered = base.steered(BestOfConfig(objective=LinearConfig(), n=4))
+        first, again = (evaluate(steered, env, 4, 7) for _ in range(2))
+        assert evaluate(base, env, 2, 0).steering is None
+    assert first.steering == again.steering
+    assert first.steering["best_of/gain"] > 0
+    show(first, {}, [])
+    assert "steering    best_of/spread" in capsys.readouterr().out
