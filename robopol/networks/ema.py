@@ -73,8 +73,8 @@ class Polyak:
             target: The copy.
             live: The module.
         """
-        self._parameters = list(target.parameters()), list(live.parameters())
-        self._buffers = list(target.buffers()), list(live.buffers())
+        self._parameters: tuple[list[Tensor], list[Tensor]] = [*target.parameters()], [*live.parameters()]
+        self._buffers: tuple[list[Tensor], list[Tensor]] = [*target.buffers()], [*live.buffers()]
 
     @torch.no_grad()
     def update(self, rate: float) -> None:
