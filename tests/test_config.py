@@ -75,6 +75,18 @@ def test_an_algorithm_brings_what_it_trains_and_words_overrule_it():
     assert train().model is None
 
 
+def test_an_algorithm_that_acts_needs_no_data_and_a_schedule_overrules_it():
+    words = ["algo=sac", "env=gym", "env.id=Pendulum-v1", "run=r"]
+    online = parse(TrainConfig, load_config("train", words))
+    assert (online.policy.kind, online.model.kind, online.data) == ("squashed_gaussian", "q", {})
+    assert {name: phase.sources for name, phase in online.phases.items()} == {"online": {"replay": 1.0}}
+    assert train("algo=ddpg").model.ensemble == 1
+    both = train("algo=td3", "schedule=offline_to_online")
+    assert list(both.phases) == ["offline", "online"]
+    assert both.phases["online"].sources == {"demos": 1.0, "replay": 1.0}
+    assert list(train("algo=td3", "schedule=offline").phases) == list(train().phases) == ["cloning"]
+
+
 def test_all_faults_are_reported_at_once_with_the_nearest_names():
     tree = load_config("train", ["algo.lrr=3", "policy.net.widhts=[1]", "seed=abc", "batch_size=1.5", "run=r"])
     with pytest.raises(ConfigError) as raised:

@@ -73,9 +73,8 @@ class Polyak:
             target: The copy.
             live: The module.
         """
-        self._copied: list[Tensor] = list(target.parameters())
-        self._live: list[Tensor] = list(live.parameters())
-        self._buffers = list(target.buffers()), list(live.buffers())
+        self._parameters: tuple[list[Tensor], list[Tensor]] = [*target.parameters()], [*live.parameters()]
+        self._buffers: tuple[list[Tensor], list[Tensor]] = [*target.buffers()], [*live.buffers()]
 
     @torch.no_grad()
     def update(self, rate: float) -> None:
@@ -84,7 +83,7 @@ class Polyak:
         Args:
             rate: In [0, 1]; 0 leaves the copy, 1 makes it equal.
         """
-        torch._foreach_lerp_(self._copied, self._live, rate)
+        torch._foreach_lerp_(*self._parameters, rate)
         if self._buffers[0]:
             torch._foreach_copy_(*self._buffers)
 

@@ -36,6 +36,20 @@ def test_constants_map_to_zero_and_back_exactly(mode, constant, rows):
     assert torch.equal(normalizer.unnormalize(y), x)
 
 
+def test_bounds_are_sent_to_the_ends_without_data():
+    normalizer = Normalizer(3, "bounds", ((-2.0, 0.0, 1.0), (6.0, 1.0, 1.0)))
+    assert normalizer.fitted
+    assert not Normalizer(3, "minmax").fitted
+    x = torch.tensor([[-2.0, 0.0, 1.0], [6.0, 1.0, 1.0], [2.0, 0.5, 1.0]])
+    y = torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    normalizer.fit(100 * x)
+    torch.testing.assert_close(normalizer.normalize(x), y)
+    torch.testing.assert_close(normalizer.unnormalize(y), x)
+    for bounds in (None, ((-1.0,), (1.0,)), ((0.0, 0.0, 0.0), (1.0, 1.0, float("inf")))):
+        with pytest.raises(ConfigError, match="needs a lowest and a highest value"):
+            Normalizer(3, "bounds", bounds)
+
+
 def test_ranges():
     x = data()
     normalizer = Normalizer(4, "minmax")

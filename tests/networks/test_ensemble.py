@@ -34,6 +34,8 @@ def test_every_member_is_a_perceptron_of_its_own(layer_norm):
     assert out.shape == (3, 7, 2)
     for index in range(3):
         torch.testing.assert_close(out[index], member(ensemble, index)(x).squeeze(-1))
+    assert ensemble(x, 1).shape == (1, 7, 2)
+    torch.testing.assert_close(ensemble(x, 2), out[:2])
 
 
 def test_a_member_learns_from_its_own_loss_only():

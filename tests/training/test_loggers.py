@@ -47,6 +47,10 @@ def test_rewinding_leaves_no_duplicates(log):
         (20, None),
         (30, 7.0),
     ]
+    log.log(30, {"rollout/return_mean": 1.0}, env_steps=50)
+    log.log(30, {"rollout/return_mean": 2.0}, env_steps=60)
+    log.rewind(30, 50)
+    assert [line["env_steps"] for line in read_metrics(log.path)] == [20, 40, 0, 0, 50]
     log.rewind(-1)
     assert read_metrics(log.path) == []
 
