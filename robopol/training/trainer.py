@@ -18,7 +18,7 @@ from robopol.data.episodes import split_indices
 from robopol.data.replay import ReplayBuffer
 from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
-from robopol.errors import ConfigError, DataError, TrainingError
+from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
 from robopol.policies import PolicySpec
 from robopol.progress import progress
@@ -145,6 +145,11 @@ class Trainer:
             self.updates = self.config.counts(self.step)[0]
             self.algo.load_state({name: value.to(self.device) for name, value in found.state.items()})
             self.seconds = found.progress["seconds"]
+            if not isinstance(found.progress["best"], list):
+                raise CheckpointError(
+                    f"{folder.path} was begun by an earlier robopol, which judged by success alone: resume it with the "
+                    "version that its environment.json names"
+                )
             self.best, self.best_step = tuple(found.progress["best"]), found.progress["best_step"]
             if self.best_step >= 0:
                 folder.mark_best(self.best_step)

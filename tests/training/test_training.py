@@ -1,6 +1,7 @@
 """Training runs: what they learn, what they leave, and that a killed one loses nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -273,3 +274,12 @@ def test_weights_that_do_not_fit_are_named(finished, tmp_path):
     save_part(policy, tmp_path)
     with pytest.raises(CheckpointError, match="is not finite"):
         load_policy(tmp_path)
+
+
+def test_a_run_of_an_earlier_robopol_is_refused_in_words(finished, tmp_path):
+    run = tmp_path / "old"
+    shutil.copytree(finished, run, symlinks=True)
+    for file in run.glob("checkpoints/*/train/progress.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"best": 0.5}))
+    with pytest.raises(CheckpointError, match="begun by an earlier robopol"):
+        resume(run)
