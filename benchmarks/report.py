@@ -285,7 +285,6 @@ def itps() -> list[str]:
         "share of plans that meet a wall. "
         "The maze is 2 wide. `python benchmarks/itps.py`",
         "",
-        *([tree["note"], ""] if "note" in tree else []),
         "| strategy | free: min | mean | by seed | collision | rough: min | mean | by seed | collision |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
