@@ -357,7 +357,7 @@ def cfgrl() -> list[str]:
         f"policy without labels, {len(tree['seeds'])} training seeds. `python benchmarks/cfgrl.py`",
         "",
         "Being told is worth far more than extrapolating: weights above 1, which improve further where it was "
-        "published, cost here, with every sampler that was tried.",
+        "published, cost here.",
         "",
         *STEERED,
         *steered_rows(tree["rows"]),
