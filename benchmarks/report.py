@@ -487,13 +487,16 @@ def speed() -> list[str]:
                 f"| {name} | {row['median_ms']:.1f} [{row['min_ms']:.1f}..{row['max_ms']:.1f}] | "
                 f"{row['speed_up']:.2f}x | {row['precision']}, {row['matmul']}, {row['threads']} |"
             )
-    curve = tree["bf16_curve"]
     lines += [
         "",
         "U-Net loss, float32 against the published step from the same weights, data and noise: relative error at most "
-        f"{max(tree['unet']['relative_loss_error']):.1e}. bfloat16 against float32 over {len(curve['finals']['fp32'])} "
-        f"seeds of a small U-Net: final losses differ by {curve['difference']:+.5f}, the float32 seeds by "
-        f"{curve['fp32_std']:.5f} (standard deviation).",
+        f"{max(tree['unet']['relative_loss_error']):.1e}. bfloat16 against float32, trained with several seeds:",
+        "",
+        *(
+            f"* {name}, {len(curve['finals']['fp32'])} seeds: final losses differ by {curve['difference']:+.5f}, the "
+            f"float32 seeds by {curve['fp32_std']:.5f} (standard deviation)."
+            for name, curve in tree["bf16_curves"].items()
+        ),
         "",
     ]
     return lines

@@ -12,7 +12,7 @@ The public codes are read from a folder with one checkout each; their networks n
 Every contender runs in a process of its own and takes its turn in each round; a round in which other
 processes used more than 0.2 cores is dropped. Printed: median [min..max] of the kept rounds and the ratio of
 the medians. The losses of the U-Nets are compared step by step from the same weights, data, noise and times.
-Then a small U-Net is trained in float32 and in bfloat16 with several seeds, to compare the final losses.
+Then a small U-Net and the MLP are trained in float32 and in bfloat16 with several seeds, to compare the losses.
 """
 
 import argparse
@@ -338,19 +338,51 @@ def table(title: str, contenders: list[Contender], result: Race) -> dict[str, An
 # ---------------------------------------------------------------------------------------------- loss curves
 
 
-def final_loss(seed: int, runtime: Runtime, steps: int) -> float:
-    """Train a small U-Net on two-way chunks; return the mean loss of the last quarter of the steps."""
+class Toy(NamedTuple):
+    """A network to be trained on two-way chunks in both precisions, and how."""
+
+    build: Callable[[], nn.Module]
+    action: int
+    horizon: int
+    obs: int
+    n_obs: int
+    lr: float
+
+
+CURVES = {
+    "U-Net (32, 64, 128)": Toy(
+        lambda: UNetConfig(widths=(32, 64, 128), step_dim=64).build(ACTION, HORIZON, OBS, N_OBS),
+        ACTION,
+        HORIZON,
+        OBS,
+        N_OBS,
+        1e-3,
+    ),
+    "DPPO MLP 512x3": Toy(
+        lambda: DenoisingMLPConfig().build(HOPPER_ACTION, HOPPER_HORIZON, HOPPER_OBS, 1),
+        HOPPER_ACTION,
+        HOPPER_HORIZON,
+        HOPPER_OBS,
+        1,
+        1e-3,
+    ),
+}
+
+
+def final_loss(toy: Toy, seed: int, runtime: Runtime, steps: int) -> float:
+    """Train a network on two-way chunks; return the mean loss of the last quarter of the steps."""
     torch.manual_seed(seed)
-    net = UNetConfig(widths=(32, 64, 128), step_dim=64).build(ACTION, HORIZON, OBS, N_OBS)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
+    net = toy.build()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=toy.lr, fused=True)
     alpha_bar = cosine_alpha_bar(TIMES)
-    time_axis = torch.linspace(0, math.pi, HORIZON)
+    time_axis = torch.linspace(0, math.pi, toy.horizon)
     losses = []
     for _ in range(steps):
-        cond = torch.rand(128, N_OBS, OBS)
+        cond = torch.rand(128, toy.n_obs, toy.obs)
         side = torch.randint(0, 2, (128, 1)) * 2.0 - 1
         bend = side * torch.sin(time_axis + cond[:, 0, :1])
-        noisy, noise, t = noised(torch.stack([bend, time_axis.cos().expand_as(bend)], -1), alpha_bar)
+        rest = time_axis.cos().expand_as(bend)
+        noisy, noise, t = noised(torch.stack([bend] + [rest] * (toy.action - 1), -1), alpha_bar)
         with runtime.autocast():
             predicted = net(noisy, t.float(), cond)
         loss = F.mse_loss(predicted, noise)
@@ -361,18 +393,19 @@ def final_loss(seed: int, runtime: Runtime, steps: int) -> float:
     return statistics.mean(losses[-steps // 4 :])
 
 
-def compare_curves(runtime: Runtime, seeds: int, steps: int) -> dict[str, Any]:
+def compare_curves(name: str, runtime: Runtime, seeds: int, steps: int) -> dict[str, Any]:
     """Compare the final losses of float32 and bfloat16 over several seeds; print and return the figures."""
     runtime.apply()
     finals = {
         precision: [
-            final_loss(s, Runtime("cpu", precision, runtime.matmul, runtime.threads), steps) for s in range(seeds)
+            final_loss(CURVES[name], s, Runtime("cpu", precision, runtime.matmul, runtime.threads), steps)
+            for s in range(seeds)
         ]
         for precision in ("fp32", "bf16")
     }
     mean = {p: statistics.mean(v) for p, v in finals.items()}
     spread = statistics.stdev(finals["fp32"])
-    print(f"\nsmall U-Net (32, 64, 128), {steps} steps, {seeds} seeds: mean loss of the last quarter")
+    print(f"\n{name}, {steps} steps, {seeds} seeds: mean loss of the last quarter")
     print(f"  fp32 {mean['fp32']:.5f}, bf16 {mean['bf16']:.5f}; standard deviation over fp32 seeds {spread:.5f}")
     return {"steps": steps, "finals": finals, "fp32_std": spread, "difference": mean["bf16"] - mean["fp32"]}
 
@@ -420,7 +453,7 @@ def main() -> None:
     ]
     mlp = table("DPPO MLP 512x3, Hopper, batch 128", mlps, run(mlps, args))
 
-    curves = compare_curves(fp32, args.curve_seeds, args.curve_steps)
+    curves = {name: compare_curves(name, fp32, args.curve_seeds, args.curve_steps) for name in CURVES}
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = {
@@ -430,7 +463,7 @@ def main() -> None:
         "self_test": [vars(trial) for trial in chosen.trials],
         "unet": unet,
         "dppo_mlp": mlp,
-        "bf16_curve": curves,
+        "bf16_curves": curves,
     }
     args.out.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -37,6 +37,10 @@ class RemoteError(RobopolError, ConnectionError):
     """A policy that is served elsewhere cannot be asked, or does not answer as agreed."""
 
 
+class RobotError(RobopolError, ConnectionError):
+    """An arm is absent, does not answer, answers what cannot be, or is told what it must not do."""
+
+
 class MissingExtraError(RobopolError, ImportError):
     """An optional package is needed and not installed."""
 
