@@ -13,6 +13,7 @@ from robopol.data.normalizer import ActionNormalizerMode, Normalizer, Normalizer
 from robopol.data.windows import Transition
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, ShapeError
+from robopol.policies.given import Source
 from robopol.policies.observation import Encoder, LowDimConfig
 from robopol.registry import lookup
 
@@ -189,6 +190,11 @@ class Policy(nn.Module, ABC):
         """Shape of the standard normal noise that one proposal begins from; None where none comes from outside."""
         return None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether a plan depends on the one before."""
+        return False
+
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """Propose windows that begin from given noise; for a policy that takes some but walks no field of its own.
 
@@ -331,6 +337,8 @@ def standard_normal(shape: Sequence[int], generator: Generators, device: torch.d
     """
     if generator is None:
         return torch.randn(*shape, device=device)
+    if isinstance(generator, Source):
+        return generator.normal(shape).to(device)
     if isinstance(generator, torch.Generator):
         return torch.randn(*shape, generator=generator, device=generator.device).to(device)
     rows = [torch.randn(*shape[1:], generator=g, device=g.device) for g in generator]
