@@ -10,11 +10,12 @@ machine can reach it unless ``host`` says otherwise, and then clients need a tok
 ROBOPOL_TOKEN, or of token_file. The connection itself is not encrypted. docs/other-policies.md has the messages.
 
 ``checkpoint``, ``trust``, ``remote``, ``device``, ``env``, ``policy`` and ``steering`` are those of `robopol eval`;
-``env`` is only needed for a policy that does not say itself which world it is for. A plan from the server is equal to
-the bit to that of `robopol eval` on this machine.
+``env`` is only needed for a policy that does not say itself which world it is for, and is checked for others. A plan
+from the server is equal to the bit to that of the policy on this machine.
 """
 
 import signal
+from contextlib import ExitStack
 from typing import Any
 
 from pydantic import Field
@@ -42,7 +43,7 @@ class ServeCommand(Config):
         rows: Most rows of a request; robopol's executors ask for 16.
         proposals: Most proposals for a row.
         device: Where the policy runs; ``auto`` takes a GPU if there is one.
-        env: The world, for a policy that does not say for which it is.
+        env: The world that the policy must be for; needed by one that does not say so itself.
         policy: How the policy is walked, if not as it was saved.
         steering: What steers it, in the order in which it acts.
     """
@@ -67,6 +68,7 @@ def run(words: list[str]) -> int:
     command = parse(ServeCommand, load_config("serve", words))
 
     from robopol.errors import ConfigError
+    from robopol.evaluation.protocol import check_contract
     from robopol.export import ExportedPolicy
     from robopol.loading import load_policy
     from robopol.networks.precision import RuntimeConfig
@@ -76,11 +78,17 @@ def run(words: list[str]) -> int:
     token = read_token(command.token_file)
     runtime = RuntimeConfig(device=command.device).build()
     runtime.apply()
-    world = None
-    if command.env is not None:
-        with command.env.make(1) as env:
-            world = env.spec
-    policy = load_policy(command.checkpoint, runtime.device, trust=command.trust, world=world, remote=command.remote)
+    with ExitStack() as opened:
+        env = None if command.env is None else opened.enter_context(command.env.make(1))
+        policy = load_policy(
+            command.checkpoint,
+            runtime.device,
+            trust=command.trust,
+            world=None if env is None else env.spec,
+            remote=command.remote,
+        )
+        if env is not None:
+            check_contract(policy, env)
     if isinstance(policy, ExportedPolicy) and command.policy != Acting():
         raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
     if command.steering:

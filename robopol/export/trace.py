@@ -55,7 +55,8 @@ def trace(policy: Policy, batch: int) -> Graph:
         raise ConfigError(f"there is nothing here to export: {policy.refusal}")
     if policy.goes_on:
         raise ConfigError(
-            "the policy goes on from its last plan, which an artefact does not know: leave warm_start out"
+            "the policy goes on from its last plan, which an artefact does not know: leave what looks at it "
+            "(warm_start, real_time_chunking, inpainting) out"
         )
     spec = policy.spec
     acting = lower(copy.deepcopy(policy).cpu().float().eval())

@@ -34,7 +34,15 @@ from robopol.policies import Previous
 from robopol.policies.given import Given
 from robopol.policies.remote.message import decode, encode
 from robopol.serving import Served, Server, server
-from robopol.steering import BestOfConfig, GuideConfig, InnerStepsConfig, StartNoiseConfig, WarmStartConfig
+from robopol.steering import (
+    BestOfConfig,
+    GuideConfig,
+    InnerStepsConfig,
+    InpaintingConfig,
+    RealTimeChunkingConfig,
+    StartNoiseConfig,
+    WarmStartConfig,
+)
 
 DDIM = {**POLICIES["diffusion-mlp"], "sampler": {"kind": "ddim", "steps": 3}}
 NOW = {"state": np.arange(5.0), "aux": np.zeros(2)}
@@ -91,6 +99,8 @@ STEERED = {
     "guide": ([GuideConfig(objective=LinearConfig(), scale=0.2)], True),
     "best_of": ([BestOfConfig(objective=LinearConfig(), n=4)], False),
     "warm_start": ([WarmStartConfig(steps=1, renoise=True)], False),
+    "real_time_chunking": ([RealTimeChunkingConfig(delay=2)], True),
+    "inpainting": ([InpaintingConfig(delay=2)], True),
 }
 
 
@@ -103,10 +113,12 @@ def test_a_steered_policy_is_served_with_what_steers_it(policy, name):
     with served(steered, asked=asked) as url:
         remote = load_policy(url)
         assert (remote.noise_shape is not None) == takes_noise
-        assert remote.goes_on == steered.goes_on == (name == "warm_start")
+        goes_on = name in ("warm_start", "real_time_chunking", "inpainting")
+        assert remote.goes_on == steered.goes_on == goes_on
         found = remote.plan(obs(16), 2, seeded(16), previous)
         generators = seeded(16) if takes_noise else [torch.Generator().manual_seed(int(s)) for s in asked[-1].seeds]
         assert torch.equal(found, steered.plan(obs(16), 2, generators, previous))
+        assert not torch.allclose(found, policy.plan(obs(16), 2, seeded(16)))
     assert (asked[-1].previous is not None) == steered.goes_on
 
 
