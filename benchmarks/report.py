@@ -31,15 +31,14 @@ def imitation() -> list[str]:
         "## Imitation on the arm suite",
         "",
         "The same demonstrations, networks of about the same size, the same number of updates, "
-        f"{len(tree['seeds'])} training seeds, 100 held-out episodes each. Success with the 95% Wilson interval over "
-        "all episodes. Ways: successful episodes that took each way. The Gaussian acts with its "
-        "mean, and in a second row with samples. Stack: one training seed of one policy so far. "
+        "100 held-out episodes for each training seed. Success with the 95% Wilson interval over all episodes. Ways: "
+        "successful episodes that took each way. The Gaussian acts with its mean, and in a second row with samples. "
         "`python benchmarks/imitation.py`",
         "",
         "| task | policy | success | by seed | ways | parameters | updates |",
         "|---|---|---|---|---|---|---|",
     ]
-    for task, rows in tree["tasks"].items():
+    for task, rows in tree["tables"].items():
         for name, row in rows.items():
             ways = ", ".join(f"{way} {count}" for way, count in row["ways"].items()) or "-"
             lines.append(
