@@ -329,20 +329,26 @@ def steered_rows(rows: dict[str, Any]) -> list[str]:
 STEERED = ["| policy | success | by seed | points gained, paired | ways | a plan |", "|---|---|---|---|---|---|"]
 
 
+def seeds(tree: dict[str, Any]) -> int:
+    """Return how many training seeds the tables of a ledger are of, most rows at least."""
+    return max(len(row["by_seed"]) for rows in tree["tables"].values() for row in rows.values())
+
+
 def vgps() -> list[str]:
     tree = read("vgps")
+    budget = tree["setting"]["budget"]
     return [
         "## Proposals ranked by a critic",
         "",
         "V-GPS on Push, shown by a steady hand on the left and a shaking one on the right; the critic is learned from "
-        f"{tree['budget']['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
-        f"the same held-out episodes, {len(tree['seeds'])} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
+        f"{budget['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
+        f"the same held-out episodes, {seeds(tree)} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
         "",
         "What the critic knows is mostly a side, which is the better one in every state: a critic that is shown the "
         "state of another episode chooses as well. The worst of the proposals is the control that must lose.",
         "",
         *STEERED,
-        *steered_rows(tree["rows"]),
+        *steered_rows(tree["tables"]["rows"]),
         "",
     ]
 
@@ -353,25 +359,26 @@ def cfgrl() -> list[str]:
         "## Told which actions were good",
         "",
         "CFGRL on the data of V-GPS: labels by its critic, and the guidance weight as a dial; gains over the same "
-        f"policy without labels, {len(tree['seeds'])} training seeds. `python benchmarks/cfgrl.py`",
+        f"policy without labels, {seeds(tree)} training seeds. `python benchmarks/cfgrl.py`",
         "",
         "Being told is worth far more than extrapolating: weights above 1, which improve further where it was "
         "published, cost here.",
         "",
         *STEERED,
-        *steered_rows(tree["rows"]),
+        *steered_rows(tree["tables"]["rows"]),
         "",
     ]
 
 
 def dynaguide() -> list[str]:
     tree = read("dynaguide")
+    budget = tree["setting"]["budget"]
     lines = [
         "## Guided by dynamics",
         "",
         "DynaGuide on MultiGoal: how often the wanted goal is taken by a policy that was told of none, and by one that "
-        f"saw '{tree['budget']['rare']}' in {tree['budget']['rare_share']:.0%} of its demonstrations; "
-        f"{len(tree['seeds'])} training seeds. `python benchmarks/dynaguide.py`",
+        f"saw '{budget['rare']}' in {budget['rare_share']:.0%} of its demonstrations; "
+        f"{seeds(tree)} training seeds. `python benchmarks/dynaguide.py`",
         "",
         "| demonstrations | steering | goal | taken | success | a plan |",
         "|---|---|---|---|---|---|",
@@ -387,27 +394,39 @@ def dynaguide() -> list[str]:
     return [*lines, ""]
 
 
+COSTLY = [
+    "| policy | steps in the disc, an episode | episodes with any | jerk / 1e6 | success |",
+    "|---|---|---|---|---|",
+]
+
+
+def costly_rows(rows: dict[str, Any]) -> list[str]:
+    """Return rows of what was paid, and of success."""
+    lines = []
+    for name, row in rows.items():
+        low, high = row["cost_ci95"]
+        jerk = f"{row['jerk'] / 1e6:.2f}" if "jerk" in row else "-"
+        lines.append(
+            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | {jerk} | "
+            f"{row['success_rate']:.1%} |"
+        )
+    return lines
+
+
 def safety() -> list[str]:
     tree = read("safety")
     lines = [
         "## Choosing what can be kept safe",
         "",
         "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
-        f"proposals; {len(tree['seeds'])} training seeds. `python benchmarks/safety.py`",
+        f"proposals; {seeds(tree)} training seeds. `python benchmarks/safety.py`",
         "",
         "The safe way is to another goal, from everywhere alike: a critic that is shown the state of another episode "
         "knows it as well, and is no control here.",
         "",
-        "| policy | steps in the disc, an episode | episodes with any | success |",
-        "|---|---|---|---|",
+        *COSTLY,
     ]
-    for name, row in tree["rows"].items():
-        low, high = row["cost_ci95"]
-        lines.append(
-            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | "
-            f"{row['success_rate']:.1%} |"
-        )
-    return [*lines, ""]
+    return [*lines, *costly_rows(tree["tables"]["rows"]), ""]
 
 
 def poco() -> list[str]:
@@ -416,18 +435,11 @@ def poco() -> list[str]:
         "## Costs at inference",
         "",
         "The same policies, guided by a cost that the user states (PoCo), from no weight to too much; "
-        f"{len(tree['seeds'])} training seeds. `python benchmarks/poco.py`",
+        f"{seeds(tree)} training seeds. `python benchmarks/poco.py`",
         "",
-        "| policy | steps in the disc, an episode | episodes with any | jerk / 1e6 | success |",
-        "|---|---|---|---|---|",
+        *COSTLY,
     ]
-    for name, row in tree["rows"].items():
-        low, high = row["cost_ci95"]
-        lines.append(
-            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | "
-            f"{row['jerk'] / 1e6:.2f} | {row['success_rate']:.1%} |"
-        )
-    return [*lines, ""]
+    return [*lines, *costly_rows(tree["tables"]["rows"]), ""]
 
 
 def data_speed() -> list[str]:
