@@ -252,17 +252,19 @@ RACES = ("robomimic", "diffusion_policy", "replay", "images")
 def steer_ways() -> list[str]:
     tree = read("steer_ways")
     lines = [
-        "## The way that the user draws",
+        "## The way that the user wants",
         "",
         "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
-        f"is drawn past one side. {len(tree['seeds'])} training seeds, either way asked for in 100 held-out episodes "
-        "each. Obeyed: the disc passed on the side that was drawn. Lost and won: episodes that failed or succeeded "
-        "unlike the base's. `python benchmarks/steer_ways.py`",
+        "is drawn past one side (the first rows), by where a dynamics model says that the disc gets to (DynaGuide), by "
+        "a box that the tool is to keep out of (PoCo), by what keeps the disc off one side for good (FISOR). Either "
+        "way is asked for in 100 held-out episodes for each training seed; of FISOR one. Obeyed: the disc passed on the "
+        "side that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
+        "`python benchmarks/steer_ways.py`",
         "",
         "| steering | obeyed | by seed, left and right | success | lost / won | steps |",
         "|---|---|---|---|---|---|",
     ]
-    for name, row in tree["rows"].items():
+    for name, row in tree["tables"]["rows"].items():
         low, high = row["obeyed_ci95"]
         seeds = ", ".join("/".join(f"{rate:.0%}" for rate in rates) for rates in row["obeyed_by_seed"])
         lines.append(
