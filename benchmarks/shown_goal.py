@@ -137,6 +137,12 @@ def main() -> None:
             print(f"seed {seed}: {row:32} {np.mean(steered.succeeded(kept)):.1%}", flush=True)
     ledger.tables["rows"] = steered.table(ledger, "base", ledger.measured)
     ledger.write()
+    curves = (
+        steered.Curve("proposals, ranked by Q", {n: f"best of {n}" for n in COUNTS}, logarithmic=True),
+        steered.Curve("scale of Q's gradient", {s: f"guided by Q, scale {s:g}" for s in SCALES}, logarithmic=True),
+        steered.Curve("weight of being told", {w: f"told, weight {w:g}" for w in WEIGHTS}),
+    )
+    steered.draw(ledger.tables["rows"], curves, "base", args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

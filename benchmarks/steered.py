@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
+import matplotlib.pyplot as plt
 import torch
 from ledger import Ledger
 
@@ -82,6 +84,53 @@ def table(ledger: Ledger, base: str, rows: Iterable[str]) -> dict[str, Any]:
             f"{name:36} {row['success_rate']:6.1%}  gain {row['gain']:+6.1%} [{low:+.1%}, {high:+.1%}]  {row['ways']}"
         )
     return found
+
+
+class Curve(NamedTuple):
+    """Success over a setting.
+
+    Attributes:
+        label: What the setting is.
+        points: Its values, and the row of each.
+        logarithmic: Whether the values are drawn so.
+    """
+
+    label: str
+    points: Mapping[float, str]
+    logarithmic: bool = False
+
+
+def draw(rows: Mapping[str, Mapping[str, Any]], curves: Iterable[Curve], base: str, out: Path) -> None:
+    """Draw success over settings, side by side, with Wilson intervals, every seed, and the base as a line.
+
+    Args:
+        rows: What `table` returned.
+        curves: What is drawn; points whose row was not measured are left out.
+        base: The row of the line.
+        out: A PNG.
+    """
+    drawn = [(curve, {x: rows[row] for x, row in curve.points.items() if row in rows}) for curve in curves]
+    figure, axes = plt.subplots(1, len(drawn), figsize=(3.2 * len(drawn), 2.8), sharey=True, squeeze=False)
+    for ax, (curve, points) in zip(axes[0], drawn, strict=True):
+        middle = [row["success_rate"] for row in points.values()]
+        ends = [row["success_ci95"] for row in points.values()]
+        below = [m - low for m, (low, _) in zip(middle, ends, strict=True)]
+        above = [high - m for m, (_, high) in zip(middle, ends, strict=True)]
+        ax.axhline(rows[base]["success_rate"], color="0.5", linestyle="--", linewidth=1, label=base)
+        ax.errorbar(list(points), middle, [below, above], marker="o", markersize=4, capsize=2)
+        for x, row in points.items():
+            ax.plot([x] * len(row["by_seed"]), row["by_seed"], ".", color="0.6", markersize=3, zorder=0)
+        if curve.logarithmic:
+            ax.set_xscale("log")
+            ax.set_xticks(list(points), [f"{x:g}" for x in points], minor=False)
+            ax.minorticks_off()
+        ax.set_xlabel(curve.label)
+        ax.set_ylim(-0.03, 1.03)
+    axes[0][0].set_ylabel("success")
+    axes[0][0].legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
 
 
 def latency(policy: Policy, obs: Mapping[str, torch.Tensor], repeats: int = 20) -> float:
