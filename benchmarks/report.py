@@ -360,8 +360,8 @@ def shown_goal() -> list[str]:
     return [
         "## What is better depends on the state",
         "",
-        "V-GPS and CFGRL on MultiGoal where one of four goals counts, which the observation shows; the demonstrators did "
-        f"not look. Gains over the base, which does not look either, in the same held-out episodes, {seeds(tree)} "
+        "V-GPS and CFGRL on MultiGoal where one of four goals counts, which the observation shows; the demonstrators "
+        f"did not look. Gains over the base, which does not look either, in the same held-out episodes, {seeds(tree)} "
         "training seed(s). `python benchmarks/shown_goal.py`",
         "",
         *STEERED,
