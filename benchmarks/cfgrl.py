@@ -8,20 +8,20 @@ do without. Beside it: the same policy on all of it without labels, and one whos
 """
 
 import argparse
-import platform
 from pathlib import Path
 
 import cloning
+import numpy as np
 import steered
 import torch
 import vgps
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_episodes, load_policy
+from robopol import load_episodes, load_policy
 from robopol.data import save_episodes
-from robopol.evaluation import Evaluation
 from robopol.execution import BLOCK
-from robopol.files import write_json
 from robopol.models.labels import label
+from robopol.policies import Policy
 from robopol.steering import GoalWeightConfig
 
 RESULTS = Path(__file__).parent / "results"
@@ -56,6 +56,14 @@ def prepare(seed: int, work: Path) -> dict[str, Path]:
     return runs
 
 
+def rows(name: str, policy: Policy) -> dict[str, Policy]:
+    """Return every policy that is made of one, by name: itself, or told with every weight."""
+    if name == "not told":
+        return {name: policy}
+    weights = WEIGHTS if name == "told" else (3.0,)
+    return {f"{name}, weight {weight:g}": policy.steered(GoalWeightConfig(weight=weight)) for weight in weights}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -65,25 +73,18 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    found: dict[str, list[Evaluation]] = {}
+    ledger = Ledger(args.out, {"task": "push", "updates": UPDATES, "episodes": args.episodes})
     for seed in args.seeds:
         for name, run in prepare(seed, args.work).items():
             policy = load_policy(run)
-            rows = {name: policy}
-            if name != "not told":
-                weights = WEIGHTS if name == "told" else (3.0,)
-                rows = {
-                    f"{name}, weight {weight:g}": policy.steered(GoalWeightConfig(weight=weight)) for weight in weights
-                }
             assert policy.spec.env is not None
             with policy.spec.env.make(BLOCK) as env:
-                for row, candidate in rows.items():
-                    found.setdefault(row, []).append(evaluate(candidate, env, args.episodes, vgps.HELD_OUT))
-                    print(f"seed {seed}: {row:24} {found[row][-1].success_rate:.1%}", flush=True)
-    table = {row: steered.beside(found["not told"], evaluations) for row, evaluations in found.items()}
-    steered.show(table)
-    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-    write_json(args.out, told | {"task": "push", "updates": UPDATES, "rows": table})
+                for row, one in rows(name, policy).items():
+                    how = lambda one=one: steered.measured(one, env, args.episodes, vgps.HELD_OUT)  # noqa: E731
+                    kept = ledger.measure(row, seed, how)
+                    print(f"seed {seed}: {row:24} {np.mean(steered.succeeded(kept)):.1%}", flush=True)
+    ledger.tables["rows"] = steered.table(ledger, "not told", ledger.measured)
+    ledger.write()
 
 
 if __name__ == "__main__":

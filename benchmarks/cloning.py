@@ -34,16 +34,39 @@ def train(run: Path, *words: str) -> None:
         robopol("train", f"resume={run}")
 
 
+KEPT = (
+    "success_rate",
+    "return_mean",
+    "return_ci95",
+    "episodes",
+    "ways",
+    "parameters",
+    "updates",
+    "train_seconds",
+)
+"""What is kept of a run's summary."""
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """Return what `together` reads of a finished run."""
+    tree = json.loads((run / "summary.json").read_text())
+    return {key: tree[key] for key in KEPT}
+
+
 def judge(runs: list[Path]) -> dict[str, Any]:
+    """Put the runs of several seeds together; see `together`."""
+    return together([summary(run) for run in runs])
+
+
+def together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
     """Put the seeds together: a Wilson interval over all episodes, and the spread between seeds."""
-    summaries = [json.loads((run / "summary.json").read_text()) for run in runs]
-    rates = [summary["success_rate"] for summary in summaries]
-    returns = [summary["return_mean"] for summary in summaries]
-    episodes = sum(summary["episodes"] for summary in summaries)
-    wins = round(sum(summary["success_rate"] * summary["episodes"] for summary in summaries))
+    rates = [one["success_rate"] for one in summaries]
+    returns = [one["return_mean"] for one in summaries]
+    episodes = sum(one["episodes"] for one in summaries)
+    wins = round(sum(one["success_rate"] * one["episodes"] for one in summaries))
     ways: dict[str, int] = {}
-    for summary in summaries:
-        for way, count in summary["ways"].items():
+    for one in summaries:
+        for way, count in one["ways"].items():
             ways[way] = ways.get(way, 0) + count
     return {
         "success_rate": wins / episodes,
@@ -52,10 +75,10 @@ def judge(runs: list[Path]) -> dict[str, Any]:
         "seeds_ci95": bootstrap_mean(rates) if len(rates) > 1 else None,
         "return_mean": float(np.mean(returns)),
         "returns": returns,
-        "return_ci95": summaries[0]["return_ci95"] if len(runs) == 1 else bootstrap_mean(returns),
+        "return_ci95": summaries[0]["return_ci95"] if len(summaries) == 1 else bootstrap_mean(returns),
         "ways": ways,
         "episodes": episodes,
         "parameters": summaries[0]["parameters"],
         "updates": summaries[0]["updates"],
-        "train_seconds": float(np.median([summary["train_seconds"] for summary in summaries])),
+        "train_seconds": float(np.median([one["train_seconds"] for one in summaries])),
     }

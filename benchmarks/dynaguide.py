@@ -9,19 +9,19 @@ episodes 200000 to 200049; the table is of others, the same for every row.
 """
 
 import argparse
-import platform
 from pathlib import Path
 from typing import Any
 
 import cloning
+import numpy as np
 import steered
 import torch
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_policy, make_env
+from robopol import load_policy, make_env
 from robopol.config import parse
-from robopol.evaluation import SEED0, Evaluation
+from robopol.evaluation import SEED0
 from robopol.execution import BLOCK
-from robopol.files import write_json
 from robopol.registry import lookup
 from robopol.steering.steering import SteeringConfig
 
@@ -86,10 +86,10 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    found: dict[str, dict[str, list[Evaluation]]] = {"even": {}, "rare": {}}
-    about: dict[str, str | None] = {"base": None}
-    milliseconds: dict[str, float] = {}
-    for name, rows in found.items():
+    budget = {"demos": DEMOS, "updates": UPDATES, "rare": RARE, "rare_share": RARE_SHARE}
+    ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
+    for name in ("even", "rare"):
+        about: dict[str, str | None] = {"base": None}
         for seed in args.seeds:
             run, dynamics = prepare(seed, args.work, name == "rare")
             policy = load_policy(run)
@@ -100,20 +100,13 @@ def main() -> None:
                         about[row] = goal
                         chosen: list[SteeringConfig] = [parse(lookup("steering", t["kind"]), t) for t in trees]
                         candidates[row] = policy.steered(*chosen)
-                for row, candidate in candidates.items():
-                    rows.setdefault(row, []).append(evaluate(candidate, env, args.episodes, SEED0))
-                    milliseconds.setdefault(row, steered.latency(candidate, steered.nothing_seen(candidate)))
-                    print(f"{name} {seed}: {row:24} {rows[row][-1].success_rate:.0%} {rows[row][-1].ways}", flush=True)
-    tables = {}
-    for name, rows in found.items():
-        tables[name] = {
-            row: steered.beside(rows["base"], evaluations) | {"goal": about[row], "plan_ms": milliseconds[row]}
-            for row, evaluations in rows.items()
-        }
-        steered.show(tables[name])
-    budget = {"demos": DEMOS, "updates": UPDATES, "rare": RARE, "rare_share": RARE_SHARE}
-    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-    write_json(args.out, told | {"budget": budget, "tables": tables})
+                for row, one in candidates.items():
+                    how = lambda one=one: steered.measured(one, env, args.episodes, SEED0)  # noqa: E731
+                    kept = ledger.measure(f"{name}: {row}", seed, how)
+                    print(f"{name} {seed}: {row:24} {np.mean(steered.succeeded(kept)):.0%}", flush=True)
+        rows = steered.table(ledger, f"{name}: base", [f"{name}: {row}" for row in about])
+        ledger.tables[name] = {row: rows[f"{name}: {row}"] | {"goal": goal} for row, goal in about.items()}
+    ledger.write()
 
 
 if __name__ == "__main__":

@@ -4,23 +4,22 @@
 
 All policies of a task see the same demonstrations, have networks of about the same size, and are trained for the same
 number of updates. The Gaussian acts with its mean, and once more with samples. Every policy is evaluated over the same
-100 held-out episodes for each training seed. Finished runs are kept in ``--work`` and not trained again. For Push the
-ways the discs took are drawn.
+100 held-out episodes for each training seed. Finished runs are kept in ``--work``, what they reached in ``--out``, and
+neither is made again. For Push the ways the discs took are drawn.
 """
 
 import argparse
-import json
-import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cloning
-import torch
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_policy, make_env
+from robopol import evaluate, load_policy, make_env
 from robopol.evaluation import Recorder, rollout
 from robopol.execution import RecedingHorizon
-from robopol.files import write_json
+from robopol.training.config import EvalConfig
 from robopol.training.plots import FAILED, Shape, plot_paths
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,49 +44,52 @@ set by the observation learn that product from fewer demonstrations than an MLP 
 """
 
 
-def train_all(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, list[Path]]:
-    """Return policy -> its finished runs, one a seed."""
-    episodes, updates, net = TASKS[task]
-    demos = work / f"{task}.hdf5"
-    if not demos.exists():
-        cloning.robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
-    runs: dict[str, list[Path]] = {name: [work / f"{task}-{name}-{seed}" for seed in seeds] for name in POLICIES}
-
-    def train(job: tuple[int, str]) -> None:
-        seed, name = job
-        cloning.train(
-            work / f"{task}-{name}-{seed}",
-            f"env={task}",
-            *(f"policy/net={net}" if word == "policy/net=mlp" else word for word in POLICIES[name]),
-            f"data.demos.uri={demos}",
-            f"seed={seed}",
-            f"phases.cloning.updates={updates}",
-        )
-
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(train, [(seed, name) for seed in seeds for name in POLICIES]))
-    runs["gaussian-sampled"] = [sampled(run) for run in runs["gaussian"]]
-    return runs
+def cloned(task: str, name: str, seed: int, work: Path) -> Path:
+    """Return the finished run of a policy."""
+    run, (_, updates, net) = work / f"{task}-{name}-{seed}", TASKS[task]
+    cloning.train(
+        run,
+        f"env={task}",
+        *(f"policy/net={net}" if word == "policy/net=mlp" else word for word in POLICIES[name]),
+        f"data.demos.uri={work / f'{task}.hdf5'}",
+        f"seed={seed}",
+        f"phases.cloning.updates={updates}",
+    )
+    return run
 
 
-def sampled(run: Path) -> Path:
+def sampled(run: Path) -> dict[str, Any]:
     """Evaluate a Gaussian policy once more, acting with samples instead of its mean."""
-    folder = run.with_name(run.name + "-sampled")
-    if not (folder / "summary.json").exists():
-        summary = json.loads((run / "summary.json").read_text())
-        policy = load_policy(run)
-        policy.deterministic = False
-        assert policy.spec.env is not None
-        with make_env(policy.spec.env.id, 32, **policy.spec.env.options) as env:
-            found = evaluate(policy, env, summary["episodes"], summary["seeds"][0])
-        write_json(folder / "summary.json", summary | {k: v for k, v in found.tree().items() if k != "outcomes"})
-    return folder
+    summary = cloning.summary(run)
+    policy = load_policy(run)
+    policy.deterministic = False
+    assert policy.spec.env is not None
+    with make_env(policy.spec.env.id, 32, **policy.spec.env.options) as env:
+        found = evaluate(policy, env, summary["episodes"], EvalConfig().seed).tree()
+    return summary | {key: value for key, value in found.items() if key in summary}
 
 
-def draw(runs: dict[str, list[Path]], folder: Path) -> None:
+def measure(task: str, seeds: list[int], work: Path, jobs: int, ledger: Ledger) -> None:
+    """Fill in what is missing of a task."""
+    demos = work / f"{task}.hdf5"
+
+    def one(job: tuple[int, str]) -> None:
+        seed, name = job
+        ledger.measure(f"{task}, {name}", seed, lambda: cloning.summary(cloned(task, name, seed, work)))
+        if name == "gaussian":
+            how = lambda: sampled(cloned(task, name, seed, work))  # noqa: E731
+            ledger.measure(f"{task}, gaussian-sampled", seed, how)
+
+    if not demos.exists():
+        cloning.robopol("collect", f"env={task}", f"out={demos}", f"episodes={TASKS[task][0]}")
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(one, [(seed, name) for seed in seeds for name in POLICIES]))
+
+
+def draw(work: Path, seed: int, folder: Path) -> None:
     """Draw the ways that the discs of two policies took."""
     for name in ("diffusion", "gaussian"):
-        policy = load_policy(runs[name][0])
+        policy = load_policy(cloned("push", name, seed, work))
         assert policy.spec.env is not None
         with make_env(policy.spec.env.id, 32, **policy.spec.env.options) as env:
             recorder = Recorder(env, "policy")
@@ -122,18 +124,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "imitation.json")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
-    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
+    ledger = Ledger(args.out, {"tasks": TASKS, "policies": POLICIES})
     for task in args.tasks:
-        runs = train_all(task, args.seeds, args.work, args.jobs)
-        tree["tasks"][task] = {name: cloning.judge(found) for name, found in runs.items()}
-        write_json(args.out, tree)
+        measure(task, args.seeds, args.work, args.jobs, ledger)
+        names = [name for name in (*POLICIES, "gaussian-sampled") if f"{task}, {name}" in ledger.measured]
+        ledger.tables[task] = {name: cloning.together(ledger.of(f"{task}, {name}")) for name in names}
+        ledger.write()
         print(task)
-        for name, row in tree["tasks"][task].items():
+        for name, row in ledger.tables[task].items():
             low, high = row["success_ci95"]
             print(f"  {name:17} {row['success_rate']:6.1%} [{low:.1%}, {high:.1%}]  {row['ways']}  {row['by_seed']}")
         if task == "push":
-            draw(runs, args.out.parent)
+            draw(args.work, args.seeds[0], args.out.parent)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.packed import Weights, pack
 from robopol.networks.unet import UNetConfig
 from robopol.policies.diffusion import DiffusionConfig
-from robopol.policies.policy import PolicySpec
+from robopol.policies.part import PolicySpec
 from robopol.policies.samplers.first_order import DDIMConfig
 
 STEPS = 10

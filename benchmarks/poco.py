@@ -8,20 +8,14 @@ guides the walk, from no weight at all to one that spoils the plans.
 """
 
 import argparse
-import platform
 from pathlib import Path
 
-import numpy as np
 import safety
-import steered
 import torch
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_policy, make_env
+from robopol import load_policy
 from robopol.envs.multi_goal import DISC
-from robopol.evaluation import SEED0, Evaluation
-from robopol.evaluation.statistics import bootstrap_mean
-from robopol.execution import BLOCK
-from robopol.files import write_json
 from robopol.policies import Policy
 from robopol.steering import GuideConfig
 from robopol.steering.objectives.keep_away import Disc, KeepAwayConfig
@@ -61,24 +55,10 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    found: dict[str, list[Evaluation]] = {}
-    costs: dict[str, list[float]] = {}
+    ledger = Ledger(args.out, {"demos": safety.DEMOS, "updates": safety.UPDATES, "episodes": args.episodes})
     for seed in args.seeds:
         run, _ = safety.prepare(seed, args.work)
-        with make_env("robopol/MultiGoal-v0", BLOCK, **safety.WORLD) as env:
-            for row, candidate in rows(load_policy(run)).items():
-                found.setdefault(row, []).append(evaluate(candidate, env, args.episodes, SEED0))
-                costs.setdefault(row, []).extend(safety.cost(candidate, range(SEED0, SEED0 + args.episodes)))
-    table = {}
-    for row, evaluations in found.items():
-        executed = [evaluation.execution for evaluation in evaluations if evaluation.execution is not None]
-        table[row] = steered.beside(found["base"], evaluations)
-        table[row] |= {"cost": float(np.mean(costs[row])), "cost_ci95": bootstrap_mean(costs[row])}
-        table[row] |= {"episodes_with_cost": float(np.mean([value > 0 for value in costs[row]]))}
-        table[row] |= {"jerk": float(np.mean([one.jerk for one in executed if one.jerk is not None]))}
-        print(f"{row:28} cost {table[row]['cost']:.2f} jerk {table[row]['jerk']:.3g} {table[row]['success_rate']:.1%}")
-    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-    write_json(args.out, told | {"rows": table})
+        safety.measure(rows(load_policy(run)), seed, args.episodes, ledger)
 
 
 if __name__ == "__main__":

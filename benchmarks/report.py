@@ -31,15 +31,14 @@ def imitation() -> list[str]:
         "## Imitation on the arm suite",
         "",
         "The same demonstrations, networks of about the same size, the same number of updates, "
-        f"{len(tree['seeds'])} training seeds, 100 held-out episodes each. Success with the 95% Wilson interval over "
-        "all episodes. Ways: successful episodes that took each way. The Gaussian acts with its "
-        "mean, and in a second row with samples. Stack: one training seed of one policy so far. "
+        "100 held-out episodes for each training seed. Success with the 95% Wilson interval over all episodes. Ways: "
+        "successful episodes that took each way. The Gaussian acts with its mean, and in a second row with samples. "
         "`python benchmarks/imitation.py`",
         "",
         "| task | policy | success | by seed | ways | parameters | updates |",
         "|---|---|---|---|---|---|---|",
     ]
-    for task, rows in tree["tasks"].items():
+    for task, rows in tree["tables"].items():
         for name, row in rows.items():
             ways = ", ".join(f"{way} {count}" for way, count in row["ways"].items()) or "-"
             lines.append(
@@ -283,17 +282,19 @@ RACES = ("robomimic", "diffusion_policy", "replay", "images")
 def steer_ways() -> list[str]:
     tree = read("steer_ways")
     lines = [
-        "## The way that the user draws",
+        "## The way that the user wants",
         "",
         "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
-        f"is drawn past one side. {len(tree['seeds'])} training seeds, either way asked for in 100 held-out episodes "
-        "each. Obeyed: the disc passed on the side that was drawn. Lost and won: episodes that failed or succeeded "
-        "unlike the base's. `python benchmarks/steer_ways.py`",
+        "is drawn past one side (the first rows), by where a dynamics model says that the disc gets to (DynaGuide), by "
+        "a box that the tool is to keep out of (PoCo), by what keeps the disc off one side for good (FISOR). Either "
+        "way is asked for in 100 held-out episodes a training seed; of FISOR one. Obeyed: the disc passed on the "
+        "side that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
+        "`python benchmarks/steer_ways.py`",
         "",
         "| steering | obeyed | by seed, left and right | success | lost / won | steps |",
         "|---|---|---|---|---|---|",
     ]
-    for name, row in tree["rows"].items():
+    for name, row in tree["tables"]["rows"].items():
         low, high = row["obeyed_ci95"]
         seeds = ", ".join("/".join(f"{rate:.0%}" for rate in rates) for rates in row["obeyed_by_seed"])
         lines.append(
@@ -360,20 +361,43 @@ def steered_rows(rows: dict[str, Any]) -> list[str]:
 STEERED = ["| policy | success | by seed | points gained, paired | ways | a plan |", "|---|---|---|---|---|---|"]
 
 
+def seeds(tree: dict[str, Any]) -> int:
+    """Return how many training seeds the tables of a ledger are of, most rows at least."""
+    return max(len(row["by_seed"]) for rows in tree["tables"].values() for row in rows.values())
+
+
 def vgps() -> list[str]:
     tree = read("vgps")
+    budget = tree["setting"]["budget"]
     return [
         "## Proposals ranked by a critic",
         "",
         "V-GPS on Push, shown by a steady hand on the left and a shaking one on the right; the critic is learned from "
-        f"{tree['budget']['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
-        f"the same held-out episodes, {len(tree['seeds'])} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
+        f"{budget['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
+        f"the same held-out episodes, {seeds(tree)} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
         "",
         "What the critic knows is mostly a side, which is the better one in every state: a critic that is shown the "
         "state of another episode chooses as well. The worst of the proposals is the control that must lose.",
         "",
         *STEERED,
-        *steered_rows(tree["rows"]),
+        *steered_rows(tree["tables"]["rows"]),
+        "",
+    ]
+
+
+def shown_goal() -> list[str]:
+    tree = read("shown_goal")
+    return [
+        "## What is better depends on the state",
+        "",
+        "V-GPS and CFGRL on MultiGoal where one of four goals counts, which the observation shows; the demonstrators "
+        f"did not look. Gains over the base, which does not look either, in the same held-out episodes, {seeds(tree)} "
+        "training seed(s). `python benchmarks/shown_goal.py`",
+        "",
+        *STEERED,
+        *steered_rows(tree["tables"]["rows"]),
+        "",
+        "![success over proposals, scale and weight](../benchmarks/results/shown_goal.png)",
         "",
     ]
 
@@ -384,25 +408,26 @@ def cfgrl() -> list[str]:
         "## Told which actions were good",
         "",
         "CFGRL on the data of V-GPS: labels by its critic, and the guidance weight as a dial; gains over the same "
-        f"policy without labels, {len(tree['seeds'])} training seeds. `python benchmarks/cfgrl.py`",
+        f"policy without labels, {seeds(tree)} training seeds. `python benchmarks/cfgrl.py`",
         "",
         "Being told is worth far more than extrapolating: weights above 1, which improve further where it was "
         "published, cost here.",
         "",
         *STEERED,
-        *steered_rows(tree["rows"]),
+        *steered_rows(tree["tables"]["rows"]),
         "",
     ]
 
 
 def dynaguide() -> list[str]:
     tree = read("dynaguide")
+    budget = tree["setting"]["budget"]
     lines = [
         "## Guided by dynamics",
         "",
         "DynaGuide on MultiGoal: how often the wanted goal is taken by a policy that was told of none, and by one that "
-        f"saw '{tree['budget']['rare']}' in {tree['budget']['rare_share']:.0%} of its demonstrations; "
-        f"{len(tree['seeds'])} training seeds. `python benchmarks/dynaguide.py`",
+        f"saw '{budget['rare']}' in {budget['rare_share']:.0%} of its demonstrations; "
+        f"{seeds(tree)} training seeds. `python benchmarks/dynaguide.py`",
         "",
         "| demonstrations | steering | goal | taken | success | a plan |",
         "|---|---|---|---|---|---|",
@@ -418,27 +443,39 @@ def dynaguide() -> list[str]:
     return [*lines, ""]
 
 
+COSTLY = [
+    "| policy | steps in the disc, an episode | episodes with any | jerk / 1e6 | success |",
+    "|---|---|---|---|---|",
+]
+
+
+def costly_rows(rows: dict[str, Any]) -> list[str]:
+    """Return rows of what was paid, and of success."""
+    lines = []
+    for name, row in rows.items():
+        low, high = row["cost_ci95"]
+        jerk = f"{row['jerk'] / 1e6:.2f}" if "jerk" in row else "-"
+        lines.append(
+            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | {jerk} | "
+            f"{row['success_rate']:.1%} |"
+        )
+    return lines
+
+
 def safety() -> list[str]:
     tree = read("safety")
     lines = [
         "## Choosing what can be kept safe",
         "",
         "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
-        f"proposals; {len(tree['seeds'])} training seeds. `python benchmarks/safety.py`",
+        f"proposals; {seeds(tree)} training seeds. `python benchmarks/safety.py`",
         "",
         "The safe way is to another goal, from everywhere alike: a critic that is shown the state of another episode "
         "knows it as well, and is no control here.",
         "",
-        "| policy | steps in the disc, an episode | episodes with any | success |",
-        "|---|---|---|---|",
+        *COSTLY,
     ]
-    for name, row in tree["rows"].items():
-        low, high = row["cost_ci95"]
-        lines.append(
-            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | "
-            f"{row['success_rate']:.1%} |"
-        )
-    return [*lines, ""]
+    return [*lines, *costly_rows(tree["tables"]["rows"]), ""]
 
 
 def poco() -> list[str]:
@@ -447,18 +484,11 @@ def poco() -> list[str]:
         "## Costs at inference",
         "",
         "The same policies, guided by a cost that the user states (PoCo), from no weight to too much; "
-        f"{len(tree['seeds'])} training seeds. `python benchmarks/poco.py`",
+        f"{seeds(tree)} training seeds. `python benchmarks/poco.py`",
         "",
-        "| policy | steps in the disc, an episode | episodes with any | jerk / 1e6 | success |",
-        "|---|---|---|---|---|",
+        *COSTLY,
     ]
-    for name, row in tree["rows"].items():
-        low, high = row["cost_ci95"]
-        lines.append(
-            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | "
-            f"{row['jerk'] / 1e6:.2f} | {row['success_rate']:.1%} |"
-        )
-    return [*lines, ""]
+    return [*lines, *costly_rows(tree["tables"]["rows"]), ""]
 
 
 def data_speed() -> list[str]:
@@ -569,6 +599,7 @@ SECTIONS = {
     "rtc": rtc,
     "vgps": vgps,
     "gpc": gpc,
+    "shown_goal": shown_goal,
     "cfgrl": cfgrl,
     "dynaguide": dynaguide,
     "safety": safety,

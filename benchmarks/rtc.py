@@ -36,7 +36,7 @@ from robopol.execution import (
 from robopol.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-DEMOS, UPDATES, HORIZON = 200, 2500, 24
+DEMOS, UPDATES, HORIZON = 200, 1500, 24
 SMALL = ("policy.net.width=256", "batch_size=128")
 NAIVE = "receding horizon"
 EXECUTORS: dict[str, ExecutorConfig] = {

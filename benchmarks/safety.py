@@ -3,14 +3,12 @@
     python benchmarks/safety.py [--seeds 0 1 2] [--episodes 200] [--out benchmarks/results/safety.json]
 
 A policy is cloned in MultiGoal without obstacles and put into the world with a disc that costs. Its own episodes
-A policy is cloned in MultiGoal without obstacles and put into the world with a disc that costs. Its own episodes
 there, in which it walks through the disc, teach a feasibility critic what cannot be kept safe; then it acts again,
 choosing among n proposals: any feasible one, the safest one, and, as controls, any one, and what a critic says that
 sees another episode.
 """
 
 import argparse
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,12 @@ import numpy as np
 import steered
 import torch
 import vgps
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_policy, make_env
-from robopol.evaluation import SEED0, Evaluation, Recorder, rollout
+from robopol import load_policy, make_env
+from robopol.evaluation import SEED0, Recorder, rollout
 from robopol.evaluation.statistics import bootstrap_mean
 from robopol.execution import BLOCK, RecedingHorizon
-from robopol.files import write_json
 from robopol.policies import Policy
 from robopol.steering import BestOfConfig, SteeredPolicy
 from robopol.steering.best_of import BestOf
@@ -63,7 +61,7 @@ def prepare(seed: int, work: Path) -> tuple[Path, Path]:
     return base, critic
 
 
-def cost(policy: Policy, seeds: range) -> list[float]:
+def cost(policy: Policy, seeds: range) -> list[int]:
     """Return the steps in the disc of each episode."""
     with make_env("robopol/MultiGoal-v0", BLOCK, backend="serial", **WORLD) as env:
         recorder = Recorder(env, "policy")
@@ -73,7 +71,7 @@ def cost(policy: Policy, seeds: range) -> list[float]:
         state = torch.cat([episodes.obs["state"][:, :2], episodes.final_obs["state"][:, :2]]).numpy()
         inside = np.asarray(world.cost(state.astype(np.float64)))[: episodes.num_steps]
     starts, lengths = episodes.starts.tolist(), episodes.lengths.tolist()
-    return [float(inside[start : start + length].sum()) for start, length in zip(starts, lengths, strict=True)]
+    return [int(inside[start : start + length].sum()) for start, length in zip(starts, lengths, strict=True)]
 
 
 def rows(base: Policy, critic: Path) -> dict[str, Policy]:
@@ -89,6 +87,11 @@ def rows(base: Policy, critic: Path) -> dict[str, Policy]:
     return found
 
 
+def paid(kept: dict[str, Any]) -> list[float]:
+    """Return the cost of each episode of a measurement."""
+    return [float(value) for value in kept["cost"].split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -98,25 +101,33 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    found: dict[str, list[Evaluation]] = {}
-    costs: dict[str, list[float]] = {}
+    setting = {"demos": DEMOS, "updates": UPDATES, "rollouts": ROLLOUTS, "critic_updates": CRITIC_UPDATES}
+    ledger = Ledger(args.out, setting | {"episodes": args.episodes})
     for seed in args.seeds:
         run, critic = prepare(seed, args.work)
-        base = load_policy(run)
-        with make_env("robopol/MultiGoal-v0", BLOCK, **WORLD) as env:
-            for row, candidate in rows(base, critic).items():
-                found.setdefault(row, []).append(evaluate(candidate, env, args.episodes, SEED0))
-                costs.setdefault(row, []).extend(cost(candidate, range(SEED0, SEED0 + args.episodes)))
-                mean = float(np.mean(costs[row][-args.episodes :]))
-                print(f"seed {seed}: {row:32} {found[row][-1].success_rate:.1%}, cost {mean:.2f}", flush=True)
-    table = {}
-    for row, evaluations in found.items():
-        table[row] = steered.beside(found["base"], evaluations)
-        table[row] |= {"cost": float(np.mean(costs[row])), "cost_ci95": bootstrap_mean(costs[row])}
-        table[row] |= {"episodes_with_cost": float(np.mean([value > 0 for value in costs[row]]))}
-    steered.show(table)
-    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-    write_json(args.out, told | {"rows": table})
+        measure(rows(load_policy(run), critic), seed, args.episodes, ledger)
+
+
+def measure(candidates: dict[str, Policy], seed: int, episodes: int, ledger: Ledger) -> None:
+    """Fill in what is missing of a training seed, and compute the table."""
+    seeds = range(SEED0, SEED0 + episodes)
+    with make_env("robopol/MultiGoal-v0", BLOCK, **WORLD) as env:
+        for row, one in candidates.items():
+
+            def how(one: Policy = one) -> dict[str, Any]:
+                costs = ",".join(map(str, cost(one, seeds)))
+                return steered.measured(one, env, episodes, SEED0) | {"cost": costs}
+
+            kept = ledger.measure(row, seed, how)
+            print(f"seed {seed}: {row:32} {np.mean(steered.succeeded(kept)):.1%}, cost {np.mean(paid(kept)):.2f}")
+    table = steered.table(ledger, "base", ledger.measured)
+    for row, found in table.items():
+        costs = [value for kept in ledger.of(row) for value in paid(kept)]
+        found |= {"cost": float(np.mean(costs)), "cost_ci95": bootstrap_mean(costs)}
+        found |= {"episodes_with_cost": float(np.mean([value > 0 for value in costs]))}
+        found |= {"jerk": float(np.mean([kept["jerk"] for kept in ledger.of(row)]))}
+    ledger.tables["rows"] = table
+    ledger.write()
 
 
 if __name__ == "__main__":

@@ -1,30 +1,47 @@
-"""Does Push go the way that the user draws? A frozen policy that was told of no way, steered by a line.
+"""Does Push go the way that the user wants? A frozen policy that was told of no way, by everything that can say one.
 
     python benchmarks/steer_ways.py [--seeds 0 1 2] [--episodes 100] [--out benchmarks/results/steer_ways.json]
 
-The policies are those of the quick start (``experiment=demo``), which take either way by chance. A line of five points
-past one side of the block is drawn for the tool; actions are changes of the tool's pose, so the objective integrates
-them. Every steering is asked for either way over the same held-out episodes as the base. Settings were chosen on
-seed 0's policy in the episodes 200000 to 200024.
+The policies are those of the quick start (``experiment=demo``), which take either way by chance. Either side of the
+block is asked for over the same held-out episodes as the base, by
+
+* a line of five points for the tool, past that side (ITPS); actions are changes of the tool's pose, so the objective
+  integrates them;
+* the place where the disc is wanted beside the block, or where it is not, as outcomes of a dynamics model that was
+  fitted to the same demonstrations (DynaGuide);
+* a box on the other side that the tool is to keep out of, a cost that the user states (PoCo);
+* a bound on where the disc may be, which a feasibility critic learned from the frozen policy's own episodes (FISOR);
+  for one side.
+
+Settings of the first were chosen on seed 0's policy in the episodes 200000 to 200024; of the others, every scale is a
+row.
 """
 
 import argparse
-import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cloning
+import numpy as np
+import steered
 import torch
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_policy, make_env
+from robopol import load_policy, make_env
 from robopol.config import parse
+from robopol.envs import VectorEnv
 from robopol.evaluation import SEED0
 from robopol.evaluation.statistics import wilson
-from robopol.files import write_json
+from robopol.policies import Policy
 from robopol.registry import lookup
 
 RESULTS = Path(__file__).parent / "results"
 WAYS = {"left": 1.0, "right": -1.0}
+DISC = ("disc x", "disc y")
+BESIDE = (0.53, 0.115)
+"""Where the disc passes the block on the left, m."""
+DYNAMICS_UPDATES, FEASIBLE_UPDATES, ROLLOUTS = 3000, 4000, 400
 
 
 def sketch(side: float) -> dict[str, Any]:
@@ -46,7 +63,7 @@ def best_of(side: float, n: int) -> dict[str, Any]:
 
 
 TRAVEL = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
-STEERINGS = {
+DRAWN = {
     "best of 16": lambda side: [best_of(side, 16)],
     "guide": lambda side: [guide(side, 30.0)],
     "guide, time travel": lambda side: [guide(side, 30.0), TRAVEL],
@@ -54,55 +71,118 @@ STEERINGS = {
     "GD of ITPS": lambda side: [released(side, 3.0)],
     "SS of ITPS": lambda side: [released(side, 9.0), TRAVEL | {"back": "renoise"}],
 }
-"""Name -> the steerings for a side; ITPS's scales are per step, chosen as the others were."""
+"""Name -> the steerings by a line, for a side; ITPS's scales are per step, chosen as the others were."""
 
 
-def judge(run: Path, episodes: int) -> dict[str, dict[str, Any]]:
-    """Return what a policy does when it is asked for nothing, and for either way in every manner."""
-    policy = load_policy(run)
+def beside(dynamics: Path, side: float, wanted: bool) -> dict[str, Any]:
+    """Return the outcome that the disc is beside the block on a side, or that it is not on the other one."""
+    x, y = BESIDE
+    told = {"toward": [[x, y * side]]} if wanted else {"away": [[x, -y * side]]}
+    return {"kind": "outcome", "dynamics": str(dynamics), "entries": DISC, "width": 0.3, **told}
+
+
+def other_side(side: float) -> dict[str, Any]:
+    """Return the cost of the tool on the other side of a block at (0.53, 0)."""
+    low, high = ((0.40, -0.30), (0.62, 0.0)) if side > 0 else ((0.40, 0.0), (0.62, 0.30))
+    return {"kind": "keep_away", "boxes": [{"low": low, "high": high}]}
+
+
+def steerings(dynamics: Path, feasible: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+    """Yield the name of every steering, the way that it asks for, and what steers."""
+    for way, side in WAYS.items():
+        for name, drawn in DRAWN.items():
+            yield name, way, drawn(side)
+        for wanted, word in ((True, "to the side"), (False, "from the other side")):
+            outcome = beside(dynamics, side, wanted)
+            yield f"DynaGuide {word}, best of 16", way, [{"kind": "best_of", "objective": outcome, "n": 16}]
+            for scale in (10.0, 30.0, 100.0):
+                push = {"kind": "guide", "objective": outcome, "scale": scale}
+                yield f"DynaGuide {word}, scale {scale:g}", way, [push, TRAVEL]
+        for scale in (0.0, 10.0, 100.0, 1000.0):
+            cost = {"kind": "guide", "objective": other_side(side), "scale": scale, "cap": 0.5}
+            yield f"PoCo, scale {scale:g}", way, [cost]
+    for n in (4, 16):
+        safe = {"kind": "feasible", "critic": str(feasible)}
+        yield f"FISOR, any feasible of {n}", "left", [{"kind": "best_of", "constraint": safe, "n": n}]
+
+
+def prepare(seed: int, work: Path) -> tuple[Path, Path, Path]:
+    """Return a seed's runs: the frozen policy, its dynamics, and what knows how the right side is avoided."""
+    demos, rollouts = work / "push.hdf5", work / f"rollouts-{seed}.hdf5"
+    if not demos.exists():
+        cloning.robopol("collect", "env=push", f"out={demos}", "episodes=200")
+    base, dynamics, feasible = (work / f"{name}-{seed}" for name in ("push", "dynamics", "feasible"))
+    cloning.train(base, "experiment=demo", f"data.demos.uri={demos}", f"seed={seed}")
+    model = ("env=push", "policy=none", "model.n_action_steps=8", "eval.final_episodes=0", f"seed={seed}")
+    updates = f"phases.cloning.updates={DYNAMICS_UPDATES}"
+    cloning.train(dynamics, "algo=dynamics", *model, f"data.demos.uri={demos}", updates)
+    if not rollouts.exists():
+        more = (f"episodes={ROLLOUTS}", f"seed={10_000 * (seed + 1)}", "keep=all", f"out={rollouts}")
+        cloning.robopol("collect", f"checkpoint={base}", "env=push", *more)
+    with make_env("robopol/Push-v0") as env:
+        entry = env.spec.state_names.index("disc y [m]")
+    bound = f"algo.violations=[{{kind: bound, entry: {entry}, low: {-BESIDE[1] / 2}}}]"
+    updates = f"phases.cloning.updates={FEASIBLE_UPDATES}"
+    cloning.train(feasible, "algo=fisor", bound, *model, f"data.demos.uri={rollouts}", updates)
+    return base, dynamics, feasible
+
+
+def built(policy: Policy, trees: list[dict[str, Any]]) -> Policy:
+    """Return a policy, steered."""
+    return policy.steered(*(parse(lookup("steering", tree["kind"]), tree) for tree in trees))
+
+
+def measure(seed: int, work: Path, episodes: int, ledger: Ledger) -> None:
+    """Fill in what is missing of a training seed."""
+    base, dynamics, feasible = prepare(seed, work)
+    policy = load_policy(base)
     assert policy.spec.env is not None
-    rows = {}
-    with make_env(policy.spec.env.id, 50, **policy.spec.env.options) as env:
-        for name, steerings in {"base": None, **STEERINGS}.items():
-            asked = {}
-            for way, side in WAYS.items():
-                trees = steerings(side) if steerings else []
-                steered = policy.steered(*(parse(lookup("steering", t["kind"]), t) for t in trees)) if trees else policy
-                found = evaluate(steered, env, episodes, SEED0)
-                asked[way] = {
-                    "success": [outcome.success for outcome in found.outcomes],
-                    "obeyed": [outcome.way == way for outcome in found.outcomes],
-                    "length_mean": found.length_mean,
-                }
-            rows[name] = asked
-            print(f"  {name:30} " + " ".join(f"{way} {sum(row['obeyed'])}" for way, row in asked.items()), flush=True)
-    return rows
+    rows = [("base", "", []), *steerings(dynamics, feasible)]
+    with policy.spec.env.make(50) as env:
+        for name, way, trees in rows:
+            kept = ledger.measure(named(name, way), seed, lambda t=trees: judged(policy, t, env, episodes))
+            taken = {side: kept["way"].split(",").count(side) for side in WAYS}
+            print(f"seed {seed}: {named(name, way):44} {np.mean(steered.succeeded(kept)):.0%} {taken}", flush=True)
 
 
-def together(judged: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Put the training seeds together; successes are compared with the base's in the same episodes."""
-    found = {}
-    for name in judged[0]:
-        pairs = [(rows[name][way], rows["base"][way]) for rows in judged for way in WAYS]
-        success = [bool(s) for row, _ in pairs for s in row["success"]]
-        obeyed = [bool(o) for row, _ in pairs for o in row["obeyed"]]
-        base = [bool(s) for _, row in pairs for s in row["success"]]
-        count, times = len(success), len(WAYS) if name == "base" else 1  # the base's are the same whatever is asked
-        found[name] = {
-            "episodes": count // times,
-            "success_rate": sum(success) / count,
-            "success_ci95": wilson(sum(success) // times, count // times),
-            "obeyed_rate": sum(obeyed) / count,
-            "obeyed_ci95": wilson(sum(obeyed) // times, count // times),
-            "both_rate": sum(s and o for s, o in zip(success, obeyed, strict=True)) / count,
-            "lost": sum(b and not s for s, b in zip(success, base, strict=True)),
-            "won": sum(s and not b for s, b in zip(success, base, strict=True)),
-            "obeyed_by_seed": [
-                [sum(rows[name][way]["obeyed"]) / len(rows[name][way]["obeyed"]) for way in WAYS] for rows in judged
-            ],
-            "length_mean": sum(row["length_mean"] for row, _ in pairs) / len(pairs),
-        }
-    return found
+def judged(policy: Policy, trees: list[dict[str, Any]], env: VectorEnv, episodes: int) -> dict[str, Any]:
+    """Evaluate a policy, steered if there is something to steer it."""
+    return steered.measured(built(policy, trees) if trees else policy, env, episodes, SEED0)
+
+
+def named(name: str, way: str) -> str:
+    """Return the row of the ledger in which a steering asks for a way."""
+    return f"{name}: {way}" if way else name
+
+
+def together(ledger: Ledger, name: str, ways: list[str]) -> dict[str, Any]:
+    """Put the training seeds of a steering together; successes are compared with the base's in the same episodes."""
+    rows = {way: named(name, "" if name == "base" else way) for way in ways}
+    success, obeyed, base, rates = [], [], [], []
+    for seed in ledger.seeds(rows[ways[0]]):
+        (before,) = ledger.of("base", [seed])
+        for way in ways:
+            (kept,) = ledger.of(rows[way], [seed])
+            here = [taken == way for taken in kept["way"].split(",")]
+            success, obeyed, base = success + steered.succeeded(kept), obeyed + here, base + steered.succeeded(before)
+            rates.append(sum(here) / len(here))
+    every = [kept for row in rows.values() for kept in ledger.of(row)]
+    times = len(ways) if name == "base" else 1  # the base's are the same whatever is asked
+    count = len(success)
+    return {
+        "episodes": count // times,
+        "ways": ways,
+        "success_rate": sum(success) / count,
+        "success_ci95": wilson(sum(success) // times, count // times),
+        "obeyed_rate": sum(obeyed) / count,
+        "obeyed_ci95": wilson(sum(obeyed) // times, count // times),
+        "both_rate": sum(s and o for s, o in zip(success, obeyed, strict=True)) / count,
+        "lost": sum(b and not s for s, b in zip(success, base, strict=True)),
+        "won": sum(s and not b for s, b in zip(success, base, strict=True)),
+        "obeyed_by_seed": [rates[k : k + len(ways)] for k in range(0, len(rates), len(ways))],
+        "length_mean": float(np.mean([kept["length_mean"] for kept in every])),
+        "plan_ms": float(np.median([kept["plan_ms"] for kept in every])),
+    }
 
 
 def main() -> None:
@@ -114,20 +194,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    demos = args.work / "push.hdf5"
-    if not demos.exists():
-        cloning.robopol("collect", "env=push", f"out={demos}", "episodes=200")
-    judged = []
+    budget = {"dynamics": DYNAMICS_UPDATES, "feasible": FEASIBLE_UPDATES, "rollouts": ROLLOUTS}
+    ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
     for seed in args.seeds:
-        run = args.work / f"push-{seed}"
-        cloning.train(run, "experiment=demo", f"data.demos.uri={demos}", f"seed={seed}")
-        print(run, flush=True)
-        judged.append(judge(run, args.episodes))
-    rows = together(judged)
-    tree = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-    write_json(args.out, tree | {"rows": rows})
-    for name, row in rows.items():
-        print(f"{name:30} obeyed {row['obeyed_rate']:.1%} success {row['success_rate']:.1%} lost {row['lost']}")
+        measure(seed, args.work, args.episodes, ledger)
+    asked: dict[str, list[str]] = {"base": list(WAYS)}
+    for row in ledger.measured:
+        name, _, way = row.rpartition(": ")
+        if name:
+            asked.setdefault(name, []).append(way)
+    ledger.tables["rows"] = {name: together(ledger, name, ways) for name, ways in asked.items()}
+    ledger.write()
+    for name, row in ledger.tables["rows"].items():
+        print(f"{name:44} obeyed {row['obeyed_rate']:.1%} success {row['success_rate']:.1%} lost {row['lost']}")
 
 
 if __name__ == "__main__":

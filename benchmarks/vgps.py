@@ -13,19 +13,18 @@ another episode.
 """
 
 import argparse
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
 import cloning
+import numpy as np
 import steered
 import torch
+from ledger import Ledger
 from torch import Tensor
 
-from robopol import __version__, evaluate, load_policy, make_env
-from robopol.evaluation import Evaluation
+from robopol import load_policy, make_env
 from robopol.execution import BLOCK
-from robopol.files import write_json
 from robopol.policies import Policy
 from robopol.steering import BestOfConfig, GuideConfig, SteeredPolicy
 from robopol.steering.best_of import BestOf
@@ -132,33 +131,24 @@ def main() -> None:
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    found: dict[str, list[Evaluation]] = {}
-    milliseconds: dict[str, float] = {}
-    for seed in args.seeds:
-        base, critics = prepare(seed, args.work)
-        policy = load_policy(base)
-        assert policy.spec.env is not None
-        with make_env(policy.spec.env.id, BLOCK, **policy.spec.env.options) as env:
-            for name, candidate in rows(policy, critics).items():
-                found.setdefault(name, []).append(evaluate(candidate, env, args.episodes, HELD_OUT))
-                milliseconds.setdefault(name, steered.latency(candidate, steered.nothing_seen(candidate)))
-                print(f"seed {seed}: {name:36} {found[name][-1].success_rate:.1%}", flush=True)
-    table = {
-        name: steered.beside(found["base"], rows) | {"plan_ms": milliseconds[name]} for name, rows in found.items()
-    }
-    told = {
+    budget = {
         "demos": {way: DEMOS for way in HANDS},
         "noise": HANDS,
         "base_updates": BASE_UPDATES,
         "rollouts": ROLLOUTS,
         "critic_updates": CRITIC_UPDATES,
     }
-    write_json(
-        args.out,
-        {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-        | {"task": "push", "budget": told, "rows": table},
-    )
-    steered.show(table)
+    ledger = Ledger(args.out, {"task": "push", "budget": budget, "episodes": args.episodes})
+    for seed in args.seeds:
+        base, critics = prepare(seed, args.work)
+        policy = load_policy(base)
+        assert policy.spec.env is not None
+        with make_env(policy.spec.env.id, BLOCK, **policy.spec.env.options) as env:
+            for name, one in rows(policy, critics).items():
+                kept = ledger.measure(name, seed, lambda one=one: steered.measured(one, env, args.episodes, HELD_OUT))
+                print(f"seed {seed}: {name:36} {np.mean(steered.succeeded(kept)):.1%}", flush=True)
+    ledger.tables["rows"] = steered.table(ledger, "base", ledger.measured)
+    ledger.write()
 
 
 if __name__ == "__main__":

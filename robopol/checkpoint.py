@@ -10,39 +10,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from robopol import __version__
 from robopol.config import Config, parse
 from robopol.errors import CheckpointError, ConfigError
 from robopol.files import write_json
-from robopol.policies import Policy, PolicySpec
+from robopol.policies import Part, Policy, PolicySpec
 from robopol.registry import lookup
 
 SCHEMA_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-class Part(Protocol):
-    """A policy or a model, as far as saving it goes.
-
-    Attributes:
-        config: Its config, whose class attribute ``group`` is its group in `robopol.registry.KINDS`.
-        spec: Its contract with the world.
-    """
-
-    config: Any
-    spec: PolicySpec
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return weights and normalisers."""
 
 
 class Described(Config):
@@ -93,7 +77,7 @@ def describe(part: Part) -> Described:
     return Described(config=part.config, spec=part.spec)
 
 
-def restore(named: str | Described, group: str, device: str | torch.device = "cpu") -> nn.Module:
+def restore(named: str | Described, group: str, device: str | torch.device = "cpu") -> Part:
     """Return the part that a field annotated by `PartOf` names.
 
     Args:
@@ -110,7 +94,7 @@ def restore(named: str | Described, group: str, device: str | torch.device = "cp
     """
     if isinstance(named, str):
         return load_part(named, group, device)
-    built: nn.Module = named.config.build(named.spec)
+    built: Part = named.config.build(named.spec)
     return built.to(device).eval()
 
 
@@ -158,7 +142,7 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu") -> Policy:
     return cast(Policy, load_part(path, "policy", device))
 
 
-def load_part(path: str | Path, group: str, device: str | torch.device = "cpu") -> nn.Module:
+def load_part(path: str | Path, group: str, device: str | torch.device = "cpu") -> Part:
     """Load a part, ready to be used.
 
     Args:
@@ -175,7 +159,7 @@ def load_part(path: str | Path, group: str, device: str | torch.device = "cpu") 
     folder = find_part(Path(path), group)
     described = read_config(folder, group)
     try:
-        part: nn.Module = described.config.build(described.spec)
+        part: Part = described.config.build(described.spec)
     except ConfigError as error:
         raise CheckpointError(f"{folder / CONFIG} does not describe a {group}: {error}") from error
     try:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robopol.config import Config
-from robopol.policies import Needs, Policy
+from robopol.policies import Needs, Part, Policy
 
 
 class AlgorithmConfig(Config):
@@ -51,8 +51,8 @@ class Algorithm(ABC):
     def deployed(self) -> Policy | None:
         """Return the policy to evaluate, e.g. the averaged one; None if no policy is trained."""
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Return what is saved by its group, each a `robopol.checkpoint.Part`; the deployed policy."""
+    def parts(self) -> dict[str, Part]:
+        """Return what is saved by its group; the deployed policy."""
         policy = self.deployed()
         return {} if policy is None else {"policy": policy}
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
 from robopol.algos.bc import BC, BCConfig
@@ -17,7 +17,7 @@ from robopol.data.windows import narrowed
 from robopol.models import Model
 from robopol.networks.ema import polyak
 from robopol.networks.precision import Runtime
-from robopol.policies import Needs, Policy
+from robopol.policies import Needs, Part, Policy
 
 M = TypeVar("M", bound=Model)
 
@@ -131,7 +131,7 @@ class Critics(Algorithm, Generic[M]):
         """See `Algorithm.deployed`; the averaged policy."""
         return None if self.cloning is None else self.cloning.deployed()
 
-    def parts(self) -> dict[str, nn.Module]:
+    def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the target, and the averaged policy."""
         return super().parts() | {"model": self.target}
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
 from robopol.algos.critics import usable
@@ -17,7 +17,7 @@ from robopol.models import Model
 from robopol.models.q import QModel
 from robopol.networks.ema import Polyak
 from robopol.networks.precision import Runtime
-from robopol.policies import Needs, Policy
+from robopol.policies import Needs, Part, Policy
 from robopol.policies.actor import Actor
 
 P = TypeVar("P", bound=Actor)
@@ -109,7 +109,7 @@ class OffPolicy(Algorithm, Generic[P]):
         """See `Algorithm.deployed`; the policy as it stands."""
         return self.policy
 
-    def parts(self) -> dict[str, nn.Module]:
+    def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the policy, and the critics' target."""
         return super().parts() | {"model": self.target}
 

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
 from robopol.algos.optimizer import AdamW
 from robopol.networks.ema import EMA
 from robopol.networks.precision import Runtime
+from robopol.policies import Part
 
 
 class RegressionConfig(AlgorithmConfig):
@@ -72,9 +73,9 @@ class Regression(Algorithm):
     def losses(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> Tensor:
         """Return the loss of every sample, (B,), what `update` averages by their weights; arguments as for it."""
 
-    def parts(self) -> dict[str, nn.Module]:
+    def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the averaged module."""
-        return {self.group: self.ema.module}
+        return {self.group: cast(Part, self.ema.module)}
 
     def state(self) -> dict[str, Tensor]:
         """See `Algorithm.state`."""

@@ -58,6 +58,8 @@ class MultiGoalOptions(Config):
     """What the numbers of an action mean: how far to move, or where to, m. Either moves by at most `STEP`."""
     reward: Literal["sparse", "dense", "safe"] = "dense"
     """What is rewarded: "sparse" success; "dense" progress too, as in the tasks of the arm; "safe" takes costs off."""
+    target: Literal["any", "shown"] = "any"
+    """Which goal counts: "any", or the one that is drawn at every reset and "shown" in the observation "target"."""
     max_episode_steps: int = Field(60, ge=1)
     """Control steps until truncation."""
 
@@ -68,12 +70,14 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
     All goals are equally good, so that demonstrations lead everywhere and their mean leads nowhere; after the
     multi-goal environment of Haarnoja et al., "Reinforcement learning with deep energy-based policies", ICML 2017.
 
-    Observation: "state" float32 (2,), the position. ``info`` has "success" (bool, latched), "way" (int: the goal that
-    was reached, else -1) and "cost" (see `cost`). ``terminated`` is True on success, ``truncated`` at the step limit
-    without success. An episode is a function of the seed of its reset and of its actions, to the bit.
+    Observation: "state" float32 (2,), the position. With ``target="shown"`` one goal is wanted: "target" float32 (2,)
+    is where it is, and what decides between the goals is in the observation; a policy that does not look there takes
+    the right one by chance. ``info`` has "success" (bool, latched), "way" (int: the goal that was reached, else -1) and
+    "cost" (see `cost`). ``terminated`` is True at a goal, ``truncated`` at the step limit without one. An episode is a
+    function of the seed of its reset and of its actions, to the bit.
 
-    Reward of a step: the decrease of the length of the shortest way to the nearest goal, around what is in the way, in
-    parts of that length at the reset; success adds 1. See the option ``reward`` for others.
+    Reward of a step: the decrease of the length of the shortest way to the nearest goal that counts, around what is in
+    the way, in parts of that length at the reset; success adds 1. See the option ``reward`` for others.
 
     Attributes:
         id: Gymnasium id.
@@ -116,10 +120,12 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         bound = STEP if self.options.actions == "delta" else 1.0
         self.action_space: gymnasium.spaces.Box = gymnasium.spaces.Box(-bound, bound, (2,), np.float32)
         state = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict({"state": state})
+        self._keys = ("state", "target") if self.options.target == "shown" else ("state",)
+        self.observation_space: gymnasium.spaces.Dict = gymnasium.spaces.Dict(dict.fromkeys(self._keys, state))
         self.position = np.zeros(2)
-        # [control steps so far (-1: never reset), succeeded, way, length of the way left, that at the reset]
-        self._episode = np.array([-1.0, 0.0, -1.0, 1.0, 1.0])
+        # [control steps so far (-1: never reset), succeeded, way, length of the way left, that at the reset,
+        # the goal that counts (-1: any)]
+        self._episode = np.array([-1.0, 0.0, -1.0, 1.0, 1.0, -1.0])
         self._trail: list[Array] = []
 
     def reset(
@@ -136,8 +142,9 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         """
         super().reset(seed=seed)
         self.position[:] = self.np_random.uniform(-_START, _START, 2)
+        self._episode[5] = self.np_random.integers(len(self.goals)) if self.options.target == "shown" else -1.0
         left = self._way_left()
-        self._episode[:] = 0.0, 0.0, -1.0, left, left
+        self._episode[:5] = 0.0, 0.0, -1.0, left, left
         self._trail = [self.position.copy()]
         return self._observation(), self._info()
 
@@ -162,20 +169,21 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         if not np.isfinite(action).all():
             raise EnvError(f"{self.id}: the action has an entry that is not finite: {action.tolist()}")
         self._move(np.clip(action, self.action_space.low, self.action_space.high))
-        steps, before, way, last, first = self._episode
+        steps, before, way, last, first, wanted = self._episode
         distances = np.linalg.norm(self.goals - self.position, axis=-1)
-        success = bool(before or distances.min() < GOAL_RADIUS)
-        reward = float(success - before)
-        if reward:
+        if way < 0 and distances.min() < GOAL_RADIUS:
             way = distances.argmin()
+        success = bool(way >= 0 and wanted in (-1, way))
+        reward = float(success - before)
         left = self._way_left()
         if self.options.reward != "sparse":
             reward += (last - left) / first
         if self.options.reward == "safe":
             reward -= PENALTY * float(self.cost(self.position))
-        self._episode[:] = steps + 1, success, way, left, first
-        truncated = not success and bool(steps + 1 >= self.options.max_episode_steps)
-        return self._observation(), reward, success, truncated, self._info()
+        self._episode[:5] = steps + 1, success, way, left, first
+        terminated = bool(way >= 0)
+        truncated = not terminated and bool(steps + 1 >= self.options.max_episode_steps)
+        return self._observation(), reward, terminated, truncated, self._info()
 
     def cost(self, positions: ArrayLike) -> Array:
         """Return 1 where the point touches a wall or is in the unsafe disc, else 0.
@@ -207,15 +215,16 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
             drawing.disc(np.array(DISC[:2]), DISC[2], (244, 199, 195))
         for wall in self.walls:
             drawing.rectangle(wall, (84, 96, 110))
-        for goal in self.goals:
-            drawing.disc(goal, GOAL_RADIUS, (110, 185, 130))
+        for number, goal in enumerate(self.goals):
+            counts = self._episode[5] in (-1, number)
+            drawing.disc(goal, GOAL_RADIUS, (110, 185, 130) if counts else (190, 196, 204))
             drawing.disc(goal, 0.85 * GOAL_RADIUS, (226, 243, 230))
         drawing.line(self._trail, 0.015, (120, 150, 215))
         drawing.disc(self.position, 1.5 * RADIUS, (200, 60, 45))
         return drawing.picture()
 
     def save_state(self) -> Array:
-        """Return all that decides how the episode goes on, (7,)."""
+        """Return all that decides how the episode goes on, (8,)."""
         return np.concatenate([self.position, self._episode])
 
     def restore_state(self, state: Array) -> Observation:
@@ -230,8 +239,8 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         Raises:
             EnvError: If the vector has another length.
         """
-        if np.shape(state) != (7,):
-            raise EnvError(f"{self.id}: the state has shape {np.shape(state)}, needed (7,)")
+        if np.shape(state) != (8,):
+            raise EnvError(f"{self.id}: the state has shape {np.shape(state)}, needed (8,)")
         self.position[:], self._episode[:] = state[:2], state[2:]
         self._trail = [self.position.copy()]
         return self._observation()
@@ -241,8 +250,8 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         """The contract of this environment."""
         return EnvSpec(
             id=self.id,
-            obs_shapes={"state": (2,)},
-            obs_dtypes={"state": "float32"},
+            obs_shapes=dict.fromkeys(self._keys, (2,)),
+            obs_dtypes=dict.fromkeys(self._keys, "float32"),
             state_names=STATE_NAMES,
             action_low=self.action_space.low.tolist(),
             action_high=self.action_space.high.tolist(),
@@ -253,6 +262,11 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
             options=self.options.tree(),
             way_names=self.way_names,
         )
+
+    @property
+    def wanted(self) -> int | None:
+        """The goal that counts in this episode; None if any does."""
+        return None if self._episode[5] < 0 else int(self._episode[5])
 
     @property
     def _names(self) -> tuple[str, str]:
@@ -276,11 +290,15 @@ class MultiGoal(gymnasium.Env[Any, NDArray[Any]]):
         return part
 
     def _way_left(self) -> float:
-        """Return the length of the shortest way to the nearest goal, m."""
-        return float(self.detours.left(self.position).min())
+        """Return the length of the shortest way to the nearest goal that counts, m."""
+        left, wanted = self.detours.left(self.position), self.wanted
+        return float(left.min() if wanted is None else left[wanted])
 
     def _observation(self) -> Observation:
-        return {"state": self.position.astype(np.float32)}
+        observation = {"state": self.position.astype(np.float32)}
+        if self.wanted is not None:
+            observation["target"] = self.goals[self.wanted].astype(np.float32)
+        return observation
 
     def _info(self) -> dict[str, Any]:
         return {

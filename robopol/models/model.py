@@ -2,38 +2,26 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from robopol.config import Config, OneOf
-from robopol.data.normalizer import ActionNormalizerMode, Normalizer, NormalizerMode
 from robopol.errors import ShapeError
-from robopol.policies import Needs, PolicySpec
-from robopol.policies.observation import Encoder, LowDimConfig
-
-if TYPE_CHECKING:
-    from robopol.data import Episodes
+from robopol.policies.part import Part, PartConfig, PolicySpec
 
 
-class ModelConfig(Config):
-    """What all models are told.
+class ModelConfig(PartConfig):
+    """What all models are told, beside what all parts are.
 
     Attributes:
         n_obs_steps: Observations that are looked at, To.
         n_action_steps: Actions from now on that are looked at, h.
-        encoder: How observations become features, and which ones are looked at.
-        obs_normalization: How each low-dim observation entry is scaled.
-        action_normalization: How each action entry is scaled; ``bounds`` needs no data.
     """
 
     n_obs_steps: int = Field(1, ge=1)
     n_action_steps: int = Field(1, ge=1)
-    encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig()
-    obs_normalization: NormalizerMode = "minmax"
-    action_normalization: ActionNormalizerMode = "minmax"
 
     group: ClassVar[str] = "model"
 
@@ -54,8 +42,8 @@ class ModelConfig(Config):
         """
 
 
-class Model(nn.Module):
-    """A model. It holds its normalisers: what goes in and what comes out is in environment units.
+class Model(Part):
+    """A model.
 
     A batch that it is trained on has observations (B, To, ...) and windows of actions (B, Tp, A) as a policy's has; the
     actions from now on are the last h of a window.
@@ -63,34 +51,7 @@ class Model(nn.Module):
     In training mode an encoder may disturb the observations at random.
     """
 
-    def __init__(self, config: ModelConfig, spec: PolicySpec) -> None:
-        """Make the normalisers; `fit_normalizers` or a state-dict fills them.
-
-        Args:
-            config: The model's own config, kept so that the model can be saved.
-            spec: The contract with the world.
-        """
-        super().__init__()
-        self.config = config
-        self.spec = spec
-        self.observation: Encoder = config.encoder.build(spec.obs_shapes, config.obs_normalization)
-        bounds = (spec.action_low, spec.action_high)
-        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization, bounds)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model's weights lie."""
-        return next(self.parameters()).device
-
-    @property
-    def needs(self) -> Needs:
-        """What training it reads of a batch besides the usual."""
-        return Needs()
-
-    def fit_normalizers(self, episodes: "Episodes") -> None:
-        """Fit the normalisers to (training) episodes."""
-        self.observation.fit(episodes.obs)
-        self.action_normalizer.fit(episodes.action)
+    config: ModelConfig
 
     def encode(self, obs: Mapping[str, Tensor], generator: Generator | None = None) -> Tensor:
         """Return the features of histories side by side, (B, To * D).

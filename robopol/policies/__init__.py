@@ -1,5 +1,6 @@
 """Policies: an observation history in, action chunks out."""
 
-from robopol.policies.policy import Needs, Policy, PolicyConfig, PolicySpec, Previous
+from robopol.policies.part import Needs, Part, PartConfig, PolicySpec
+from robopol.policies.policy import Policy, PolicyConfig, Previous
 
-__all__ = ["Needs", "Policy", "PolicyConfig", "PolicySpec", "Previous"]
+__all__ = ["Needs", "Part", "PartConfig", "Policy", "PolicyConfig", "PolicySpec", "Previous"]

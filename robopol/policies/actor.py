@@ -9,7 +9,8 @@ from robopol.config import OneOf
 from robopol.data.normalizer import ActionNormalizerMode, NormalizerMode
 from robopol.networks.mlp import MLP, Activation
 from robopol.policies.observation import LowDimConfig
-from robopol.policies.policy import Policy, PolicyConfig, PolicySpec
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Policy, PolicyConfig
 
 
 class ActorConfig(PolicyConfig):

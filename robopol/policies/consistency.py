@@ -17,9 +17,9 @@ from robopol.config import OneOf
 from robopol.errors import ConfigError
 from robopol.networks.unet import UNetConfig
 from robopol.policies.generative import GenerativeConfig, GenerativePolicy
+from robopol.policies.part import PolicySpec
 from robopol.policies.paths import Path
 from robopol.policies.paths.variance_exploding import VarianceExplodingConfig
-from robopol.policies.policy import PolicySpec
 from robopol.policies.samplers.first_order import ConsistencyConfig as JumpConfig
 
 

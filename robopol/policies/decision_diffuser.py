@@ -23,9 +23,10 @@ from robopol.policies.field import Field, Schedule
 from robopol.policies.generative import Prediction
 from robopol.policies.guidance import GuidedField
 from robopol.policies.observation import LowDimObservation
+from robopol.policies.part import Needs, PolicySpec
 from robopol.policies.paths import Level
 from robopol.policies.paths.discrete_vp import DiscreteVPConfig
-from robopol.policies.policy import Generators, Needs, Policy, PolicyConfig, PolicySpec, standard_normal
+from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 from robopol.policies.samplers.first_order import DDPMConfig
 
 if TYPE_CHECKING:

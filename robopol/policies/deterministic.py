@@ -6,7 +6,8 @@ from typing import Literal
 from torch import Generator, Tensor
 
 from robopol.policies.actor import Actor, ActorConfig
-from robopol.policies.policy import Generators, PolicySpec
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators
 
 
 class DeterministicConfig(ActorConfig):

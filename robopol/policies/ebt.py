@@ -12,7 +12,8 @@ from torch import Generator, Tensor, nn
 from robopol.config import OneOf
 from robopol.errors import ShapeError
 from robopol.networks.energy_mlp import EnergyMLPConfig
-from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 
 
 class EBTConfig(PolicyConfig):

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from robopol.policies.gmm import MixturePolicy
-from robopol.policies.policy import PolicyConfig, PolicySpec
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import PolicyConfig
 
 
 class GaussianConfig(PolicyConfig):

@@ -10,7 +10,8 @@ from robopol.errors import ConfigError
 from robopol.networks.packed import Weights, pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
-from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 
 Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
 

@@ -10,7 +10,8 @@ from torch.nn.functional import softplus
 
 from robopol.data import Episodes, Windows
 from robopol.networks.mlp import MLP
-from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 
 
 class GMMConfig(PolicyConfig):

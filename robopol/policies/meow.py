@@ -11,7 +11,8 @@ from robopol.data import Episodes, Windows
 from robopol.errors import ConfigError, ShapeError
 from robopol.networks.energy_flow import CouplingKind, EnergyFlow
 from robopol.policies.gmm import CLUSTERED, cluster
-from robopol.policies.policy import Generators, Policy, PolicyConfig, PolicySpec, standard_normal
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 
 
 class MEowConfig(PolicyConfig):

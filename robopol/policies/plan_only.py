@@ -14,7 +14,8 @@ from robopol.envs.config import EnvConfig
 from robopol.envs.spec import EnvSpec
 from robopol.errors import ConfigError, ShapeError
 from robopol.policies.observation import take
-from robopol.policies.policy import Generators, Policy, PolicySpec, Previous
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators, Policy, Previous
 from robopol.registry import nearest
 
 

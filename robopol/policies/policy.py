@@ -2,78 +2,19 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
-from robopol.config import Config, OneOf
-from robopol.data.normalizer import ActionNormalizerMode, Normalizer, NormalizerMode
-from robopol.data.windows import Transition
-from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, ShapeError
 from robopol.policies.given import Source
-from robopol.policies.observation import Encoder, LowDimConfig
+from robopol.policies.part import Part, PartConfig
 from robopol.registry import lookup
-
-if TYPE_CHECKING:
-    from robopol.data import Episodes
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """Source of a policy's noise: one generator for the batch, or one for each row of it."""
-
-
-class PolicySpec(Config):
-    """The contract between a policy and the world it acts in.
-
-    Attributes:
-        obs_shapes: Key -> shape of each observation that the policy looks at.
-        action_names: Name of each action entry; their number is A.
-        action_low: Lower bounds of the action, in environment units, (A,).
-        action_high: Upper bounds, (A,).
-        action_space: What an action means, e.g. ``"ee_delta"``.
-        control_hz: Actions per second; 0 if unknown.
-        n_obs_steps: Observations given to the policy, To.
-        horizon: Actions predicted, Tp, from the time of the oldest observation on.
-        n_action_steps: Actions executed before planning again, Ta.
-        env: The world that it was trained for, if one was named.
-    """
-
-    obs_shapes: dict[str, tuple[int, ...]]
-    action_names: tuple[str, ...]
-    action_low: tuple[float, ...]
-    action_high: tuple[float, ...]
-    action_space: str
-    control_hz: float = Field(ge=0)
-    n_obs_steps: int = Field(ge=1)
-    horizon: int = Field(ge=1)
-    n_action_steps: int = Field(ge=1)
-    env: EnvConfig | None = None
-
-    @model_validator(mode="after")
-    def _executable(self) -> Self:
-        if not len(self.action_low) == len(self.action_high) == len(self.action_names):
-            raise ValueError(
-                f"{len(self.action_names)} action names, {len(self.action_low)} lower and "
-                f"{len(self.action_high)} upper bounds: their numbers must be equal"
-            )
-        if self.n_action_steps > self.chunk:
-            raise ValueError(
-                f"n_action_steps={self.n_action_steps} is more than the {self.chunk} actions that a horizon of "
-                f"{self.horizon} with n_obs_steps={self.n_obs_steps} predicts from now on"
-            )
-        return self
-
-    @property
-    def action_dim(self) -> int:
-        """A, the number of action entries."""
-        return len(self.action_names)
-
-    @property
-    def chunk(self) -> int:
-        """H = Tp - To + 1, the predicted actions from now on."""
-        return self.horizon - self.n_obs_steps + 1
 
 
 class Previous(NamedTuple):
@@ -92,54 +33,13 @@ class Previous(NamedTuple):
         return torch.cat([self.window[self.passed :], self.window[-1:].expand(self.passed, -1)])
 
 
-class Needs(NamedTuple):
-    """What a loss reads of a batch besides the usual; see `robopol.data.windows.Batch`.
-
-    Attributes:
-        plan: The observations of the whole window.
-        discount: The return-to-go, discounted so; None if it is not read.
-        transition: What the next actions earn and where they lead; None if it is not read.
-        rewards: The rewards of the whole window.
-        bound: What the return-to-go is at least, discounted so; None if it is not read.
-    """
-
-    plan: bool = False
-    discount: float | None = None
-    transition: Transition | None = None
-    rewards: bool = False
-    bound: float | None = None
-
-    def joined(self, other: "Needs") -> "Needs":
-        """Return what both read.
-
-        Raises:
-            ConfigError: If they want different ones of what a batch holds once.
-        """
-        for name in ("discount", "transition", "bound"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if None not in (mine, theirs) and mine != theirs:
-                raise ConfigError(
-                    f"a batch holds one {name}, and both {mine} and {theirs} are asked for: make them equal"
-                )
-        return Needs(
-            plan=self.plan or other.plan,
-            discount=other.discount if self.discount is None else self.discount,
-            transition=self.transition or other.transition,
-            rewards=self.rewards or other.rewards,
-            bound=other.bound if self.bound is None else self.bound,
-        )
-
-
-class PolicyConfig(Config):
-    """What all policies are told.
+class PolicyConfig(PartConfig):
+    """What all policies are told, beside what all parts are.
 
     Attributes:
         n_obs_steps: Observations given to the policy, To.
         horizon: Actions predicted, Tp, from the time of the oldest observation on.
         n_action_steps: Actions executed before planning again, Ta.
-        encoder: How observations become features, and which ones are looked at.
-        obs_normalization: How each low-dim observation entry is scaled.
-        action_normalization: How each action entry is scaled; ``bounds`` needs no data.
         loss_on_padding: Whether the repeated actions beyond an episode's ends are trained on, as published for
             diffusion policies.
     """
@@ -147,38 +47,15 @@ class PolicyConfig(Config):
     n_obs_steps: int = Field(2, ge=1)
     horizon: int = Field(16, ge=1)
     n_action_steps: int = Field(8, ge=1)
-    encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig()
-    obs_normalization: NormalizerMode = "minmax"
-    action_normalization: ActionNormalizerMode = "minmax"
     loss_on_padding: bool = True
 
     group: ClassVar[str] = "policy"
 
 
-class Policy(nn.Module, ABC):
-    """A policy. It holds its normalisers: what goes in and what comes out is in environment units.
+class Policy(Part, ABC):
+    """A policy. Subclasses say what the network does between observations and actions, on normalised values."""
 
-    Subclasses say what the network does between the two, on normalised values.
-    """
-
-    def __init__(self, config: PolicyConfig, spec: PolicySpec) -> None:
-        """Make the normalisers; `fit_normalizers` or a state-dict fills them.
-
-        Args:
-            config: The policy's own config, kept so that the policy can be saved.
-            spec: The contract with the world.
-        """
-        super().__init__()
-        self.config = config
-        self.spec = spec
-        self.observation: Encoder = config.encoder.build(spec.obs_shapes, config.obs_normalization)
-        bounds = (spec.action_low, spec.action_high)
-        self.action_normalizer = Normalizer(spec.action_dim, config.action_normalization, bounds)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the policy's weights lie."""
-        return next(self.parameters()).device
+    config: PolicyConfig
 
     @property
     def rowwise(self) -> bool:
@@ -212,16 +89,6 @@ class Policy(nn.Module, ABC):
             f"a {self.config.tree()['kind']} policy takes no noise from outside, so it cannot be steered by its noise: "
             "choose among its proposals instead (best_of)"
         )
-
-    @property
-    def needs(self) -> Needs:
-        """What the loss reads of a batch besides the usual."""
-        return Needs()
-
-    def fit_normalizers(self, episodes: "Episodes") -> None:
-        """Fit the normalisers to (training) episodes."""
-        self.observation.fit(episodes.obs)
-        self.action_normalizer.fit(episodes.action)
 
     def act(self, obs: Mapping[str, Tensor], n: int = 1, generator: Generators = None) -> Tensor:
         """Propose action chunks.

@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from robopol.policies.actor import Actor, ActorConfig
-from robopol.policies.policy import Generators, PolicySpec, standard_normal
+from robopol.policies.part import PolicySpec
+from robopol.policies.policy import Generators, standard_normal
 
 EDGE = 1e-5
 """Recorded actions are taken to lie so far inside their bounds: at the bounds the density has no end."""

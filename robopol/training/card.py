@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-from torch import nn
-
-from robopol.checkpoint import Part, load_part
+from robopol.checkpoint import load_part
 from robopol.config import parse
 from robopol.envs.config import EnvConfig
 from robopol.evaluation import Evaluation
-from robopol.policies import PolicySpec
+from robopol.policies import Part, PolicySpec
 from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
 
@@ -41,14 +39,13 @@ def model_card(
     name, config = run.path.resolve().name, run.config
     last = run.path / "checkpoints" / "last"
     groups = [group for group in GROUPS if (last / group).is_dir()] or ["policy"]  # of which there is none either
-    trained = {group: load_part(run.path, group) for group in groups}
-    parts = {group: cast(Part, part) for group, part in trained.items()}
+    parts = {group: load_part(run.path, group) for group in groups}
     kinds, algo = [str(part.config.tree()["kind"]) for part in parts.values()], str(config["algo"]["kind"])
     env = evaluation.env if evaluation else next(iter(parts.values())).spec.env
     sections = [
         _front_matter(name, [*kinds, algo, *([env.id] if env else [])], evaluation, license),
         f"# {name}",
-        _summary(run, trained, kinds, algo, env),
+        _summary(run, parts, kinds, algo, env),
         *(_contract(group, part.spec) for group, part in parts.items()),
         _training(config, data),
         *([_evaluation(evaluation)] if "policy" in parts else []),
@@ -96,7 +93,7 @@ def _front_matter(name: str, tags: Sequence[str], evaluation: Evaluation | None,
 
 
 def _summary(
-    run: RunFolder, trained: Mapping[str, nn.Module], kinds: Sequence[str], algo: str, env: EnvConfig | None
+    run: RunFolder, trained: Mapping[str, Part], kinds: Sequence[str], algo: str, env: EnvConfig | None
 ) -> str:
     size = sum(parameter.numel() for part in trained.values() for parameter in part.parameters())
     what = " and a ".join(f"`{kind}` {group}" for kind, group in zip(kinds, trained, strict=True))

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from torch import nn
-
-from robopol.checkpoint import Part, load_policy
+from robopol.checkpoint import load_policy
 from robopol.config import parse
 from robopol.data import describe
 from robopol.errors import CheckpointError
 from robopol.evaluation import Evaluation
 from robopol.evaluation.report import evaluate_and_film, show
 from robopol.files import write_json
+from robopol.policies import Part
 from robopol.training.card import model_card
 from robopol.training.config import TrainConfig
 from robopol.training.plots import plot_curves
@@ -110,11 +109,11 @@ def _summary(trainer: Trainer, found: Evaluation | None, files: dict[str, str]) 
     return summary
 
 
-def _kinds(parts: Mapping[str, nn.Module]) -> dict[str, str]:
-    return {group: str(cast(Part, part).config.tree()["kind"]) for group, part in parts.items()}
+def _kinds(parts: Mapping[str, Part]) -> dict[str, str]:
+    return {group: str(part.config.tree()["kind"]) for group, part in parts.items()}
 
 
-def _next(path: Path, parts: Mapping[str, nn.Module]) -> str:
+def _next(path: Path, parts: Mapping[str, Part]) -> str:
     lines = {
         "eval": f"robopol eval checkpoint={path} episodes=200 seed=200000 out=again.json",
         "plot": f"robopol plot runs=[{path}]",

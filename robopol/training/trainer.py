@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robopol.algos import Algorithm
 from robopol.algos.algorithm import Explores, by_owner, owned
-from robopol.checkpoint import Part, save_part
+from robopol.checkpoint import save_part
 from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.data.replay import ReplayBuffer
@@ -322,7 +322,7 @@ class Trainer:
         self.loggers.flush()
         self.folder.save(
             self.step,
-            {group: partial(save_part, cast(Part, part)) for group, part in self.algo.parts().items()},
+            {group: partial(save_part, part) for group, part in self.algo.parts().items()},
             self._state(),
             {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
             self.config.checkpoint.keep,

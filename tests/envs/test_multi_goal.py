@@ -25,7 +25,7 @@ def put(env, position, seed=0):
     """Start an episode at a place."""
     env.reset(seed=seed)
     env.position[:] = position
-    env._episode[3:] = env._way_left()
+    env._episode[3:5] = env._way_left()
     return env
 
 
@@ -143,6 +143,35 @@ def test_success_is_at_a_goal_only():
             assert not truncated
 
 
+def test_the_goal_that_is_shown_is_the_one_that_counts():
+    env = MultiGoal(target="shown")
+    wanted = set()
+    for seed in range(12):
+        shown = env.reset(seed=seed)[0]["target"]
+        wanted.add(env.wanted)
+        np.testing.assert_array_equal(shown, env.goals[env.wanted].astype(np.float32))
+        for number, way in enumerate(env.way_names):
+            _, rewards, info = play(env, make_expert(ID, way=way), seed)
+            assert (info["way"], info["success"]) == (number, number == env.wanted)  # any goal ends the episode
+            assert (sum(rewards) > 1.8) == info["success"]
+        _, _, info = play(env, make_expert(ID), seed)  # who is not told otherwise looks
+        assert info["success"]
+    assert wanted == set(range(4))
+    state = env.save_state()
+    other = MultiGoal(target="shown")
+    other.reset(seed=seed + 1)
+    np.testing.assert_array_equal(other.restore_state(state)["target"], env.goals[env.wanted].astype(np.float32))
+
+
+def test_where_any_goal_counts_episodes_are_as_ever():
+    shown, any_ = MultiGoal(target="shown"), MultiGoal()
+    for seed in range(5):
+        first, second = shown.reset(seed=seed)[0], any_.reset(seed=seed)[0]
+        np.testing.assert_array_equal(first["state"], second["state"])
+        assert set(first) == {"state", "target"}
+        assert set(second) == {"state"}
+
+
 def test_rewards():
     def rewards(kind, obstacles="disc"):
         """Go straight through the disc to the goal in the east."""
@@ -217,7 +246,7 @@ def test_what_it_cannot_do_is_said():
         env.step([0.0, 0.0, 0.0])
     with pytest.raises(EnvError, match="not finite"):
         env.step([np.nan, 0.0])
-    with pytest.raises(EnvError, match=r"state has shape \(3,\), needed \(7,\)"):
+    with pytest.raises(EnvError, match=r"state has shape \(3,\), needed \(8,\)"):
         env.restore_state(np.zeros(3))
     with pytest.raises(ConfigError, match=r"unknown key: goal \(did you mean goals\?\)"):
         make_env(ID, goal=3)

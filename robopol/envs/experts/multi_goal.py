@@ -29,7 +29,8 @@ class MultiGoalExpert:
         """Choose how the expert works.
 
         Args:
-            way: The name of a goal; None draws one at every reset, each equally likely.
+            way: The name of a goal; None goes to the one that counts, or, where any does, draws one at every reset,
+                each equally likely.
             noise: Standard deviation of the noise on the place that an action moves to, m; None is the default.
 
         Raises:
@@ -51,7 +52,10 @@ class MultiGoalExpert:
         if self._wish is not None and self._wish not in env.way_names:
             raise EnvError(f"there is no way '{self._wish}'; the ways are: {', '.join(env.way_names)}")
         self._rng = rng
-        self.way = int(rng.integers(len(env.goals))) if self._wish is None else env.way_names.index(self._wish)
+        if self._wish is not None:
+            self.way = env.way_names.index(self._wish)
+        else:
+            self.way = int(rng.integers(len(env.goals))) if env.wanted is None else env.wanted
 
     def act(self, env: MultiGoal) -> NDArray[np.float32]:
         """See `Demonstrator.act`."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from robopol.config import Config
 from robopol.errors import CheckpointError
+from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, count, row_seeds
-from robopol.policies.policy import Generators, PolicySpec, Previous
+from robopol.policies.policy import Generators, Previous
 
 
 class ForeignConfig(Config):

@@ -13,8 +13,8 @@ from robopol.data.episodes import is_image
 from robopol.envs.spec import EnvSpec
 from robopol.errors import CheckpointError, ConfigError, MissingExtraError
 from robopol.policies.foreign.policy import ForeignConfig, ForeignPolicy
+from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import contract
-from robopol.policies.policy import PolicySpec
 
 ALGORITHMS = ("bc", "bcq", "cql", "iql", "td3_bc")
 """Those whose action is a function of the last observations; the others plan subgoals and remember them."""

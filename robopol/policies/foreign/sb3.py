@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from robopol.envs.spec import EnvSpec
 from robopol.errors import CheckpointError, ConfigError, MissingExtraError
 from robopol.policies.foreign.policy import ForeignConfig, ForeignPolicy
+from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import contract
-from robopol.policies.policy import PolicySpec
 from robopol.registry import nearest
 
 ALGORITHMS = ("A2C", "CrossQ", "DDPG", "PPO", "SAC", "TD3", "TQC", "TRPO")

@@ -13,8 +13,9 @@ from torch import Tensor
 from robopol.config import Config, parse
 from robopol.envs.spec import EnvSpec
 from robopol.errors import ConfigError, MessageError, RemoteError, SeedWarning, ShapeError
+from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, contract, count, in_blocks, row_seeds
-from robopol.policies.policy import Generators, PolicySpec, Previous, standard_normal
+from robopol.policies.policy import Generators, Previous, standard_normal
 from robopol.policies.remote.connection import Connection
 from robopol.policies.remote.protocol import NOISE, PASSED, PREVIOUS, SEEDS, Metadata, Request, read_answer
 

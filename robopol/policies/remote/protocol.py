@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from robopol.config import Config, parse
 from robopol.data.episodes import is_image
 from robopol.errors import ConfigError, MessageError
-from robopol.policies.policy import PolicySpec
+from robopol.policies.part import PolicySpec
 
 VERSION = 1
 """Of robopol's additions to the format."""
