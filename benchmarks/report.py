@@ -144,25 +144,22 @@ def execution() -> list[str]:
 
 def rtc() -> list[str]:
     tree = read("rtc")
-    late = list(next(iter(tree["rows"].values())))
     lines = [
         "## Late plans, and plans that go on from the last one",
         "",
-        f"A flow policy of 5 steps on Push, {len(tree['seeds'])} training seeds, {tree['episodes']} held-out episodes "
-        f"each, {tree['horizon'] - 1} actions a plan; it plans again as soon as a plan has arrived (Ta = 8: every 8 "
-        "steps). Success with the 95% interval, and the points gained over the first row on the same episodes, with "
-        "the paired bootstrap interval. Seam jump and jerk are of all steps, those of failures too; see "
-        "[execution.md](execution.md). "
-        "`python benchmarks/rtc.py`",
+        f"A flow policy of 5 steps on Push, {seeds(tree)} training seeds, {tree['setting']['episodes']} held-out "
+        f"episodes each, {tree['setting']['budget']['horizon'] - 1} actions a plan; it plans again as soon as a plan "
+        "has arrived (Ta = 8: every 8 steps). Success with the 95% interval, and the points gained over the first row on "
+        "the same episodes, with the paired bootstrap interval. Seam jump and jerk are of all steps, those of failures "
+        "too; see [execution.md](execution.md). `python benchmarks/rtc.py`",
         "",
     ]
-    for steps in late:
+    for late, rows in tree["tables"].items():
         lines += [
-            f"| {steps} control steps late | success | by seed | gained | seam jump, by seed | jerk / 1e6, by seed |",
+            f"| {late} control steps late | success | by seed | gained | seam jump, by seed | jerk / 1e6, by seed |",
             "|---|---|---|---|---|---|",
         ]
-        for name, found in tree["rows"].items():
-            row = found[steps]
+        for name, row in rows.items():
             low, high = row["gain_ci95"]
             seams = " ".join("-" if value is None else f"{value:.2f}" for value in row["seam_jump"])
             jerks = " ".join(f"{value / 1e6:.2f}" for value in row["jerk"])

@@ -6,25 +6,22 @@ A flow policy of 5 Euler steps is cloned on Push, where the disc may pass the bl
 soon as its last plan has arrived, or in every step. Every plan draws new noise, so that successive plans may want
 different ways; a plan that is late meets a state that its beginning did not bring about. Each way to execute it acts
 over the same held-out episodes at each latency, in control steps; gains are over the naive way at the same latency and
-episode. Seam jump and jerk are those of `robopol eval` (docs/execution.md). Finished runs, and evaluations, are kept in
-``--work`` and not done again. The strength of the pull (5) and the mask are those that were published; nothing was
+episode. Seam jump and jerk are those of `robopol eval` (docs/execution.md). Finished runs are kept in ``--work``,
+and measurements in ``--out``. The strength of the pull (5) and the mask are those that were published; nothing was
 tuned.
 """
 
 import argparse
-import json
-import platform
 from pathlib import Path
 from typing import Any
 
 import cloning
-import numpy as np
-import steered
 import torch
+from ledger import Ledger
 
-from robopol import __version__, evaluate, load_policy
-from robopol.config import parse
-from robopol.evaluation import SEED0, Evaluation
+from robopol import evaluate, load_policy
+from robopol.evaluation import SEED0
+from robopol.evaluation.statistics import paired, wilson
 from robopol.execution import (
     ExecutorConfig,
     InpaintingConfig,
@@ -33,7 +30,6 @@ from robopol.execution import (
     TemporalEnsembleConfig,
     WarmStartConfig,
 )
-from robopol.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 DEMOS, UPDATES, HORIZON = 200, 1500, 24
@@ -60,22 +56,47 @@ def clone(seed: int, work: Path) -> Path:
     return run
 
 
-def judge(run: Path, execution: ExecutorConfig, episodes: int, kept: Path) -> Evaluation:
-    """Evaluate, unless it was done before."""
-    if not kept.exists():
-        policy = load_policy(run)
-        assert policy.spec.env is not None
-        with policy.spec.env.make(episodes) as env:
-            write_json(kept, evaluate(policy, env, episodes, SEED0, execution=execution).tree())
-    return parse(Evaluation, json.loads(kept.read_text()))
+def measured(run: Path, execution: ExecutorConfig, episodes: int) -> dict[str, Any]:
+    """Evaluate a policy, and return what a ledger keeps of it: a 0 or 1 for each episode, and how it was executed."""
+    policy = load_policy(run)
+    assert policy.spec.env is not None
+    with policy.spec.env.make(episodes) as env:
+        found = evaluate(policy, env, episodes, SEED0, execution=execution)
+    assert found.execution is not None
+    told = {
+        name: getattr(found.execution, name) for name in ("seam_jump", "step_change", "jerk", "starvation", "plans")
+    }
+    success = "".join(str(int(outcome.success)) for outcome in found.outcomes)
+    return told | {"success": success, "length_mean": found.length_mean}
 
 
-def row(naive: list[Evaluation], found: list[Evaluation]) -> dict[str, Any]:
-    table = steered.beside(naive, found) | {"length_mean": float(np.mean([one.length_mean for one in found]))}
-    told = [one.execution for one in found if one.execution is not None]
-    for name in ("seam_jump", "step_change", "jerk", "starvation", "plans"):
-        table[name] = [getattr(one, name) for one in told]
-    return table
+def table(ledger: Ledger, latency: int) -> dict[str, Any]:
+    """Return, and print, every executor beside the naive one at the same latency."""
+
+    def won(name: str) -> list[float]:
+        return [float(digit) for kept in ledger.of(named(name, latency)) for digit in kept["success"]]
+
+    found = {}
+    for name in EXECUTORS:
+        wins, rows = won(name), ledger.of(named(name, latency))
+        gain, low, high = paired(won(NAIVE), wins)
+        found[name] = {
+            "success_rate": sum(wins) / len(wins),
+            "success_ci95": wilson(int(sum(wins)), len(wins)),
+            "by_seed": [kept["success"].count("1") / len(kept["success"]) for kept in rows],
+            "gain": gain,
+            "gain_ci95": (low, high),
+            "seam_jump": [kept["seam_jump"] for kept in rows],
+            "jerk": [kept["jerk"] for kept in rows],
+        }
+        print(
+            f"{latency} late: {name:28} {found[name]['success_rate']:6.1%} gain {gain:+6.1%} [{low:+.1%}, {high:+.1%}]"
+        )
+    return found
+
+
+def named(name: str, latency: int) -> str:
+    return f"{name}, {latency} late"
 
 
 def main() -> None:
@@ -88,20 +109,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    found: dict[tuple[str, int], list[Evaluation]] = {}
+    budget = {"demos": DEMOS, "updates": UPDATES, "horizon": HORIZON}
+    ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
     for seed in args.seeds:
         run = clone(seed, args.work)
         for latency in args.latencies:
             for name, executor in EXECUTORS.items():
-                execution = executor.model_copy(update={"latency": latency})
-                kept = args.work / f"{name.replace(' ', '-')}-{latency}-{seed}-{args.episodes}.json"
-                one = judge(run, execution, args.episodes, kept)
-                found.setdefault((name, latency), []).append(one)
-                print(f"seed {seed}: {name:28} {latency} late {one.success_rate:6.1%}", flush=True)
-    rows = {name: {str(k): row(found[NAIVE, k], found[name, k]) for k in args.latencies} for name in EXECUTORS}
-    told = {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform(), "seeds": args.seeds}
-    told |= {"episodes": args.episodes, "updates": UPDATES, "demos": DEMOS, "horizon": HORIZON}
-    write_json(args.out, told | {"rows": rows})
+                late = executor.model_copy(update={"latency": latency})
+                ledger.measure(
+                    named(name, latency), seed, lambda run=run, late=late: measured(run, late, args.episodes)
+                )
+            print(f"seed {seed}, {latency} late", flush=True)
+    ledger.tables = {str(latency): table(ledger, latency) for latency in args.latencies}
+    ledger.write()
 
 
 if __name__ == "__main__":
