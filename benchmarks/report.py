@@ -147,8 +147,9 @@ def rtc() -> list[str]:
     lines = [
         "## Late plans, and plans that go on from the last one",
         "",
-        f"A flow policy of 5 steps on Push, {seeds(tree)} training seeds, {tree['setting']['episodes']} held-out "
-        f"episodes each, {tree['setting']['budget']['horizon'] - 1} actions a plan; it plans again as soon as a plan "
+        f"A flow policy of 5 steps on Push, {seeds(tree)} training seeds, "
+        f"{tree['setting']['episodes']} held-out episodes each, {tree['setting']['budget']['horizon'] - 1} actions a "
+        "plan; it plans again as soon as a plan "
         "has arrived (Ta = 8: every 8 steps). Success with the 95% interval, and the points gained over the first row "
         "on the same episodes, with the paired bootstrap interval. Seam jump and jerk are of all steps, those of "
         "failures too; see [execution.md](execution.md). `python benchmarks/rtc.py`",

@@ -1,14 +1,14 @@
-"""What late plans do to a policy that knows two ways, and what helps: plans that go on from the last one.
+"""What late plans do to a policy that knows several ways, and what helps: plans that go on from the last one.
 
     python benchmarks/rtc.py [--seeds 0 1 2] [--episodes 40] [--latencies 0 2 4 8] [--work DIR] [--out FILE]
 
 A flow policy of 5 Euler steps is cloned on Push, where the disc may pass the block on either side. It plans again as
 soon as its last plan has arrived, or in every step. Every plan draws new noise, so that successive plans may want
-different ways; a plan that is late meets a state that its beginning did not bring about. Each way to execute it acts
-over the same held-out episodes at each latency, in control steps; gains are over the naive way at the same latency and
-episode. Seam jump and jerk are those of `robopol eval` (docs/execution.md). Finished runs are kept in ``--work``,
-and measurements in ``--out``. The strength of the pull (5) and the mask are those that were published; nothing was
-tuned.
+different ways; a plan that is late meets a state that its beginning did not bring about. Each way to execute plans
+acts over the same held-out episodes at each latency, in control steps; gains are over the naive way at the same
+latency and episode. Seam jump and jerk are those of `robopol eval` (docs/execution.md). Finished runs are kept in
+``--work``, and measurements in ``--out``. The strength of the pull (5) and the mask are those that were published;
+nothing was tuned.
 """
 
 import argparse
@@ -32,8 +32,7 @@ from robopol.execution import (
 )
 
 RESULTS = Path(__file__).parent / "results"
-DEMOS, UPDATES, HORIZON = 200, 1500, 24
-SMALL = ("policy.net.width=256", "batch_size=128")
+DEMOS, UPDATES, HORIZON = 200, 4000, 24
 NAIVE = "receding horizon"
 EXECUTORS: dict[str, ExecutorConfig] = {
     NAIVE: RecedingHorizonConfig(n_action_steps=1),
@@ -50,7 +49,7 @@ def clone(seed: int, work: Path) -> Path:
     demos, run = work / "demos.hdf5", work / f"flow-{seed}"
     if not demos.exists():
         cloning.robopol("collect", "env=push", f"out={demos}", f"episodes={DEMOS}")
-    words = (*cloning.FLOW, *SMALL, "env=push", f"data.demos.uri={demos}", f"seed={seed}", f"policy.horizon={HORIZON}")
+    words = (*cloning.FLOW, "env=push", f"data.demos.uri={demos}", f"seed={seed}", f"policy.horizon={HORIZON}")
     told = ("policy.sampler.steps=5", f"phases.cloning.updates={UPDATES}", "eval.final_episodes=0")
     cloning.train(run, *words, *told)
     return run
