@@ -5,6 +5,7 @@ import sys
 
 VERBS = {
     "train": "train a policy from demonstrations or by acting: robopol train env=push data.demos.uri=demos.hdf5",
+    "sweep": "train many runs and put them together: robopol sweep out=DIR -- seed=0,1,2 env=push ...",
     "eval": "evaluate a checkpoint: robopol eval checkpoint=RUN episodes=100",
     "tune": "search a dial of a steering: robopol tune checkpoint=RUN steering=... over=steering.0.n 'values=[1,4,16]'",
     "steer": "steer a policy by hand in the browser: robopol steer checkpoint=RUN",

@@ -92,6 +92,11 @@ KINDS: dict[str, dict[str, str]] = {
         "weighted_sum": "robopol.steering.objectives.weighted_sum:WeightedSumConfig",
         "workspace": "robopol.steering.objectives.workspace:WorkspaceConfig",
     },
+    "launcher": {
+        "local": "robopol.sweeps.launchers.local:LocalConfig",
+        "ray": "robopol.sweeps.launchers.ray:RayConfig",
+        "slurm": "robopol.sweeps.launchers.slurm:SlurmConfig",
+    },
     "executor": {
         "receding_horizon": "robopol.execution.receding_horizon:RecedingHorizonConfig",
         "open_loop": "robopol.execution.open_loop:OpenLoopConfig",
