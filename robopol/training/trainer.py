@@ -51,6 +51,7 @@ class Trainer:
         algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
         collector: What acts, if a phase does.
+        replay: What it has met in its world, if a phase learns from that.
         step: Steps of the run done: updates, or, in phases that act, environment steps.
         updates: Updates done.
         seconds: Time spent training, over all resumptions.
@@ -104,15 +105,16 @@ class Trainer:
         sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.collector: Collector | None = None
+        self.replay: ReplayBuffer | None = None
         if config.acts:
-            self.collector = self._collector(spec)
-            self.sources.add(REPLAY, Replayed(self.collector.replay, spec, self.algo.needs))
+            self.collector, self.replay = self._collector(spec)
+            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs))
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.best, self.best_step = (-1.0, 0.0), -1
         self._sums: dict[str, tuple[Tensor, int]] = {}
 
-    def _collector(self, spec: PolicySpec) -> Collector:
-        """Make what acts, after checking that it can."""
+    def _collector(self, spec: PolicySpec) -> tuple[Collector, ReplayBuffer]:
+        """Make what acts and what it fills, after checking that it can."""
         config = self.config
         if config.env is None:
             raise ConfigError("a phase has env_steps, and no world was named: set env=NAME")
@@ -121,12 +123,12 @@ class Trainer:
                 f"algo={config.algo.tree()['kind']} learns from records only: a phase has updates, not env_steps"
             )
         capacity = min(config.collection.capacity, config.counts(self.total)[1])
-        replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device)
+        replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
-        collector = Collector(world, replay, spec.obs_shapes, config.seed, self.device)
+        collector = Collector(world, replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps)
         if any(phase.warmup for phase in config.phases.values()):
             collector.check_bounds()
-        return collector
+        return collector, replay
 
     def start(self, folder: RunFolder) -> None:
         """Take up the newest checkpoint of a run folder; in one without, start from the beginning.
@@ -158,7 +160,8 @@ class Trainer:
                 self.collector.begin()
             else:
                 parts = by_owner(found.state)
-                self.collector.replay.load_state(parts[REPLAY])
+                if self.replay is not None:
+                    self.replay.load_state(parts[REPLAY])
                 self.collector.load_state(parts["collector"])
         self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
 
@@ -234,6 +237,8 @@ class Trainer:
             return
         done = self.step - first
         explorer = cast(Explores, self.algo)
+        if done in (0, phase.warmup):  # somebody else chooses from here on
+            self.collector.cut()
         taken = self.collector.step(None if done < phase.warmup else explorer.explore)
         for _ in range(phase.due(done + taken) - phase.due(done)):
             self._update(phase)
@@ -315,7 +320,9 @@ class Trainer:
         """Return everything that the rest of the run depends on."""
         state = dict(self.algo.state())
         if self.collector is not None:
-            state |= owned("collector", self.collector.state()) | owned(REPLAY, self.collector.replay.state())
+            state |= owned("collector", self.collector.state())
+        if self.replay is not None:
+            state |= owned(REPLAY, self.replay.state())
         return state
 
     def _save(self) -> None:
