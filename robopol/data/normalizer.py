@@ -31,8 +31,8 @@ class Normalizer(nn.Module):
     and 99 % quantiles there, for data with outliers; ``zscore`` gives mean 0 and standard deviation 1;
     ``bounds`` sends given bounds to -1 and 1; ``identity`` changes nothing. The last two need no fitting. ``running``
     changes nothing at first; each fit adds rows to all earlier ones, and gives these mean 0 and variance 1, for what
-    learns while it acts. Values outside the training range are mapped linearly, not clipped. A constant maps to 0, and every number maps back to
-    that constant: what was never varied in the data is never varied by a policy.
+    learns while it acts. Values outside the training range are mapped linearly, not clipped. A constant maps to 0, and
+    every number maps back to that constant: what was never varied in the data is never varied by a policy.
     """
 
     scale: Tensor
@@ -43,7 +43,10 @@ class Normalizer(nn.Module):
     squares: Tensor
 
     def __init__(
-        self, dim: int, mode: NormalizerMode | ActionNormalizerMode, bounds: tuple[Sequence[float], Sequence[float]] | None = None
+        self,
+        dim: int,
+        mode: NormalizerMode | ActionNormalizerMode,
+        bounds: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         """Make a map that has still to be fitted, or loaded from a state dict.
 
