@@ -23,9 +23,7 @@ class Status(IntFlag):
     """Any other fault that the arm reports."""
 
 
-FAULTS = (
-    Status.PROTECTIVE_STOP | Status.EMERGENCY_STOP | Status.OVERLOAD | Status.OVERHEATED | Status.DEVICE_FAULT
-)
+FAULTS = Status.PROTECTIVE_STOP | Status.EMERGENCY_STOP | Status.OVERLOAD | Status.OVERHEATED | Status.DEVICE_FAULT
 """Any of these ends motion until an operator resets."""
 
 

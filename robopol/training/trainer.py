@@ -109,7 +109,7 @@ class Trainer:
             self.sources.add(REPLAY, Replayed(self.collector.replay, spec, self.algo.needs))
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.best, self.best_step = (-1.0, 0.0), -1
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._told: dict[str, list[Tensor]] = {}  # since the last line of the log
 
     def _collector(self, spec: PolicySpec) -> Collector:
         """Make what acts, after checking that it can."""
@@ -253,13 +253,12 @@ class Trainer:
 
     def _count(self, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
-            total, count = self._sums.get(name, (None, 0))
-            self._sums[name] = (value.clone() if total is None else total + value, count + 1)
+            self._told.setdefault(name, []).append(value)
 
     def _means(self) -> dict[str, float]:
         """Return the means since they were last asked for."""
-        means = {name: total.item() / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
+        means = {name: torch.stack(values).mean().item() for name, values in self._told.items()}
+        self._told = {}
         if self.collector is not None and self.collector.finished:
             ended, self.collector.finished = self.collector.finished, []
             for name in ("total", "length", "success"):

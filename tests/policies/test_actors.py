@@ -9,6 +9,7 @@ from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.policies import PolicySpec
+from robopol.policies.squashed_gaussian import _Squash
 from robopol.registry import lookup
 
 LOW, HIGH = (-2.0, 0.0), (6.0, 1.0)
@@ -135,3 +136,11 @@ def test_large_observations_are_not_clipped():
 def test_bounds_must_exist():
     with pytest.raises(ConfigError, match="some action has none"):
         actor("deterministic", high=(math.inf, 1.0))
+
+
+def test_the_gradient_of_a_sample_and_its_density_is_right():
+    torch.manual_seed(0)
+    said = 2 * torch.randn(5, 2, 3, 2, dtype=torch.float64)
+    said[0, 1] = 4.0  # beyond the ends of log_std, where the gradient stops
+    noise = torch.randn(5, 3, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: _Squash.apply(x, noise, -3.0, 1.0), (said.requires_grad_(),))
