@@ -17,6 +17,7 @@ KINDS: dict[str, dict[str, str]] = {
         "consistency": "robopol.policies.consistency:ConsistencyConfig",
         "decision_diffuser": "robopol.policies.decision_diffuser:DecisionDiffuserConfig",
         "deterministic": "robopol.policies.deterministic:DeterministicConfig",
+        "diagonal_gaussian": "robopol.policies.diagonal_gaussian:DiagonalGaussianConfig",
         "diffusion": "robopol.policies.diffusion:DiffusionConfig",
         "ebt": "robopol.policies.ebt:EBTConfig",
         "edm": "robopol.policies.edm:EDMConfig",
@@ -32,6 +33,7 @@ KINDS: dict[str, dict[str, str]] = {
         "dynamics": "robopol.models.dynamics:DynamicsConfig",
         "feasibility": "robopol.models.feasibility:FeasibilityConfig",
         "q": "robopol.models.q:QConfig",
+        "state_value": "robopol.models.state_value:StateValueConfig",
         "value": "robopol.models.value:ValueConfig",
     },
     "encoder": {
@@ -124,8 +126,18 @@ KINDS: dict[str, dict[str, str]] = {
         "dynamics": "robopol.algos.dynamics:DynamicsConfig",
         "fisor": "robopol.algos.fisor:FISORConfig",
         "iql": "robopol.algos.iql:IQLConfig",
+        "ppo": "robopol.algos.ppo:PPOConfig",
         "sac": "robopol.algos.sac:SACConfig",
         "td3": "robopol.algos.td3:TD3Config",
+    },
+    "scoring": {
+        "density": "robopol.algos.scoring.density:DensityConfig",
+    },
+    "surrogate": {
+        "clip": "robopol.algos.surrogates:ClipConfig",
+        "discovered": "robopol.algos.surrogates:DiscoveredConfig",
+        "simple": "robopol.algos.surrogates:SimpleConfig",
+        "unclipped": "robopol.algos.surrogates:UnclippedConfig",
     },
     "violation": {
         "bound": "robopol.algos.violations:BoundConfig",

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, by_owner, owned
 from robopol.algos.critics import usable
 from robopol.algos.optimizer import AdamW
 from robopol.errors import ConfigError
@@ -75,10 +75,15 @@ class OffPolicy(Algorithm, Generic[P]):
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """Return what every head of Q is to say of the actions of a batch, (B,), without gradients."""
 
-    def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
-        """See `robopol.algos.algorithm.Explores`."""
+    @property
+    def kept(self) -> Mapping[str, tuple[int, ...]]:
+        """See `robopol.algos.algorithm.Explores`; nothing."""
+        return {}
+
+    def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
+        """See `robopol.algos.algorithm.Explores`; one action at a time."""
         with torch.no_grad(), self.runtime.autocast():
-            return self.tried({key: rows[:, None] for key, rows in obs.items()}, generator)[:, 0].float()
+            return Explored(self.tried(obs, generator).float())
 
     @abstractmethod
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:

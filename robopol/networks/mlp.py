@@ -1,5 +1,6 @@
 """Multi-layer perceptrons: a plain one and one with pre-activation residual blocks."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -38,6 +39,17 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(in_features, width), ACTIVATIONS[activation]()]
             in_features = width
         super().__init__(*layers, nn.Linear(in_features, out_features))
+
+
+def orthogonal(net: nn.Sequential, last: float) -> None:
+    """Draw the weights of linear layers anew: orthogonal, of gain sqrt(2) and the last of gain ``last``; biases are 0.
+
+    What policy-gradient methods begin from (Engstrom et al. 2020, arXiv 2005.12729).
+    """
+    layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, last if layer is layers[-1] else math.sqrt(2))
+        nn.init.zeros_(layer.bias)
 
 
 class ResidualBlock(nn.Module):

@@ -100,6 +100,7 @@ class Needs(NamedTuple):
         transition: What the next actions earn and where they lead; None if it is not read.
         rewards: The rewards of the whole window.
         bound: What the return-to-go is at least, discounted so; None if it is not read.
+        rollout: A whole rollout of the policy as it stands, with its traces, instead of drawn samples.
     """
 
     plan: bool = False
@@ -107,6 +108,7 @@ class Needs(NamedTuple):
     transition: Transition | None = None
     rewards: bool = False
     bound: float | None = None
+    rollout: bool = False
 
     def joined(self, other: "Needs") -> "Needs":
         """Return what both read.
@@ -126,6 +128,7 @@ class Needs(NamedTuple):
             transition=self.transition or other.transition,
             rewards=self.rewards or other.rewards,
             bound=other.bound if self.bound is None else self.bound,
+            rollout=self.rollout or other.rollout,
         )
 
 

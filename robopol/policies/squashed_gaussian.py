@@ -89,19 +89,27 @@ class SquashedGaussianPolicy(Actor):
         cond = self.observation(obs, self.spec.n_obs_steps)
         return self._entries(self.action_normalizer.normalize(action), cond).sum((-2, -1))
 
-    def _heads(self, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log standard deviation before the squash, (B, Tp, A) each."""
+    def executed(self, latent: Tensor) -> Tensor:
+        """Return what is executed, in environment units, where the Gaussian drew ``latent`` (..., A)."""
+        return self.action_normalizer.unnormalize(latent.tanh())
+
+    def gaussian(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before the squash, (B, Tp, A) each.
+
+        Args:
+            cond: Encoded observations, (B, To, D).
+        """
         mean, log_std = self._say(cond)
         return mean, log_std.clamp(*self.config.log_std)
 
     def _entries(self, action: Tensor, cond: Tensor) -> Tensor:
         """Return the log-density of every entry of normalised actions, (B, Tp, A)."""
-        mean, log_std = self._heads(cond)
+        mean, log_std = self.gaussian(cond)
         u = torch.atanh(action.clamp(EDGE - 1, 1 - EDGE))
         return _log_prob((u - mean) / log_std.exp(), log_std, u)
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
-        mean, log_std = self._heads(cond)
+        mean, log_std = self.gaussian(cond)
         if self.config.deterministic:
             return mean.tanh()[:, None].expand(-1, n, -1, -1)
         noise = standard_normal((len(mean), n, *mean.shape[1:]), generator, mean.device)

@@ -23,9 +23,10 @@ from robopol.evaluation import evaluate
 from robopol.policies import PolicySpec
 from robopol.progress import progress
 from robopol.training.collector import Collector
-from robopol.training.config import REPLAY, PhaseConfig, TrainConfig
+from robopol.training.config import REPLAY, ROLLOUT, PhaseConfig, TrainConfig
 from robopol.training.contract import joined, spec_for
 from robopol.training.loggers import Loggers
+from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator, seed_layers, seed_of
 from robopol.training.sources import Replayed, Sources
@@ -51,6 +52,8 @@ class Trainer:
         algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
         collector: What acts, if a phase does.
+        replay: What it has met in its world, if a phase draws from that.
+        rollout: What it has met since the last update, if phases learn from that.
         step: Steps of the run done: updates, or, in phases that act, environment steps.
         updates: Updates done.
         seconds: Time spent training, over all resumptions.
@@ -104,15 +107,17 @@ class Trainer:
         sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.collector: Collector | None = None
+        self.replay: ReplayBuffer | None = None
+        self.rollout: Rollout | None = None
+        _check_phases(config, self.algo)
         if config.acts:
-            self.collector = self._collector(spec)
-            self.sources.add(REPLAY, Replayed(self.collector.replay, spec, self.algo.needs))
+            self._act(spec)
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.best, self.best_step = (-1.0, 0.0), -1
         self._told: dict[str, list[Tensor]] = {}  # since the last line of the log
 
-    def _collector(self, spec: PolicySpec) -> Collector:
-        """Make what acts, after checking that it can."""
+    def _act(self, spec: PolicySpec) -> None:
+        """Make what acts and what it fills, after checking that it can."""
         config = self.config
         if config.env is None:
             raise ConfigError("a phase has env_steps, and no world was named: set env=NAME")
@@ -120,13 +125,19 @@ class Trainer:
             raise ConfigError(
                 f"algo={config.algo.tree()['kind']} learns from records only: a phase has updates, not env_steps"
             )
-        capacity = min(config.collection.capacity, config.counts(self.total)[1])
-        replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device)
+        if self.algo.needs.rollout:
+            longest = max(phase.rollout or 0 for phase in config.phases.values())
+            self.rollout = Rollout(longest // config.collection.num_envs, config.collection.num_envs, self.device)
+        else:
+            capacity = min(config.collection.capacity, config.counts(self.total)[1])
+            self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
+            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
-        collector = Collector(world, replay, spec.obs_shapes, config.seed, self.device)
+        self.collector = Collector(
+            world, self.replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps, self.rollout
+        )
         if any(phase.warmup for phase in config.phases.values()):
-            collector.check_bounds()
-        return collector
+            self.collector.check_bounds()
 
     def start(self, folder: RunFolder) -> None:
         """Take up the newest checkpoint of a run folder; in one without, start from the beginning.
@@ -158,7 +169,8 @@ class Trainer:
                 self.collector.begin()
             else:
                 parts = by_owner(found.state)
-                self.collector.replay.load_state(parts[REPLAY])
+                for name, filled in self._filled().items():
+                    filled.load_state(parts[name])
                 self.collector.load_state(parts["collector"])
         self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
 
@@ -234,15 +246,23 @@ class Trainer:
             return
         done = self.step - first
         explorer = cast(Explores, self.algo)
+        if done in (0, phase.warmup):  # somebody else chooses from here on
+            self.collector.cut()
         taken = self.collector.step(None if done < phase.warmup else explorer.explore)
-        for _ in range(phase.due(done + taken) - phase.due(done)):
+        due = phase.due(done + taken) - phase.due(done)
+        if due and self.rollout is not None:  # what comes next is chosen by another policy
+            self.collector.cut()
+        for _ in range(due):
             self._update(phase)
         self.step += taken
 
     def _update(self, phase: PhaseConfig) -> None:
         """Do one update."""
         config = self.config
-        batch = self.sources.batch(phase.sources, config.batch_size, self.updates)
+        if phase.rollout is not None and self.rollout is not None:
+            batch = self.rollout.take() | {"minibatch": config.batch_size}
+        else:
+            batch = self.sources.batch(phase.sources, config.batch_size, self.updates)
         rng = generator(self.device, config.seed, "update", self.updates)
         seed_layers(self.device, seed_of(config.seed, "dropout", self.updates))
         self._count(self.algo.update(batch, self.updates, rng))
@@ -314,8 +334,15 @@ class Trainer:
         """Return everything that the rest of the run depends on."""
         state = dict(self.algo.state())
         if self.collector is not None:
-            state |= owned("collector", self.collector.state()) | owned(REPLAY, self.collector.replay.state())
+            state |= owned("collector", self.collector.state())
+        for name, filled in self._filled().items():
+            state |= owned(name, filled.state())
         return state
+
+    def _filled(self) -> dict[str, ReplayBuffer | Rollout]:
+        """Return what acting fills, by the name of its source."""
+        both = {REPLAY: self.replay, ROLLOUT: self.rollout}
+        return {name: filled for name, filled in both.items() if filled is not None}
 
     def _save(self) -> None:
         self.loggers.flush()
@@ -333,6 +360,26 @@ class Trainer:
 def _passed(before: int, now: int, every: int) -> bool:
     """Say whether a multiple of ``every`` was reached since ``before``."""
     return now // every > before // every
+
+
+def _check_phases(config: TrainConfig, algo: Algorithm) -> None:
+    """Check that every phase learns from what the algorithm learns from.
+
+    Raises:
+        ConfigError: If one learns from rollouts and the other from drawn samples.
+    """
+    kind = config.algo.tree()["kind"]
+    for name, phase in config.phases.items():
+        if algo.needs.rollout and phase.rollout is None:
+            raise ConfigError(
+                f"algo={kind} learns from rollouts of the policy as it stands, and phase '{name}' has none: set "
+                "schedule=on_policy"
+            )
+        if phase.rollout is not None and not algo.needs.rollout:
+            raise ConfigError(
+                f"algo={kind} learns from drawn samples, and phase '{name}' from its last rollout: set schedule=online, "
+                "or another algorithm"
+            )
 
 
 def _check_fitted(group: str, part: nn.Module) -> None:
@@ -379,7 +426,7 @@ def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tens
     Nothing is copied for the split. The episodes have all observations that batches will have.
     """
     episodes, train, held_out = {}, {}, {}
-    used = {name for phase in config.phases.values() for name in phase.sources} - {REPLAY}
+    used = {name for phase in config.phases.values() for name in phase.sources} - {REPLAY, ROLLOUT}
     if unknown := used - config.data.keys():
         there = ", ".join([*config.data, REPLAY])
         raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {there}")

@@ -229,14 +229,14 @@ def test_ddpg_by_hand():
 def test_what_is_tried_keeps_its_bounds_and_differs(kind):
     algo = build(kind, **({} if kind == "sac" else {"exploration": 1.0}))
     assert isinstance(algo, Explores)
-    obs = {"state": torch.randn(1, 3, generator=rng()).expand(200, 3)}
-    tried = algo.explore(obs, rng())
-    assert tried.shape == (200, 2)
+    obs = {"state": torch.randn(1, 3, generator=rng()).expand(200, 1, 3)}
+    tried = algo.explore(obs, rng()).action
+    assert tried.shape == (200, 1, 2)
     assert not tried.requires_grad
     assert (tried >= LOW - 1e-5).all()
     assert (tried <= HIGH + 1e-5).all()
     assert len(tried.unique(dim=0)) > 150
-    assert torch.equal(tried, algo.explore(obs, rng()))
+    assert torch.equal(tried, algo.explore(obs, rng()).action)
 
 
 @pytest.mark.parametrize("kind", ["sac", "td3"])
