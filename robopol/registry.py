@@ -129,6 +129,7 @@ KINDS: dict[str, dict[str, str]] = {
         "ppo": "robopol.algos.ppo:PPOConfig",
         "sac": "robopol.algos.sac:SACConfig",
         "td3": "robopol.algos.td3:TD3Config",
+        "td3_bc": "robopol.algos.td3_bc:TD3BCConfig",
     },
     "scoring": {
         "density": "robopol.algos.scoring.density:DensityConfig",
