@@ -43,7 +43,7 @@ def perceptrons(x: Tensor, layers: Sequence[Layer]) -> Tensor:
         (E, B, out).
     """
     tensors = [tensor for layer in layers for tensor in layer if tensor is not None]
-    out: Tensor = _Perceptrons.apply(x, len(layers), *tensors)  # type: ignore[no-untyped-call]
+    out: Tensor = _Perceptrons.apply(x, len(layers), *tensors)
     return out
 
 

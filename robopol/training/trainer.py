@@ -131,7 +131,7 @@ class Trainer:
         else:
             capacity = min(config.collection.capacity, config.counts(self.total)[1])
             self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
-            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs))
+            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
         self.collector = Collector(
             world, self.replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps, self.rollout
