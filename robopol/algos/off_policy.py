@@ -57,9 +57,7 @@ class OffPolicy(Algorithm, Generic[P]):
 
     config: OffPolicyConfig
 
-    def __init__(
-        self, config: OffPolicyConfig, policy: P, model: QModel, total_updates: int, runtime: Runtime
-    ) -> None:
+    def __init__(self, config: OffPolicyConfig, policy: P, model: QModel, total_updates: int, runtime: Runtime) -> None:
         """Make the target and the optimisers.
 
         Args:

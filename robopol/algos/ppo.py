@@ -65,9 +65,7 @@ class PPOConfig(OnPolicyConfig):
 class PPO(OnPolicy):
     """See `PPOConfig`."""
 
-    def __init__(
-        self, config: PPOConfig, policy: Policy, model: Model, total_updates: int, runtime: Runtime
-    ) -> None:
+    def __init__(self, config: PPOConfig, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> None:
         """See `PPOConfig.build`."""
         super().__init__(config, policy, model, runtime)
         self.config, self.total_updates = config, total_updates

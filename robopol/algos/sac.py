@@ -15,7 +15,7 @@ from robopol.models import Model
 from robopol.models.q import QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Policy
-from robopol.policies.squashed_gaussian import SquashedGaussianPolicy
+from robopol.policies.squashed_gaussian import Sample, SquashedGaussianPolicy
 
 
 class SACConfig(OffPolicyConfig):
@@ -92,19 +92,27 @@ class SAC(OffPolicy[SquashedGaussianPolicy]):
         q_loss = self.fit_critics(batch, step, generator)
         told = {"train/loss": q_loss, "train/q_loss": q_loss}
         if (step + 1) % self.config.delay == 0:
-            alpha = self.log_alpha.detach().exp()
-            with self.runtime.autocast():
-                drawn = self.policy.sample(batch["obs"], generator)
-                said = self.model.q(batch["obs"], drawn.action, generator)
-                worth = said.amin(0) if self.config.trusts == "least" else said.mean(0)
-                losses = alpha * drawn.log_prob - worth
-            log_prob = drawn.log_prob.detach().mean()
-            told["train/policy_loss"] = self.fit_policy(losses.mean())
-            told |= {"train/entropy": -log_prob, "train/alpha": alpha}
-            if self.config.learn_alpha:
-                self.fit_temperature(log_prob)
+            told |= self.improve(self.model, batch["obs"], generator)
         self.follow()
         return told
+
+    def improve(self, model: QModel, obs: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        """Take a step with the policy, towards what some critics hold for good, and one with the temperature."""
+        alpha = self.log_alpha.detach().exp()
+        with self.runtime.autocast():
+            drawn = self.drawn(obs, generator)
+            said = model.q(obs, drawn.action, generator)
+            worth = said.amin(0) if self.config.trusts == "least" else said.mean(0)
+            losses = alpha * drawn.log_prob - worth
+        log_prob = drawn.log_prob.detach().mean()
+        loss = self.fit_policy(losses.mean())
+        if self.config.learn_alpha:
+            self.fit_temperature(log_prob)
+        return {"train/policy_loss": loss, "train/entropy": -log_prob, "train/alpha": alpha}
+
+    def drawn(self, obs: Mapping[str, Tensor], generator: Generator) -> Sample:
+        """Draw from the policy, differentiable in its weights, in states of histories key -> (B, To, ...)."""
+        return self.policy.sample(obs, generator)
 
     def fit_temperature(self, log_prob: Tensor) -> None:
         """Raise the temperature where the entropy, minus the mean log-density, is below its target; else lower it."""
@@ -113,7 +121,7 @@ class SAC(OffPolicy[SquashedGaussianPolicy]):
 
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """See `OffPolicy.goals`."""
-        drawn = self.policy.sample(batch["next_obs"], generator)
+        drawn = self.drawn(batch["next_obs"], generator)
         worth = self.least(batch["next_obs"], drawn.action, generator)
         if self.config.paid:
             worth = worth - self.log_alpha.exp() * drawn.log_prob
@@ -122,7 +130,7 @@ class SAC(OffPolicy[SquashedGaussianPolicy]):
 
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """See `OffPolicy.tried`; samples."""
-        return self.policy.sample(obs, generator).action
+        return self.drawn(obs, generator).action
 
     def state(self) -> dict[str, Tensor]:
         """See `Algorithm.state`."""

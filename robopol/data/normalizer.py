@@ -43,7 +43,10 @@ class Normalizer(nn.Module):
     squares: Tensor
 
     def __init__(
-        self, dim: int, mode: NormalizerMode | ActionNormalizerMode, bounds: tuple[Sequence[float], Sequence[float]] | None = None
+        self,
+        dim: int,
+        mode: NormalizerMode | ActionNormalizerMode,
+        bounds: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         """Make a map that has still to be fitted, or loaded from a state dict.
 

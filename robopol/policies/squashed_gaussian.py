@@ -73,7 +73,7 @@ class SquashedGaussianPolicy(Actor):
         """
         said = self._said(self.observation(obs, self.spec.n_obs_steps))
         noise = standard_normal(said.shape[:1] + said.shape[2:], generator, said.device)
-        squashed, log_prob = _Squash.apply(said.to(noise.dtype), noise, *self.config.log_std)  # type: ignore[no-untyped-call]
+        squashed, log_prob = _Squash.apply(said.to(noise.dtype), noise, *self.config.log_std)
         return Sample(self.action_normalizer.unnormalize(squashed), log_prob)
 
     def log_prob(self, obs: Mapping[str, Tensor], action: Tensor) -> Tensor:
@@ -108,12 +108,25 @@ class SquashedGaussianPolicy(Actor):
         u = torch.atanh(action.clamp(EDGE - 1, 1 - EDGE))
         return _log_prob((u - mean) / log_std.exp(), log_std, u)
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """See `Policy.noise_shape`."""
+        return (self.spec.horizon, self.spec.action_dim)
+
+    @torch.no_grad()
+    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """See `Policy.plan_from`; acting with its mean, it does not look at the noise."""
+        return self.action_normalizer.unnormalize(self._from(self.observation(obs, self.spec.n_obs_steps), noise))
+
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
-        mean, log_std = self.gaussian(cond)
         if self.config.deterministic:
-            return mean.tanh()[:, None].expand(-1, n, -1, -1)
-        noise = standard_normal((len(mean), n, *mean.shape[1:]), generator, mean.device)
-        return (mean[:, None] + log_std.exp()[:, None] * noise).tanh()
+            return self._from(cond, cond.new_empty(len(cond), n, *self.noise_shape))
+        return self._from(cond, standard_normal((len(cond), n, *self.noise_shape), generator, cond.device))
+
+    def _from(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """Return what is done in normalised units, of noise (B, n, Tp, A) and of that shape."""
+        mean, log_std = (part[:, None] for part in self.gaussian(cond))
+        return mean.tanh().expand_as(noise) if self.config.deterministic else (mean + log_std.exp() * noise).tanh()
 
     def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: Generator | None) -> Tensor:
         """Return -log p of the steps that count, over their number of entries."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robopol.algos import Algorithm
-from robopol.algos.algorithm import Explores, by_owner, owned
+from robopol.algos.algorithm import Explores, WarmsUp, by_owner, owned
 from robopol.checkpoint import Part, save_part
 from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
@@ -136,7 +136,7 @@ class Trainer:
         self.collector = Collector(
             world, self.replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps, self.rollout
         )
-        if any(phase.warmup for phase in config.phases.values()):
+        if any(phase.warmup for phase in config.phases.values()) and not isinstance(self.algo, WarmsUp):
             self.collector.check_bounds()
 
     def start(self, folder: RunFolder) -> None:
@@ -248,7 +248,8 @@ class Trainer:
         explorer = cast(Explores, self.algo)
         if done in (0, phase.warmup):  # somebody else chooses from here on
             self.collector.cut()
-        taken = self.collector.step(None if done < phase.warmup else explorer.explore)
+        warm_up = explorer.warm_up if isinstance(explorer, WarmsUp) else None
+        taken = self.collector.step(warm_up if done < phase.warmup else explorer.explore)
         due = phase.due(done + taken) - phase.due(done)
         if due and self.rollout is not None:  # what comes next is chosen by another policy
             self.collector.cut()

@@ -44,7 +44,7 @@ def test_the_density_is_that_of_a_squashed_gaussian():
     states = {"state": row.expand(len(middle), 1, 3)}
     density = policy.log_prob(states, (2 + 4 * middle).float()).exp().double()
     with torch.no_grad():
-        mean, log_std = policy._heads(policy.observation(states, 1))
+        mean, log_std = policy.gaussian(policy.observation(states, 1))
     below = torch.special.ndtr((edges.atanh() - mean[0, 0, 0]) / log_std[0, 0, 0].exp())
     torch.testing.assert_close(density, below.diff() / edges.diff(), rtol=2e-3, atol=1e-4)
     assert (density * edges.diff()).sum().item() == pytest.approx((below[-1] - below[0]).item(), abs=1e-4)
@@ -82,7 +82,7 @@ def test_actions_keep_their_bounds_however_large_the_output(kind):
 
 def test_it_acts_with_the_squashed_mean_or_by_samples():
     calm, lively = (actor("squashed_gaussian", deterministic=flag) for flag in (True, False))
-    mean, _ = calm._heads(calm.observation(obs(), 1))
+    mean, _ = calm.gaussian(calm.observation(obs(), 1))
     expected = calm.action_normalizer.unnormalize(mean.tanh())
     torch.testing.assert_close(calm.act(obs())[:, 0], expected.detach())
     one, two = lively.act(obs(), n=2, generator=torch.Generator().manual_seed(0)).unbind(1)
@@ -96,7 +96,7 @@ def test_the_standard_deviation_is_kept_between_its_ends():
     policy = actor("squashed_gaussian", log_std=[-1.0, -0.5])
     with torch.no_grad():
         policy.net[-1].bias[2:] = torch.tensor([50.0, -50.0])
-    _, log_std = policy._heads(policy.observation(obs(), 1))
+    _, log_std = policy.gaussian(policy.observation(obs(), 1))
     assert torch.equal(log_std[:, 0], torch.tensor([-0.5, -1.0]).expand(4, 2))
     with pytest.raises(ConfigError, match="least, greatest"):
         actor("squashed_gaussian", log_std=[1.0, 0.0])
