@@ -78,6 +78,7 @@ KINDS: dict[str, dict[str, str]] = {
         "goal_weight": "robopol.steering.goal_weight:GoalWeightConfig",
         "guide": "robopol.steering.guide:GuideConfig",
         "inner_steps": "robopol.steering.inner_steps:InnerStepsConfig",
+        "learned_noise": "robopol.steering.learned_noise:LearnedNoiseConfig",
         "mixture": "robopol.steering.mixture:MixtureConfig",
         "nudge": "robopol.steering.nudge:NudgeConfig",
         "start_noise": "robopol.steering.start_noise:StartNoiseConfig",
@@ -130,6 +131,7 @@ KINDS: dict[str, dict[str, str]] = {
         "ddpg": "robopol.algos.ddpg:DDPGConfig",
         "distill": "robopol.algos.distill:DistillConfig",
         "dppo": "robopol.algos.dppo:DPPOConfig",
+        "dsrl": "robopol.algos.dsrl:DSRLConfig",
         "dynamics": "robopol.algos.dynamics:DynamicsConfig",
         "fisor": "robopol.algos.fisor:FISORConfig",
         "fixpo": "robopol.algos.fixpo:FixPOConfig",
@@ -139,6 +141,7 @@ KINDS: dict[str, dict[str, str]] = {
         "sac": "robopol.algos.sac:SACConfig",
         "spo": "robopol.algos.spo:SPOConfig",
         "td3": "robopol.algos.td3:TD3Config",
+        "td3_bc": "robopol.algos.td3_bc:TD3BCConfig",
         "trpo": "robopol.algos.trpo:TRPOConfig",
     },
     "scoring": {

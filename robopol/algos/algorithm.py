@@ -101,6 +101,14 @@ class Explores(Protocol):
         """
 
 
+@runtime_checkable
+class WarmsUp(Explores, Protocol):
+    """One that acts in the warm-up, too, instead of uniformly random actions."""
+
+    def warm_up(self, obs: Mapping[str, Tensor], generator: torch.Generator) -> Explored:
+        """Choose the next actions before anything was learned; see `Explores.explore`."""
+
+
 def by_owner(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Split named tensors at the first dot of their names: owner -> rest of the name -> tensor."""
     owners: dict[str, dict[str, Tensor]] = {}

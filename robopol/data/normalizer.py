@@ -132,7 +132,7 @@ class Normalizer(nn.Module):
         """
         self._check_fitted()
         self._check_shape(x)
-        return (x - self.offset) * self.scale
+        return x if self._leaves(x) else (x - self.offset) * self.scale
 
     def unnormalize(self, y: Tensor) -> Tensor:
         """Map the network's range back to environment units, the inverse of `normalize`.
@@ -149,7 +149,7 @@ class Normalizer(nn.Module):
         """
         self._check_fitted()
         self._check_shape(y)
-        return y * self.unscale + self.offset
+        return y if self._leaves(y) else y * self.unscale + self.offset
 
     def _merge(self, values: Tensor) -> None:
         """Add rows to those that were seen, by their means and sums of squared deviations (Chan et al. 1979)."""
@@ -170,6 +170,9 @@ class Normalizer(nn.Module):
         self.offset.copy_(offset)
         self.scale.copy_(torch.where(constant, 1.0, 1 / unscale))
         self.unscale.copy_(torch.where(constant, 0.0, unscale))
+
+    def _leaves(self, x: Tensor) -> bool:
+        return self.mode == "identity" and x.is_floating_point()
 
     def _check_fitted(self) -> None:
         # The buffer is looked at only until it was once seen fitted: on a GPU each look waits for it.

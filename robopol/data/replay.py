@@ -142,9 +142,36 @@ class ReplayBuffer:
         if not self.added:
             raise DataError("there is nothing to draw: the replay buffer is empty")
         shape = (batch_size,) if draws is None else (draws, batch_size)
+        chosen = self.draw(math.prod(shape), len(self), step, seed)
+        return self._named(self._rows.index_select(0, chosen).view(*shape, -1))
+
+    def draw(self, count: int, below: int, step: int, seed: int) -> Tensor:
+        """Return random numbers, (count,) int64 in [0, below), a function of the arguments; see `sample`."""
         self._generator.manual_seed(_mix(step, seed))
-        chosen = torch.randint(len(self), (math.prod(shape),), generator=self._generator, device=self.device)
-        rows = self._rows.index_select(0, chosen).view(*shape, -1)
+        return torch.randint(below, (count,), generator=self._generator, device=self.device)
+
+    def rows(self, steps: Tensor) -> dict[str, Any]:
+        """Return chosen transitions.
+
+        Args:
+            steps: (...) int64, counted from the first transition that was ever added; those that were overwritten, or
+                are yet to come, are others.
+
+        Returns:
+            As `sample` does.
+        """
+        chosen = (steps % self.capacity).flatten()
+        return self._named(self._rows.index_select(0, chosen).view(*steps.shape, -1))
+
+    def flags(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether chosen transitions terminated and whether they were truncated, (...) bool each; see `rows`."""
+        first = sum(self._sizes[: len(self._shapes) + 1]) + 1
+        chosen = self._rows[:, first : first + 2][steps % self.capacity] > 0
+        terminated, truncated = chosen.unbind(-1)
+        return terminated, truncated
+
+    def _named(self, rows: Tensor) -> dict[str, Any]:
+        """Say what is what in rows (..., width)."""
         parts, count = rows.split_with_sizes(self._split, -1), len(self._shapes)
         reward, terminated, truncated = parts[count + 1].unbind(-1)
         return {

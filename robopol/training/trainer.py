@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robopol.algos import Algorithm
-from robopol.algos.algorithm import Explores, by_owner, owned
+from robopol.algos.algorithm import Explores, WarmsUp, by_owner, owned
 from robopol.checkpoint import save_part
 from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
@@ -120,7 +120,7 @@ class Trainer:
             self._act(spec)
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.best, self.best_step = (-1.0, 0.0), -1
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._told: dict[str, list[Tensor]] = {}  # since the last line of the log
 
     def _act(self, spec: PolicySpec) -> None:
         """Make what acts and what it fills, after checking that it can."""
@@ -136,12 +136,12 @@ class Trainer:
         else:
             capacity = min(config.collection.capacity, config.counts(self.total)[1])
             self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
-            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs))
+            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
         self.collector = Collector(
             world, self.replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps, self.rollout
         )
-        if any(phase.warmup for phase in config.phases.values()):
+        if any(phase.warmup for phase in config.phases.values()) and not isinstance(self.algo, WarmsUp):
             self.collector.check_bounds()
 
     def start(self, folder: RunFolder) -> None:
@@ -253,7 +253,8 @@ class Trainer:
         explorer = cast(Explores, self.algo)
         if done in (0, phase.warmup):  # somebody else chooses from here on
             self.collector.cut()
-        taken = self.collector.step(None if done < phase.warmup else explorer.explore)
+        warm_up = explorer.warm_up if isinstance(explorer, WarmsUp) else None
+        taken = self.collector.step(warm_up if done < phase.warmup else explorer.explore)
         due = phase.due(done + taken) - phase.due(done)
         if due and self.rollout is not None:  # what comes next is chosen by another policy
             self.collector.cut()
@@ -278,13 +279,12 @@ class Trainer:
 
     def _count(self, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
-            total, count = self._sums.get(name, (None, 0))
-            self._sums[name] = (value.clone() if total is None else total + value, count + 1)
+            self._told.setdefault(name, []).append(value)
 
     def _means(self) -> dict[str, float]:
         """Return the means since they were last asked for."""
-        means = {name: total.item() / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
+        means = {name: torch.stack(values).mean().item() for name, values in self._told.items()}
+        self._told = {}
         if self.collector is not None and self.collector.finished:
             ended, self.collector.finished = self.collector.finished, []
             for name in ("total", "length", "success"):
