@@ -10,8 +10,11 @@ their choices, `robopol list train` every key.
   robopol train algo=sac env=gym env.id=Pendulum-v1
   robopol train checkpoint=DIR algo=dppo env=push       make a saved policy better
   robopol train resume=RUN       go on with a run that was stopped or killed
+
+Several GPUs or machines: torchrun --nproc-per-node=4 -m robopol.cli train ... run=RUN; each takes its share of a batch.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,8 @@ def run(words: list[str]) -> int:
     if starts:
         tree |= _start(starts[-1], words)
     if "run" not in tree:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("several processes train one run, whose folder they cannot agree on: name it by run=")
         tree["run"] = _name(tree)
 
     from robopol.training.config import TrainConfig

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, Self, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from robopol.algos import Algorithm
 from robopol.algos.algorithm import Explores, WarmsUp, by_owner, owned
 from robopol.checkpoint import save_part
+from robopol.config import parse
 from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.data.replay import ReplayBuffer
@@ -20,6 +21,7 @@ from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
 from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
+from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
 from robopol.progress import progress
 from robopol.training.collector import Collector
@@ -30,6 +32,7 @@ from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator, seed_layers, seed_of
 from robopol.training.sources import Replayed, Sources
+from robopol.training.team import Team
 
 VALIDATION_WINDOWS = 512
 """Most held-out windows that validation looks at, always the same ones."""
@@ -49,6 +52,7 @@ class Trainer:
     done), so a run that was killed and resumed ends in the same bits as one that was not.
 
     Attributes:
+        team: The processes that train together.
         algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
         collector: What acts, if a phase does.
@@ -59,18 +63,23 @@ class Trainer:
         seconds: Time spent training, over all resumptions.
     """
 
-    def __init__(self, config: TrainConfig, *, resumed: bool = False) -> None:
+    def __init__(self, config: TrainConfig, *, resumed: bool = False, team: Team | None = None) -> None:
         """Build everything, so that what cannot work fails before there is a run folder.
 
         Args:
             config: What to do.
             resumed: Whether a checkpoint of the run will be taken up, which has all weights.
+            team: The processes that train together; None is this one alone.
 
         Raises:
             ConfigError: If the parts do not fit each other.
             DataError: If the data cannot be used.
             CheckpointError: If there is no such policy to begin from.
         """
+        self.team = team or Team()
+        self.team.check(config.batch_size)
+        if config.acts and self.team.size > 1:
+            raise ConfigError("a phase with env_steps is done by one process: start robopol without torchrun")
         chosen = _trained(config)
         world = None
         if config.env is not None:
@@ -96,12 +105,17 @@ class Trainer:
             _check_fitted(group, parts[group])
         matrices = (p for part in parts.values() for p in part.parameters() if p.ndim > 1)
         self.runtime = config.runtime.build(max((p.shape[-1] for p in matrices), default=1), config.batch_size)
+        chosen_by_leader = self.team.agree(self.runtime.pins().tree())
+        if not self.team.leader:
+            self.runtime = parse(RuntimeConfig, chosen_by_leader).build()
         self.runtime.apply()
         # pinned, so that a resumed run computes in the same way
         self.config = config.model_copy(update={"runtime": self.runtime.pins()})
         self.device = torch.device(self.runtime.device)
         self.total = config.length
         parts = {group: part.to(self.device) for group, part in parts.items()}
+        for part in parts.values():
+            self.team.average_gradients(part.parameters())
         self.algo: Algorithm = config.algo.build(
             **parts, total_updates=config.counts(self.total)[0], runtime=self.runtime
         )
@@ -154,7 +168,7 @@ class Trainer:
             CheckpointError: If the checkpoint is damaged.
         """
         self.folder = folder
-        self.loggers = Loggers(folder.path, self.config.logging)
+        self.loggers = Loggers(folder.path, self.config.logging) if self.team.leader else None
         found = folder.latest()
         if found is not None:
             self.step = found.step
@@ -177,7 +191,8 @@ class Trainer:
                 for name, filled in self._filled().items():
                     filled.load_state(parts[name])
                 self.collector.load_state(parts["collector"])
-        self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
+        if self.loggers is not None:
+            self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
 
     @property
     def env_steps(self) -> int:
@@ -209,7 +224,8 @@ class Trainer:
         for name, phase in self.config.phases.items():
             self._run_phase(name, phase, first)
             first += phase.length
-        self.loggers.close()
+        if self.loggers is not None:
+            self.loggers.close()
 
     def _run_phase(self, name: str, phase: PhaseConfig, first: int) -> None:
         """Do a phase that begins at step ``first`` of the run."""
@@ -218,7 +234,8 @@ class Trainer:
             return
         begun, before, since = (self.updates, self.env_steps), self.seconds, time.monotonic()
         unit = "updates" if phase.env_steps is None else "env steps"
-        with progress(name, last, unit, start=self.step) as report:
+        shown = progress(name, last, unit, start=self.step) if self.team.leader else nullcontext(_unseen)
+        with shown as report:
             while self.step < last:
                 came_from = self.step
                 self.advance(phase, first)
@@ -227,7 +244,7 @@ class Trainer:
                 evaluates = config.eval.every > 0 and passed(config.eval.every) and self.step != self.total
                 saves = passed(config.checkpoint.every) or self.step == self.total or evaluates
                 if passed(config.log_every) or saves:
-                    metrics = self._means() | self._speeds(*begun, time.monotonic() - since)
+                    metrics = self.team.mean(self._means()) | self._speeds(*begun, time.monotonic() - since)
                     loss = metrics.get("train/loss")
                     report(self.step, "" if loss is None else f"loss {loss:.4f}")
                     self._log(metrics)
@@ -236,6 +253,8 @@ class Trainer:
                             f"training diverged before update {self.updates}: the loss is {loss}. What was saved in "
                             f"{self.folder.path} is sound; lower algo.lr{_clipped(config.algo)}"
                         )
+                if not self.team.leader:
+                    continue
                 if passed(config.validate_every) or self.step == self.total:
                     self._log(self._validate(phase.sources))
                 if evaluates:
@@ -268,14 +287,16 @@ class Trainer:
         if phase.rollout is not None and self.rollout is not None:
             batch = self.rollout.take() | {"minibatch": config.batch_size}
         else:
-            batch = self.sources.batch(phase.sources, config.batch_size, self.updates)
-        rng = generator(self.device, config.seed, "update", self.updates)
-        seed_layers(self.device, seed_of(config.seed, "dropout", self.updates))
+            batch = self.team.share(self.sources.batch(phase.sources, config.batch_size, self.updates))
+        own = f" {self.team.rank}" if self.team.rank else ""  # no two processes draw the same noise
+        rng = generator(self.device, config.seed, f"update{own}", self.updates)
+        seed_layers(self.device, seed_of(config.seed, f"dropout{own}", self.updates))
         self._count(self.algo.update(batch, self.updates, rng))
         self.updates += 1
 
     def _log(self, metrics: Mapping[str, float]) -> None:
-        self.loggers.log(self.updates, metrics, self.env_steps)
+        if self.loggers is not None:
+            self.loggers.log(self.updates, metrics, self.env_steps)
 
     def _count(self, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
@@ -351,7 +372,8 @@ class Trainer:
         return {name: filled for name, filled in both.items() if filled is not None}
 
     def _save(self) -> None:
-        self.loggers.flush()
+        if self.loggers is not None:
+            self.loggers.flush()
         self.folder.save(
             self.step,
             {group: partial(save_part, part) for group, part in self.algo.parts().items()},
@@ -361,6 +383,10 @@ class Trainer:
         )
         if self.best_step == self.step:
             self.folder.mark_best(self.step)
+
+
+def _unseen(done: int, note: str = "") -> None:
+    """Report progress to nobody."""
 
 
 def _passed(before: int, now: int, every: int) -> bool:
