@@ -9,6 +9,7 @@ VERBS = {
     "eval": "evaluate a checkpoint: robopol eval checkpoint=RUN episodes=100",
     "tune": "search a dial of a steering: robopol tune checkpoint=RUN steering=... over=steering.0.n 'values=[1,4,16]'",
     "steer": "steer a policy by hand in the browser: robopol steer checkpoint=RUN",
+    "serve": "let others ask a policy for plans: robopol serve checkpoint=RUN",
     "export": "write a policy for an inference engine: robopol export checkpoint=RUN engine=onnx",
     "collect": "record episodes of an expert or a policy: robopol collect env=push out=demos.hdf5 episodes=200",
     "data": "look at, check, convert and merge datasets: robopol data info demos.hdf5",

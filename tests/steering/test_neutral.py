@@ -5,6 +5,7 @@ import torch
 from policies.test_policies import POLICIES, SPEC, make, obs
 from steering.known import LinearConfig
 
+from robopol.policies import Previous
 from robopol.policies.generative import GenerativePolicy
 from robopol.registry import kinds
 from robopol.steering import (
@@ -15,8 +16,10 @@ from robopol.steering import (
     GoalWeightConfig,
     GuideConfig,
     InnerStepsConfig,
+    InpaintingConfig,
     MixtureConfig,
     NudgeConfig,
+    RealTimeChunkingConfig,
     StartNoiseConfig,
     SteeredPolicy,
     WarmStartConfig,
@@ -46,10 +49,12 @@ NEUTRAL = {
     "goal_weight": lambda policy: GoalWeightConfig(weight=1.0).build(policy),
     "guide": lambda policy: GuideConfig(objective=LinearConfig(), scale=0.0).build(policy),
     "inner_steps": lambda policy: InnerStepsConfig(count=1).build(policy),
+    "inpainting": lambda policy: InpaintingConfig(delay=0).build(policy),
     "mixture": lambda policy: Mixture(
         MixtureConfig(policies=("elsewhere",), priors=(1.0, 0.0)), [make(POLICIES["flow-mlp"])]
     ),
     "nudge": lambda policy: NudgeConfig(actions=()).build(policy),
+    "real_time_chunking": lambda policy: RealTimeChunkingConfig(delay=2, beta=0.0).build(policy),
     "start_noise": lambda policy: StartNoiseConfig(scale=1.0).build(policy),
     "warm_start": lambda policy: WarmStartConfig(steps=None).build(policy),
 }
@@ -81,6 +86,8 @@ def test_a_neutral_steering_changes_nothing(kind, name):
     steered = SteeredPolicy(policy, [NEUTRAL[kind](policy)])
     expected = policy.plan(obs(5), 2, generators(5))
     assert torch.equal(steered.plan(obs(5), 2, generators(5)), expected)
+    previous = [Previous(expected[row, 0], row) if row % 2 else None for row in range(5)]
+    assert torch.equal(steered.plan(obs(5), 2, generators(5), previous), expected)
     assert torch.equal(steered.act(obs(5), 2, generators(5)), expected[:, :, SPEC["n_obs_steps"] - 1 :])
 
 
