@@ -5,7 +5,10 @@ import torch
 from policies.test_policies import POLICIES, SPEC, make, obs
 from steering.known import LinearConfig
 
+from robopol.config import parse
+from robopol.policies import PolicySpec
 from robopol.policies.generative import GenerativePolicy
+from robopol.policies.squashed_gaussian import SquashedGaussianConfig
 from robopol.registry import kinds
 from robopol.steering import (
     AgreementConfig,
@@ -23,6 +26,7 @@ from robopol.steering import (
 )
 from robopol.steering.agreement import Agreement
 from robopol.steering.composition import Composition
+from robopol.steering.learned_noise import LearnedNoise
 from robopol.steering.mixture import Mixture
 from robopol.steering.objectives.motion import Motion
 
@@ -32,6 +36,13 @@ GOAL |= {"guidance": {"keys": ["aux"]}}
 
 def composition(policy, weights, other):
     return Composition(CompositionConfig(policies=("elsewhere",), weights=weights), [other])
+
+
+def actor(policy):
+    size = 1 if policy.noise_shape is None else policy.noise_shape[0] * policy.noise_shape[1]
+    told = {"action_names": [f"noise {i}" for i in range(size)], "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1}
+    told |= {"action_low": [-1.0] * size, "action_high": [1.0] * size}
+    return SquashedGaussianConfig(hidden=(8,)).build(parse(PolicySpec, policy.spec.tree() | told))
 
 
 PATH = Motion(actions=(0, 1), means="absolute")
@@ -46,6 +57,7 @@ NEUTRAL = {
     "goal_weight": lambda policy: GoalWeightConfig(weight=1.0).build(policy),
     "guide": lambda policy: GuideConfig(objective=LinearConfig(), scale=0.0).build(policy),
     "inner_steps": lambda policy: InnerStepsConfig(count=1).build(policy),
+    "learned_noise": lambda policy: LearnedNoise(actor(policy), policy, 0.0),
     "mixture": lambda policy: Mixture(
         MixtureConfig(policies=("elsewhere",), priors=(1.0, 0.0)), [make(POLICIES["flow-mlp"])]
     ),
