@@ -14,6 +14,7 @@ from robopol.algos.critics import usable
 from robopol.algos.optimizer import AdamW
 from robopol.algos.sac import SAC, SACConfig
 from robopol.config import parse
+from robopol.data.normalizer import Normalizer
 from robopol.data.windows import narrowed, newest
 from robopol.errors import ConfigError
 from robopol.models import Model
@@ -103,8 +104,9 @@ class DSRL(SAC):
         super().__init__(config, actor, model, total_updates, runtime)
         self.noise_optimizer = AdamW(list(self.noise_model.parameters()), (0.9, 0.999), 0.0)
         self._steered = SteeredPolicy(self.base, [LearnedNoise(actor, base)])
-        rows = {key: torch.zeros(1, noise.n_obs_steps, *shape) for key, shape in base.spec.obs_shapes.items()}
-        self.decode({key: row.to(base.device) for key, row in rows.items()}, self._normal(1))
+        if all(part.fitted for part in base.modules() if isinstance(part, Normalizer)):  # else a run is resumed
+            rows = {key: torch.zeros(1, noise.n_obs_steps, *shape) for key, shape in base.spec.obs_shapes.items()}
+            self.decode({key: row.to(base.device) for key, row in rows.items()}, self._normal(1))  # refused now, if ever
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: Q, W, then actor and temperature, then the target."""

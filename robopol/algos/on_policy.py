@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, by_own
 from robopol.algos.optimizer import AdamW
 from robopol.algos.scoring import Said, Scoring
 from robopol.algos.scoring.density import DensityConfig
+from robopol.algos.surrogates import UnclippedConfig
 from robopol.config import OneOf
 from robopol.data.normalizer import Normalizer
 from robopol.data.windows import newest
@@ -108,11 +110,14 @@ class OnPolicy(Algorithm):
     Attributes:
         scoring: The policy, as far as the losses look at it.
         model: The value network.
+        surrogate: The objective of a row.
         rewards: The scale of the rewards, if they are scaled.
+        actor_weights: What of the policy is trained.
+        critic_weights: The weights of the value network.
     """
 
     def __init__(self, config: OnPolicyConfig, policy: Policy, model: Model, runtime: Runtime) -> None:
-        """Make the scoring and the optimisers.
+        """Make the scoring and the value network's optimiser.
 
         Args:
             config: How they are trained.
@@ -129,12 +134,12 @@ class OnPolicy(Algorithm):
                 "model=state_value"
             )
         self.settings, self.model, self.runtime = config, model, runtime
+        self.surrogate: Any = UnclippedConfig().build()
         self.scoring: Scoring = config.scoring.build(policy)
         self.rewards = RewardScale(config.reward_limit) if config.scale_rewards else None
-        self._actor_weights = self.scoring.parameters
-        self._critic_weights = list(model.parameters())
-        self.policy_optimizer = AdamW(self._actor_weights, (0.9, 0.999), 0.0, config.adam_eps)
-        self.critic_optimizer = AdamW(self._critic_weights, (0.9, 0.999), 0.0, config.adam_eps)
+        self.actor_weights = self.scoring.parameters
+        self.critic_weights = list(model.parameters())
+        self.critic_optimizer = AdamW(self.critic_weights, (0.9, 0.999), 0.0, config.adam_eps)
 
     @property
     def needs(self) -> Needs:
@@ -237,11 +242,13 @@ class OnPolicy(Algorithm):
     def minibatches(self, lesson: Lesson, size: int, generator: Generator) -> Iterator[Lesson]:
         """Return all decisions once in random order, in parts of nearly equal size."""
         order = torch.randperm(lesson.size, generator=generator, device=generator.device).to(lesson.advantage.device)
-        for chosen in order.tensor_split(max(1, round(lesson.size / size))):
-            part = lesson.rows(chosen)
-            if self.settings.normalize_advantage == "minibatch":
-                part = part._replace(advantage=standardized(part.advantage))
-            yield part
+        count = max(1, round(lesson.size / size))
+        shuffled, bounds = lesson.rows(order), [lesson.size * k // count for k in range(count + 1)]
+        if self.settings.normalize_advantage == "minibatch":
+            parts = [shuffled.advantage[first:last] for first, last in pairwise(bounds)]
+            shuffled = shuffled._replace(advantage=torch.cat([standardized(part) for part in parts]))
+        for first, last in pairwise(bounds):
+            yield shuffled.rows(slice(first, last))
 
     def fit_values(self, lesson: Lesson, size: int, epochs: int, generator: Generator) -> Tensor:
         """Move V towards the goals alone; return the mean loss, without gradients."""
@@ -250,7 +257,7 @@ class OnPolicy(Algorithm):
             for part in self.minibatches(lesson, size, generator):
                 with self.runtime.autocast():
                     loss = ((self.judge(part) - part.goal) ** 2).mean()
-                loss.backward(inputs=self._critic_weights)
+                loss.backward(inputs=self.critic_weights)
                 self.critic_optimizer.step(self.settings.critic_lr)
                 losses.append(loss.detach())
         return torch.stack(losses).mean()
@@ -266,6 +273,9 @@ class OnPolicy(Algorithm):
             "train/ratio_kl": (ratio - 1 - log_ratio).mean(),
             "train/ratio_deviation": (ratio - 1).abs().mean(),
         }
+        outside = self.surrogate.outside(ratio, self.scoring.row_clips)
+        if outside is not None:
+            told["train/clip_fraction"] = outside.float().mean()
         return told | ({"train/entropy": self.scoring.entropy(said).mean()} if self.scoring.has_entropy else {})
 
     def deployed(self) -> Policy:
@@ -279,7 +289,6 @@ class OnPolicy(Algorithm):
     def state(self) -> dict[str, Tensor]:
         """See `Algorithm.state`."""
         state = owned("policy", self.scoring.policy.state_dict()) | owned("model", self.model.state_dict())
-        state |= owned("policy_optimizer", self.policy_optimizer.state())
         state |= owned("critic_optimizer", self.critic_optimizer.state())
         return state if self.rewards is None else state | owned("rewards", self.rewards.state())
 
@@ -288,7 +297,6 @@ class OnPolicy(Algorithm):
         owners = by_owner(state)
         self.scoring.policy.load_state_dict(owners["policy"])
         self.model.load_state_dict(owners["model"])
-        self.policy_optimizer.load_state(owners["policy_optimizer"])
         self.critic_optimizer.load_state(owners["critic_optimizer"])
         if self.rewards is not None:
             self.rewards.load_state(owners["rewards"])
@@ -298,4 +306,5 @@ def standardized(advantage: Tensor) -> Tensor:
     """Return advantages of mean 0 and standard deviation 1; a single one as it is."""
     if len(advantage) < 2:
         return advantage
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    spread, mean = torch.std_mean(advantage)
+    return (advantage - mean) / (spread + 1e-8)

@@ -1,4 +1,4 @@
-"""PPO (Schulman et al. 2017, arXiv 1707.06347): several passes over a rollout, under a surrogate that bounds the step."""
+"""PPO (Schulman et al. 2017, arXiv 1707.06347): several passes over a rollout, by a surrogate that bounds the step."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -7,7 +7,10 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from robopol.algos.algorithm import by_owner, owned
 from robopol.algos.on_policy import Lesson, OnPolicy, OnPolicyConfig
+from robopol.algos.optimizer import AdamW
+from robopol.algos.scoring import Said
 from robopol.algos.surrogates import ClipConfig
 from robopol.config import OneOf
 from robopol.models import Model
@@ -69,21 +72,35 @@ class PPO(OnPolicy):
         """See `PPOConfig.build`."""
         super().__init__(config, policy, model, runtime)
         self.config, self.total_updates = config, total_updates
-        self.surrogate: Any = config.surrogate.build()
+        self.policy_optimizer = AdamW(self.actor_weights, (0.9, 0.999), 0.0, config.adam_eps)
+        self.surrogate = config.surrogate.build()
 
     def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
         """See `OnPolicy.improve`."""
-        config = self.config
-        rate = 1 - step / max(1, self.total_updates) if config.anneal else 1.0
+        told: list[dict[str, Tensor]] = []
+        for _ in range(self.config.epochs):
+            told.append(self.pass_over(lesson, step, generator, minibatch))
+            if "train/stopped" in told[-1]:
+                break
+        found = {name: torch.stack([line[name] for line in told if name in line]).mean() for name in told[0]}
+        found.pop("train/stopped", None)
+        return found | {"train/passes": torch.tensor(float(len(told)))}
+
+    def pass_over(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
+        """Take a gradient step on every minibatch, once; return the mean losses."""
+        config, rate = self.config, self.rate(step)
         told: list[Mapping[str, Tensor]] = []
-        for _ in range(config.epochs):
-            for part in self.minibatches(lesson, minibatch, generator):
-                losses, drifted = self.losses(part, acting=step >= config.warmup)
-                if config.target_kl is not None and drifted.item() > 1.5 * config.target_kl:
-                    return _means(told) if told else {"train/loss": losses["train/loss"].detach()}
-                self.descend(losses["train/loss"], rate)
-                told.append({name: loss.detach() for name, loss in losses.items()})
+        for part in self.minibatches(lesson, minibatch, generator):
+            losses, drifted = self.losses(part, acting=step >= config.warmup)
+            told.append({name: loss.detach() for name, loss in losses.items()})
+            if config.target_kl is not None and drifted.item() > 1.5 * config.target_kl:
+                return _means(told) | {"train/stopped": torch.ones(())}
+            self.descend(losses["train/loss"], rate)
         return _means(told)
+
+    def rate(self, step: int) -> float:
+        """Return the factor on the learning rates in the ``step``-th update."""
+        return 1 - step / max(1, self.total_updates) if self.config.anneal else 1.0
 
     def losses(self, part: Lesson, acting: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         """Return the losses of a minibatch, and how far it is from the old policy, mean of r - 1 - log r.
@@ -108,6 +125,8 @@ class PPO(OnPolicy):
                 gained = self.surrogate.objective(log_ratio, self.row_advantages(part), self.scoring.row_clips)
                 losses["train/policy_loss"] = -gained.mean()
                 total = total + losses["train/policy_loss"]
+                bound = self.bound(said, part)
+                total = total if bound is None else total + bound
                 if config.entropy_weight > 0 and self.scoring.has_entropy:
                     total = total - config.entropy_weight * self.scoring.entropy(said).mean()
                 if config.target_kl is not None:
@@ -115,23 +134,35 @@ class PPO(OnPolicy):
                     drifted = (still.exp() - 1 - still).mean()
         return {"train/loss": total} | losses, drifted
 
+    def bound(self, said: Said, part: Lesson) -> Tensor | None:
+        """Return what else is added to the loss to keep the policy near the old one."""
+        return None
+
     def descend(self, loss: Tensor, rate: float) -> None:
         """Move policy and value network down a loss; ``rate`` is a factor on both learning rates."""
         config = self.config
         loss.backward()
         if config.clip_norm is not None:
-            clip_gradients([*self._actor_weights, *self._critic_weights], config.clip_norm)
+            clip_gradients([*self.actor_weights, *self.critic_weights], config.clip_norm)
         self.policy_optimizer.step(config.lr * rate)
         self.critic_optimizer.step(config.critic_lr * rate)
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Algorithm.state`."""
+        return super().state() | owned("policy_optimizer", self.policy_optimizer.state())
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Algorithm.load_state`."""
+        super().load_state(state)
+        self.policy_optimizer.load_state(by_owner(state)["policy_optimizer"])
 
 
 def clip_gradients(weights: list[Tensor], largest: float) -> None:
     """Scale the gradients of some weights down to a common norm of at most ``largest``."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp_(max=1.0))
 
 
 def _means(told: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    found = {name: torch.stack([line[name] for line in told]).mean() for name in told[0]}
-    return found | {"train/gradient_steps": torch.tensor(float(len(told)))}
+    return {name: torch.stack([line[name] for line in told]).mean() for name in told[0]}

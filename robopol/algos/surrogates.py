@@ -94,7 +94,9 @@ class SimpleConfig(Config):
 
 
 class DiscoveredConfig(Config):
-    """The drift that was found by evolution and written down (Lu et al. 2022, arXiv 2210.05639): r A minus
+    """The drift that was found by evolution and written down (Lu et al. 2022, arXiv 2210.05639).
+
+    The objective is r A minus the drift:
 
         A >= 0: relu((r - 1) A - a tanh((r - 1) A / a)),   A < 0: relu(A log r - b tanh(A log r / b))
 

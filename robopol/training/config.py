@@ -152,6 +152,8 @@ class TrainConfig(Config):
 
     Attributes:
         run: The run folder.
+        start: Folder of a saved policy that training begins from, ``checkpoint=`` on the command line: its weights,
+            its normalisers, and what it is; `policy` is then its config.
         seed: Of everything random in training.
         batch_size: Samples of a gradient step.
         log_every: Steps of the run between two lines of the log.
@@ -171,6 +173,7 @@ class TrainConfig(Config):
     """
 
     run: str
+    start: str | None = None
     seed: int = Field(0, ge=0)
     batch_size: int = Field(256, ge=1)
     log_every: int = Field(100, ge=1)
@@ -199,9 +202,10 @@ class TrainConfig(Config):
             if REPLAY in phase.sources and not acted:
                 raise ValueError(f"phase '{name}' draws from {REPLAY}, and no phase up to it has env_steps to fill it")
             for key in ("env_steps", "rollout"):
-                if (getattr(phase, key) or 0) % self.collection.num_envs:
+                steps = getattr(phase, key) or 0
+                if steps % self.collection.num_envs:
                     raise ValueError(
-                        f"phase '{name}' has {key}={getattr(phase, key)}, which {self.collection.num_envs} environments "
+                        f"phase '{name}' has {steps} {key}, which {self.collection.num_envs} environments "
                         "(collection.num_envs) do not divide"
                     )
         return self

@@ -1,6 +1,6 @@
 """A rollout: the decisions of the policy as it stands, in the order in which each environment came to them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,22 +13,21 @@ _NAMED = ("obs", "next_obs", "trace")
 
 
 class Rollout:
-    """The decisions of N environments since they were last taken, at most T in each.
+    """The decisions of N environments since they were last taken.
 
     It is told of decisions (`robopol.training.decisions.Told`). Environments whose episodes end within a chunk come to
     more decisions than others.
     """
 
-    def __init__(self, steps: int, count: int, device: torch.device) -> None:
-        """Make room.
+    def __init__(self, count: int, device: torch.device) -> None:
+        """Begin without any; room is made as decisions come.
 
         Args:
-            steps: T.
             count: N.
             device: Where batches are made.
         """
-        self.steps, self.count, self.device = steps, count, device
-        self._held: dict[str, Tensor] = {}  # name of a part -> (T, N, ...), made when the first decision is told
+        self.count, self.device = count, device
+        self._held: dict[str, Tensor] = {}  # name of a part -> (T or more, N, ...)
         self._counts = [0] * count
 
     def __call__(self, decided: Decided) -> None:
@@ -36,9 +35,10 @@ class Rollout:
         parts = {name: getattr(decided, name) for name in _PARTS}
         for group in _NAMED:
             parts |= {f"{group}.{name}": rows for name, rows in getattr(decided, group).items()}
-        if not self._held:
-            self._make({name: (rows.shape[1:], rows.dtype) for name, rows in parts.items()})
         times = [self._counts[slot] for slot in decided.slots]
+        if not self._held or max(times) >= len(self._held["action"]):
+            for name, rows in parts.items():
+                self._make_room(name, max(times) + 1, rows.shape[1:], rows.dtype)
         at_once = len(times) == self.count and len(set(times)) == 1
         for name, rows in parts.items():
             if at_once:
@@ -83,13 +83,15 @@ class Rollout:
         held = {name.removeprefix("held."): rows for name, rows in state.items() if name != "counts"}
         self._counts = state["counts"].tolist()
         self._held = {}
-        if held:
-            self._make({name: (rows.shape[2:], rows.dtype) for name, rows in held.items()})
         for name, rows in held.items():
+            self._make_room(name, len(rows), rows.shape[2:], rows.dtype)
             self._held[name][: len(rows)] = rows.to(self.device)
 
-    def _make(self, kinds: Mapping[str, tuple[Any, torch.dtype]]) -> None:
-        self._held = {
-            name: torch.zeros(self.steps, self.count, *shape, dtype=dtype, device=self.device)
-            for name, (shape, dtype) in kinds.items()
-        }
+    def _make_room(self, name: str, steps: int, shape: Sequence[int], dtype: torch.dtype) -> None:
+        """Make room for so many decisions in each environment, or more."""
+        there = self._held.get(name)
+        length = 0 if there is None else len(there)
+        if length < steps:
+            size = (max(steps, 2 * length, 16) - length, self.count, *shape)
+            more = torch.zeros(size, dtype=dtype, device=self.device)
+            self._held[name] = more if there is None else torch.cat([there, more])

@@ -55,7 +55,8 @@ def resume(path: Path) -> Path:
         CheckpointError: If it is not a run folder, or is damaged.
     """
     folder = RunFolder.open(path)
-    with Trainer(parse(TrainConfig, folder.config | {"run": str(path)})) as trainer:
+    resumed = bool(folder.steps())
+    with Trainer(parse(TrainConfig, folder.config | {"run": str(path)}), resumed=resumed) as trainer:
         trainer.start(folder)
         return finish(trainer)
 

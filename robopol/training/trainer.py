@@ -24,7 +24,7 @@ from robopol.policies import PolicySpec
 from robopol.progress import progress
 from robopol.training.collector import Collector
 from robopol.training.config import REPLAY, ROLLOUT, PhaseConfig, TrainConfig
-from robopol.training.contract import joined, spec_for
+from robopol.training.contract import begin_from, joined, spec_for
 from robopol.training.loggers import Loggers
 from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
@@ -59,15 +59,17 @@ class Trainer:
         seconds: Time spent training, over all resumptions.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, resumed: bool = False) -> None:
         """Build everything, so that what cannot work fails before there is a run folder.
 
         Args:
             config: What to do.
+            resumed: Whether a checkpoint of the run will be taken up, which has all weights.
 
         Raises:
             ConfigError: If the parts do not fit each other.
             DataError: If the data cannot be used.
+            CheckpointError: If there is no such policy to begin from.
         """
         chosen = _trained(config)
         world = None
@@ -85,6 +87,10 @@ class Trainer:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(config.seed, WEIGHTS[group]))
                 parts[group] = part.build(specs[group])
+            if group == "policy" and config.start is not None:
+                if not resumed:
+                    begin_from(config.start, parts[group])
+                continue
             if fitted is not None:
                 parts[group].fit_normalizers(fitted)
             _check_fitted(group, parts[group])
@@ -126,8 +132,7 @@ class Trainer:
                 f"algo={config.algo.tree()['kind']} learns from records only: a phase has updates, not env_steps"
             )
         if self.algo.needs.rollout:
-            longest = max(phase.rollout or 0 for phase in config.phases.values())
-            self.rollout = Rollout(longest // config.collection.num_envs, config.collection.num_envs, self.device)
+            self.rollout = Rollout(config.collection.num_envs, self.device)
         else:
             capacity = min(config.collection.capacity, config.counts(self.total)[1])
             self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
@@ -378,8 +383,8 @@ def _check_phases(config: TrainConfig, algo: Algorithm) -> None:
             )
         if phase.rollout is not None and not algo.needs.rollout:
             raise ConfigError(
-                f"algo={kind} learns from drawn samples, and phase '{name}' from its last rollout: set schedule=online, "
-                "or another algorithm"
+                f"algo={kind} learns from drawn samples, and phase '{name}' from its last rollout: set "
+                "schedule=online, or another algorithm"
             )
 
 
