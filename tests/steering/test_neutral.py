@@ -6,6 +6,7 @@ from policies.test_policies import POLICIES, SPEC, make, obs
 from steering.known import LinearConfig
 
 from robopol.config import parse
+from robopol.models.q import QConfig
 from robopol.policies import PolicySpec
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.squashed_gaussian import SquashedGaussianConfig
@@ -26,6 +27,7 @@ from robopol.steering import (
 )
 from robopol.steering.agreement import Agreement
 from robopol.steering.composition import Composition
+from robopol.steering.learned_edit import LearnedEdit
 from robopol.steering.learned_noise import LearnedNoise
 from robopol.steering.mixture import Mixture
 from robopol.steering.objectives.motion import Motion
@@ -45,6 +47,17 @@ def actor(policy):
     return SquashedGaussianConfig(hidden=(8,)).build(parse(PolicySpec, policy.spec.tree() | told))
 
 
+def edits(policy):
+    """One proposal and no edit: an editor of two actions and a critic of these."""
+    shapes, size = policy.spec.tree()["obs_shapes"], 2 * policy.spec.action_dim
+    told = {"action_names": [f"edit {i}" for i in range(size)], "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1}
+    told |= {"action_low": [-1.0] * size, "action_high": [1.0] * size, "obs_shapes": shapes | {"proposal": [size]}}
+    editor = SquashedGaussianConfig(hidden=(8,)).build(parse(PolicySpec, policy.spec.tree() | told))
+    judged = parse(PolicySpec, policy.spec.tree() | {"n_obs_steps": 1, "horizon": 2, "n_action_steps": 2})
+    critic = QConfig(n_action_steps=2, hidden=(8,), action_normalization="identity").build(judged)
+    return LearnedEdit(editor, critic, policy, 1, 0.0)
+
+
 PATH = Motion(actions=(0, 1), means="absolute")
 NEUTRAL = {
     "agreement of equals": lambda policy: Agreement(AgreementConfig(policies=("elsewhere",)), [policy]),
@@ -57,6 +70,7 @@ NEUTRAL = {
     "goal_weight": lambda policy: GoalWeightConfig(weight=1.0).build(policy),
     "guide": lambda policy: GuideConfig(objective=LinearConfig(), scale=0.0).build(policy),
     "inner_steps": lambda policy: InnerStepsConfig(count=1).build(policy),
+    "learned_edit": edits,
     "learned_noise": lambda policy: LearnedNoise(actor(policy), policy, 0.0),
     "mixture": lambda policy: Mixture(
         MixtureConfig(policies=("elsewhere",), priors=(1.0, 0.0)), [make(POLICIES["flow-mlp"])]
