@@ -9,8 +9,8 @@ random ones, acting, stepping, storing, sampling and updating included. `robopol
 ``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
 AMX) computes in bfloat16. `rlpd` is the update that is done twenty times a step: ten critics of 2 x 256 with
 LayerNorm move towards the least of two random ones of their targets, which follow; against the usual loop over
-modules, with torch's Adam. Contenders take turns in processes of their own; rounds in which other processes used more than
-``--contention`` cores are dropped.
+modules, with torch's Adam. Contenders take turns in processes of their own; rounds in which other processes used more
+than ``--contention`` cores are dropped.
 """
 
 import argparse
