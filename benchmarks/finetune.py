@@ -69,7 +69,7 @@ ROWS = {
     "rlpd": ("flow", ["experiment=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
 }
 """Name -> kind of its base, and words of ``robopol train``; ``{base}`` stands for the folder of the base, ``{demos}``
-for what it was cloned from. Methods with a replay need far fewer steps than rollouts do: compare at equal ``--steps``."""
+for what it was cloned from. Methods with a replay need fewer steps than rollouts: compare at equal ``--steps``."""
 
 
 def world(task: str) -> list[str]:

@@ -104,9 +104,8 @@ class DSRL(SAC):
         self._steered = SteeredPolicy(self.base, [LearnedNoise(actor, base)])
         if all(part.fitted for part in base.modules() if isinstance(part, Normalizer)):  # else a run is resumed
             rows = {key: torch.zeros(1, noise.n_obs_steps, *shape) for key, shape in base.spec.obs_shapes.items()}
-            self.decode(
-                {key: row.to(base.device) for key, row in rows.items()}, self._normal(1)
-            )  # refused now, if ever
+            # what cannot be steered so is refused now
+            self.decode({key: row.to(base.device) for key, row in rows.items()}, self._normal(1))
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: Q, W, then actor and temperature, then the target."""

@@ -1,4 +1,4 @@
-"""EXPO (Dong et al. 2025, arXiv 2507.07986): a generative policy imitates, small edits and a choice among proposals earn.
+"""EXPO (Dong et al. 2025, arXiv 2507.07986): a policy imitates; edits and a choice among its proposals earn.
 
 Without edits it is QC, best-of-N with a critic of chunks (Li et al. 2025, arXiv 2507.07969, Q-chunking).
 """
@@ -39,8 +39,8 @@ class EXPOConfig(SACConfig):
         L_e = alpha log pi_e(d|s, a) - mean_k Q_k(s, a + d),  d ~ e(s, a), of the actions of the batch
         L_b = the base policy's own loss
 
-    When acting, b is the averaged policy and Z are all heads. Base policy, editor and temperature move once in ``delay``
-    updates. In the warm-up the base policy acts as it is.
+    When acting, b is the averaged policy and Z are all heads. Base policy, editor and temperature move once in
+    ``delay`` updates. In the warm-up the base policy acts as it is.
 
     Chunks, histories and the scale of observations are the base policy's, whatever ``model`` says of them.
 
