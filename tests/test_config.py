@@ -22,6 +22,8 @@ TOLD = {
     "feasible": {"critic": "there"},
     "guide": {"objective": "smoothness"},
     "keep_away": {"discs": [{"centre": [0, 0], "radius": 1}]},
+    "learned_edit": {"editor": "there", "critic": "there"},
+    "learned_noise": {"actor": "there"},
     "mixture": {"policies": ["there"]},
     "nudge": {"actions": [[1, None]]},
     "outcome": {"dynamics": "there", "toward": [[1]]},
