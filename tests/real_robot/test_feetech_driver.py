@@ -1,92 +1,23 @@
 """Feetech's client, unmodified, against an emulated bus: alone, where it fails, and in our driver."""
 
 import time
-from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from arms_on_wires import MS, TEN, Ramp, Rig, served
 
 from robopol.errors import RobotError
-from robopol.real_robot.clock import MonotonicClock, VirtualClock
-from robopol.real_robot.driver import Status, StopLevel
-from robopol.real_robot.emulators.bus import TICK, Mount
+from robopol.real_robot.clock import VirtualClock
+from robopol.real_robot.driver import Status
 from robopol.real_robot.emulators.feetech import FeetechBus
 
 sdk = pytest.importorskip("scservo_sdk", reason="needs feetech-servo-sdk: pip install 'robopol[feetech]'")
 from robopol.real_robot.drivers.feetech import FeetechConfig  # noqa: E402
 
-MOUNTS = (Mount(), Mount(-1, 2100), Mount(1, 1900), Mount(-1), Mount(), Mount(1, 2300))
-
 
 @pytest.fixture
 def rig(tmp_path):
-    return Rig(FeetechBus, FeetechConfig, tmp_path, mounts=MOUNTS).start()
-
-
-@pytest.fixture
-def ramp(tmp_path):
-    return Rig(FeetechBus, FeetechConfig, tmp_path, arm=Ramp, mounts=MOUNTS).start()
-
-
-def true_of(ramp):
-    """Say whether what was read is what the arm was when it was asked, within the 2 ms that the question takes."""
-    ms = ramp.state.t_device // MS
-    q = (np.arange(ms, ms + 3)[:, None] % 400) * TICK + 0.2 * np.arange(5) - 0.5
-    return (np.abs(ramp.state.q - q).max(axis=1) < 0.6 * TICK).any()
-
-
-def test_it_goes_where_it_is_told(rig):
-    assert (rig.info.model, rig.info.serial, rig.info.joints, rig.info.gripper) == ("STS3215", "rig", 5, True)
-    goal = [0.3, -0.2, 0.4, -0.1, 0.5]
-    rig.run(goal, 0.5, 1500)
-    assert rig.driver.read(rig.state)
-    np.testing.assert_allclose(rig.state.q, goal, atol=6e-3)
-    assert abs(rig.state.gripper - 0.5) < 6e-3
-    assert rig.state.status == Status.POWERED
-    assert np.isfinite(rig.state.effort).all()
-    assert rig.oracle.count == 0
-
-
-def test_arming_does_not_move_it(tmp_path):
-    rig = Rig(FeetechBus, FeetechConfig, tmp_path)
-    rig.driver.connect()
-    rig.clock.sleep_until(2000 * MS)  # it hangs
-    rig.driver.read(rig.state)
-    before = rig.state.q.copy()
-    assert np.abs(before).max() > 0.05
-    assert Status.POWERED not in rig.state.status
-    rig.driver.arm()
-    rig.clock.sleep_until(rig.clock.now() + 500 * MS)
-    rig.driver.read(rig.state)
-    assert np.abs(rig.state.q - before).max() < 0.03
-
-
-def test_the_servos_own_limits_are_set(tmp_path):
-    rig = Rig(FeetechBus, FeetechConfig, tmp_path, max_speed=0.5, max_accel=5.0, torque=0.5).start()
-    for _ in range(30):  # the driver dies after one goal far away: nothing but these limits is left
-        rig.tick()
-        rig.driver.read(rig.state)
-    rig.driver.write(np.array([1.5, 0, 0, 0, 0]), 0.0)
-    fastest = 0.0
-    for _ in range(100):
-        rig.tick()
-        rig.driver.read(rig.state)
-        fastest = max(fastest, np.abs(rig.state.dq).max())
-    assert 0.4 < fastest < 0.6
-    assert rig.arm.model.actuator_forcerange[0, 1] == pytest.approx(3.35 / 2)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e6, -1e6])
-@pytest.mark.parametrize("where", [0, 3, "gripper"])
-def test_nothing_that_is_no_goal_is_on_the_wire(rig, value, where):
-    told, logged = rig.bus.told, len(rig.oracle.log)
-    goal = np.zeros(5)
-    if where != "gripper":
-        goal[where] = value
-    with pytest.raises(RobotError, match="nothing was sent"):
-        rig.driver.write(goal, value if where == "gripper" else 0.0)
-    assert (rig.bus.told, len(rig.oracle.log)) == (told, logged)
+    return Rig(FeetechBus, FeetechConfig, tmp_path).start()
 
 
 def test_a_late_answer_shifts_the_vendors_reads_for_good(tmp_path, monkeypatch):
@@ -107,79 +38,6 @@ def test_a_late_answer_shifts_the_vendors_reads_for_good(tmp_path, monkeypatch):
     true = {address: memory.get(address, 2) for address in asked}
     assert all(result == sdk.COMM_SUCCESS for _, result in values.values())
     assert [value for value, _ in values.values()] == [true[9], true[9], true[11], true[3]]
-
-
-def test_no_wrong_value_in_ten_thousand_reads_however_late_an_answer_is(ramp):
-    """T7: a servo's state is wrong if it is of another register, servo or time than what was asked."""
-    rng = np.random.default_rng(0)
-    reads = wrong = worst = 0
-    while reads < 10_000:
-        ramp.tick()
-        if rng.random() < 0.05:
-            ramp.faults.delay_once = rng.uniform(1.0, 25.0)
-        asked_from = ramp.clock.now()
-        failed = 0
-        while True:
-            try:
-                assert ramp.driver.read(ramp.state)
-                break
-            except RobotError:
-                failed += 1
-        worst = max(worst, failed)
-        assert ramp.state.t_device >= asked_from
-        reads += 6
-        wrong += not true_of(ramp)
-    assert wrong == 0
-    assert worst <= 1  # with the retry inside a read that is two transactions to be in step again
-    assert ramp.driver.retries > 20
-
-
-@pytest.mark.parametrize(("loss", "stops"), [(0.01, False), (0.05, False), (0.2, True)])
-def test_lost_answers(ramp, loss, stops):
-    """T6: each read is of six answers; lost ones are retried, reported, and stop the arm if they go on."""
-    ramp.faults.set("seed=3")
-    ramp.faults.drop = loss
-    stopped = None
-    for n in range(300):
-        ramp.tick()
-        try:
-            fresh = ramp.driver.read(ramp.state)
-        except RobotError as error:
-            if "in a row" in str(error):
-                stopped = n
-                break
-        else:
-            assert fresh
-            assert true_of(ramp)
-        ramp.driver.write(np.zeros(5), 0.0)
-    assert (stopped is not None) is stops
-    assert ramp.driver.retries > 0
-    if stops:
-        logged = len(ramp.oracle.log)
-        ramp.faults.drop = 0.0
-        with pytest.raises(RobotError, match="not armed"):
-            ramp.driver.write(np.zeros(5), 0.0)
-        assert len(ramp.oracle.log) == logged
-        assert ramp.driver.read(ramp.state)
-        assert Status.POWERED not in ramp.state.status
-        ramp.driver.arm()
-        ramp.driver.write(np.zeros(5), 0.0)
-
-
-@pytest.mark.parametrize("fault", ["corrupt", "truncate", "duplicate", "wrong_id"])
-def test_damaged_answers_are_never_taken_for_sound_ones(ramp, fault):
-    setattr(ramp.faults, fault, 0.05)
-    good = 0
-    for _ in range(200):
-        ramp.tick()
-        try:
-            ramp.driver.read(ramp.state)
-        except RobotError:
-            continue
-        good += 1
-        assert true_of(ramp)
-        ramp.driver.failures = 0
-    assert good > 150
 
 
 @pytest.mark.parametrize(
@@ -203,72 +61,6 @@ def test_what_the_servos_say_of_themselves_is_heard_in_the_next_read(rig, knob, 
         rig.driver.arm()
 
 
-def test_lost_torque_is_heard_in_the_next_read(rig):
-    rig.run(np.zeros(5), 0.0, 100)
-    rig.faults.torque_lost = True
-    rig.tick()
-    assert rig.driver.read(rig.state)
-    assert rig.state.status == Status(0)
-
-
-@pytest.mark.parametrize("stall", [100, 1000, 30_000])
-def test_no_call_outlasts_its_timeout_while_the_bus_is_silent(ramp, stall):
-    """T9, the driver's part: after five silent reads nothing is sent, nor when the bus is back."""
-    ramp.run(np.zeros(5), 0.0, 100)
-    ramp.faults.stall = float(stall)
-    end = ramp.clock.now() + stall * MS
-    failed = 0
-    while ramp.clock.now() < end - TEN and failed < 50:
-        ramp.tick()
-        before = ramp.clock.now()
-        with pytest.raises(RobotError):
-            ramp.driver.read(ramp.state)
-        failed += 1
-        with pytest.raises(RobotError, match="not armed") if failed >= 5 else nullcontext():
-            ramp.driver.write(np.zeros(5), 0.0)
-        assert ramp.clock.now() - before <= 8 * MS
-    ramp.clock.sleep_until(end + TEN)
-    assert ramp.driver.read(ramp.state)
-    assert Status.POWERED not in ramp.state.status
-    with pytest.raises(RobotError, match="not armed"):
-        ramp.driver.write(np.zeros(5), 0.0)
-
-
-def test_the_wall_clock_is_of_no_account(rig, monkeypatch):
-    """T19: an hour forwards and back, between each two looks at the clock."""
-    hour = [0.0]
-
-    def jumpy():
-        hour[0] = 3600.0 - hour[0]
-        return 1e9 + hour[0]
-
-    monkeypatch.setattr("scservo_sdk.port_handler.time.time", jumpy)
-    for _ in range(20):
-        rig.tick()
-        assert rig.driver.read(rig.state)
-        rig.driver.write(np.zeros(5), 0.0)
-    assert rig.driver.retries == 0
-    rig.faults.drop = 1.0
-    before = rig.clock.now()
-    with pytest.raises(RobotError, match="There is no status packet"):
-        rig.driver.read(rig.state)
-    assert rig.clock.now() - before == 8 * MS
-
-
-def test_exceptions_are_robot_errors_and_the_port_is_not_left_busy(rig):
-    rig.faults.closed = True
-    for call in (lambda: rig.driver.read(rig.state), lambda: rig.driver.write(np.zeros(5), 0.0)):
-        with pytest.raises(RobotError, match="unplugged"):
-            call()
-    assert rig.driver.failures == 2
-    rig.faults.closed = False
-    assert rig.driver.read(rig.state)
-    rig.driver.close()
-    rig.driver.close()
-    with pytest.raises(RobotError, match="not connected"):
-        rig.driver.read(rig.state)
-
-
 def test_another_arm_is_not_driven(tmp_path):
     rig = Rig(FeetechBus, FeetechConfig, tmp_path)
     for (address, length, value), words in (
@@ -290,43 +82,40 @@ def test_another_arm_is_not_driven(tmp_path):
         config.build(VirtualClock()).connect()
 
 
-def test_stop_holds_where_it_is(rig):
-    rig.run([1.2, 0, 0, 0, 0], 0.0, 300)
-    rig.driver.read(rig.state)
-    assert rig.state.dq[0] > 0.5
-    at = rig.state.q[0]
-    rig.driver.stop(StopLevel.STOP)
+def test_the_torque_limit_is_set(tmp_path):
+    rig = Rig(FeetechBus, FeetechConfig, tmp_path, torque=0.5).start()
+    np.testing.assert_allclose(rig.arm.model.actuator_forcerange[:, 1], 3.35 / 2)
+
+
+def test_the_eeprom_is_locked(rig):
+    """The raw client against registers that are kept without power."""
+    port = rig.driver._port
+    port.until = rig.clock.now() + TEN
+    assert rig.driver._handler.write2ByteTxRx(port, 3, 31, 77)[0] == sdk.COMM_SUCCESS
+    assert rig.bus.servos[3].get(31, 2) == 0
+    for lock, offset in ((0, 77), (1, 77)):
+        rig.driver._handler.write1ByteTxRx(port, 3, 55, lock)
+        rig.driver._handler.write2ByteTxRx(port, 3, 31, offset)
+    assert rig.bus.servos[3].get(31, 2) == 77
+    assert rig.driver._handler.ping(port, 3)[:2] == (777, sdk.COMM_SUCCESS)
+
+
+def test_the_vendors_groups_work_on_the_emulated_bus(rig):
+    """Sync read and sync write of the raw client, and registered writes."""
+    port, handler = rig.driver._port, rig.driver._handler
+    group = sdk.GroupSyncWrite(port, handler, 42, 2)
+    for servo in range(1, 7):
+        assert group.addParam(servo, [0x00, 0x08])
+    assert group.txPacket() == sdk.COMM_SUCCESS
     rig.clock.sleep_until(rig.clock.now() + 1000 * MS)
-    rig.driver.read(rig.state)
-    assert at - 0.05 < rig.state.q[0] < at + rig.driver.config.max_speed**2 / 2 / 60 + 0.05
-    rig.run(np.zeros(5), 0.0, 30)
-    rig.driver.stop(StopLevel.ABORT)
-    with pytest.raises(RobotError, match="not armed"):
-        rig.driver.write(np.zeros(5), 0.0)
-
-
-@pytest.mark.parametrize("tcp", [None, 0])
-def test_the_whole_way_over_a_pty_and_over_a_socket(tmp_path, tcp):
-    """Real time, pyserial, the emulator in a thread; then it is unplugged."""
-    rig = Rig(FeetechBus, FeetechConfig, tmp_path)
-    clock = MonotonicClock()
-    rig.arm.t = clock.now()
-    with served(rig.bus, tcp) as address:
-        config = FeetechConfig(
-            port=address, calibration=str(tmp_path / "rig.json"), max_speed=3, max_accel=60, timeout=0.5
-        )
-        driver = config.build(clock)
-        assert driver.connect().model == "STS3215"
-        driver.arm()
-        deadline = clock.now() + 10_000 * MS
-        while clock.now() < deadline:
-            assert driver.read(rig.state)
-            driver.write(np.array([0.2, 0, 0, 0, 0]), 0.0)
-            if abs(rig.state.q[0] - 0.2) < 0.01:
-                break
-        assert abs(rig.state.q[0] - 0.2) < 0.01
-    with pytest.raises(RobotError):
-        driver.read(rig.state)
-    driver.close()
-    with pytest.raises(RobotError):
-        driver.connect()
+    reader = sdk.GroupSyncRead(port, handler, 56, 2)
+    for servo in range(1, 7):
+        reader.addParam(servo)
+    port.until = rig.clock.now() + TEN
+    assert reader.txRxPacket() == sdk.COMM_SUCCESS
+    assert all(abs(reader.getData(servo, 56, 2) - 2048) < 5 for servo in range(1, 7))
+    port.until = rig.clock.now() + TEN
+    assert handler.regWriteTxRx(port, 2, 42, 2, [0x00, 0x09]) == (sdk.COMM_SUCCESS, 0)
+    assert rig.bus.servos[2].get(42, 2) == 2048
+    handler.action(port, sdk.BROADCAST_ID)
+    assert rig.bus.servos[2].get(42, 2) == 0x900

@@ -81,6 +81,7 @@ class ServoBusDriver(Driver):
         self._port: Any = None
         self.retries = self.failures = 0
         self._armed = False
+        self._deadline = 0
         self._turn, self._owed = 0, dict[int, int]()
         self._handler, self._vendor = self._client()
 
@@ -158,10 +159,12 @@ class ServoBusDriver(Driver):
 
         self._counted(ask, "state", tries=2)
         self.failures = 0  # only an answer says that the bus works: goals are not acknowledged
+        if out.t_device <= was:
+            return False
         out.t_received = self.clock.now()
         if not self._armed:
             out.status &= ~Status.POWERED
-        return out.t_device > was
+        return True
 
     def write(self, q: Vector, gripper: float) -> None:
         """See `Driver.write`; before `arm`, and after an ABORT or too many failures, nothing is sent."""
@@ -206,6 +209,7 @@ class ServoBusDriver(Driver):
             ) from error
 
     def _try(self, ask: Callable[[], T], what: str, tries: int = 2) -> T:
+        self._deadline = self.clock.now() + round(self.config.timeout * 1e9)
         for attempt in range(tries):
             try:
                 done = self._exchange(ask, what)
@@ -251,10 +255,10 @@ class ServoBusDriver(Driver):
             One answer a servo, in the order of the calibration's ids.
         """
         now = self.clock.now()
-        turn = [lengths[(self._turn + 1 + i) % len(lengths)] for i in range(len(lengths))]
+        self._turn += 1
+        turn = [lengths[(self._turn + i) % len(lengths)] for i in range(len(lengths))]
         clean = [n for n in turn if now - self._owed.get(n, now - round(OWED * 1e9)) >= OWED * 1e9]
         length = clean[0] if clean else min(turn, key=lambda n: self._owed[n])
-        self._turn = lengths.index(length)
         self._owed[length] = now
         self._sound(receive(start, length), "question")
         found: dict[int, Answer] = {}
