@@ -102,6 +102,7 @@ KINDS: dict[str, dict[str, str]] = {
         "dynamixel": "robopol.real_robot.drivers.dynamixel:DynamixelConfig",
         "feetech": "robopol.real_robot.drivers.feetech:FeetechConfig",
         "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
+        "ur": "robopol.real_robot.drivers.ur:URConfig",
     },
     "sampling": {
         "uniform": "robopol.data.sampling:UniformConfig",

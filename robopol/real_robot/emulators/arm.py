@@ -69,6 +69,11 @@ class Arm:
         """Torques of the servos (n,), N m."""
         return self.data.actuator_force.copy()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no set point moves."""
+        return not self._speed.any()
+
     def power(self, servo: int, on: bool) -> None:
         """Switch one servo on, where it holds its goal, or off, where it hangs."""
         self.powered[servo] = on
