@@ -18,7 +18,8 @@ from robopol.real_robot.driver import Reading, Status, StopLevel
 from robopol.real_robot.emulators import models
 
 rtde_control = pytest.importorskip("rtde_control", reason="needs ur-rtde: pip install 'robopol[ur]'")
-from robopol.real_robot.drivers.ur import DASHBOARD, RTDE, SCRIPT, URConfig  # noqa: E402
+from robopol.real_robot.drivers.ur import URConfig  # noqa: E402
+from robopol.real_robot.drivers.ur_by_hand import DASHBOARD, RTDE, SCRIPT  # noqa: E402
 
 CLOCK = MonotonicClock()
 

@@ -9,8 +9,6 @@ one that can be killed (`Driver.isolated`).
 """
 
 import math
-import socket
-import struct
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,8 +21,8 @@ from robopol.config import Config
 from robopol.errors import MissingExtraError, RobotError
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.driver import DeviceInfo, Driver, Reading, Status, StopLevel, Vector
+from robopol.real_robot.drivers import ur_by_hand as by_hand
 
-DASHBOARD, SCRIPT, RTDE = 29999, 30003, 30004
 _VARIABLES = [
     "timestamp",
     "actual_q",
@@ -103,12 +101,12 @@ class URDriver(Driver):
         """See `Driver.connect`; no program is uploaded yet."""
         self.close()
         c = self.config
-        serial, model = self._ask("get serial number"), self._ask("get robot model")
+        serial, model = by_hand.ask(c.host, "get serial number"), by_hand.ask(c.host, "get robot model")
         if c.serial is not None and c.serial != serial:
             raise RobotError(f"the controller at {c.host} has serial number {serial}, not {c.serial}")
-        if "true" not in self._ask("is in remote control"):
+        if "true" not in by_hand.ask(c.host, "is in remote control"):
             raise RobotError(f"the controller at {c.host} is not in remote control: switch it on the pendant")
-        self._try_stream()
+        by_hand.try_stream(c.host)
         try:
             self._receive = self._receive_class(c.host, c.frequency, _VARIABLES)
         except Exception as error:
@@ -126,7 +124,7 @@ class URDriver(Driver):
         status = self._status(receive)
         if status:
             raise RobotError(f"the controller at {c.host} does not let the arm move: {status!r}")
-        self._try_stream()
+        by_hand.try_stream(c.host)
         try:
             self._begin_program()
             watched = self._within(5.0, "set the watchdog", lambda: self._control.setWatchdog(c.watchdog))
@@ -208,7 +206,7 @@ class URDriver(Driver):
                         self.config.timeout / 2, "stop", lambda: control.servoStop(self.config.deceleration)
                     )
         if not told and not (running and self._waiting is not None):
-            self._stop_by_script()
+            by_hand.stop(self.config.host, self.config.deceleration, self.config.timeout / 2)
         self._armed = follow and told
 
     def close(self) -> None:
@@ -287,56 +285,3 @@ class URDriver(Driver):
             self._waiting = thread if thread.is_alive() else None
             raise RobotError(f"{self.config.host} did not {name} within {seconds} s")
         return done[0]
-
-    def _stop_by_script(self) -> None:
-        """Replace whatever program runs by one that brakes, past the client."""
-        text = f"def robopol_stop():\n  stopj({self.config.deceleration})\nend\n"
-        try:
-            with socket.create_connection((self.config.host, SCRIPT), self.config.timeout / 2) as line:
-                line.sendall(text.encode())
-        except OSError as error:
-            raise RobotError(f"the arm at {self.config.host} cannot be told to stop: {error}") from error
-
-    def _ask(self, question: str) -> str:
-        """Ask the dashboard."""
-        try:
-            with socket.create_connection((self.config.host, DASHBOARD), 2.0) as line:
-                line.settimeout(2.0)
-                with line.makefile("rb") as heard:
-                    heard.readline()  # the greeting
-                    line.sendall(f"{question}\n".encode())
-                    answer = heard.readline().decode(errors="replace").strip()
-        except OSError as error:
-            raise RobotError(f"there is no controller at {self.config.host}: {error}") from error
-        if not answer:
-            raise RobotError(f"the dashboard of {self.config.host} does not answer '{question}'")
-        return answer
-
-    def _try_stream(self) -> None:
-        """See by hand that the controller streams: the client would wait for its first state without an end."""
-        try:
-            with socket.create_connection((self.config.host, RTDE), 2.0) as line:
-                line.settimeout(2.0)
-                for kind, body in ((b"V", b"\0\2"), (b"O", struct.pack(">d", 125.0) + b"timestamp"), (b"S", b"")):
-                    line.sendall(struct.pack(">H", len(body) + 3) + kind + body)
-                while _message(line) != b"U":
-                    pass
-        except OSError as error:
-            raise RobotError(f"the controller at {self.config.host} sends no states: {error!r}") from error
-
-
-def _message(line: socket.socket) -> bytes:
-    """Receive one RTDE message and return its kind."""
-    head = _exactly(line, 3)
-    _exactly(line, struct.unpack(">H", head[:2])[0] - 3)
-    return head[2:]
-
-
-def _exactly(line: socket.socket, n: int) -> bytes:
-    data = b""
-    while len(data) < n:
-        part = line.recv(n - len(data))
-        if not part:
-            raise OSError("it closed the connection")
-        data += part
-    return data
