@@ -53,8 +53,8 @@ class Rig:
         self.calibration.save(folder / "rig.json")
         options = {"max_speed": 3.0, "max_accel": 60.0} | options
         config = config_class(port="lock-step", calibration=str(folder / "rig.json"), **options)
-        self.driver = config.build(self.clock)
-        self.driver._open_line = lambda *_: self.line
+        driver_class = type(config.build(self.clock))
+        self.driver = driver_class(config, self.clock, open_line=lambda *_: self.line)
         self.state = Reading(5)
 
     def start(self):

@@ -126,6 +126,16 @@ def test_no_wrong_value_in_ten_thousand_reads_however_late_an_answer_is(ramp):
     assert ramp.driver.retries > 5
 
 
+def test_no_register_is_taken_for_another_while_connecting(kind, tmp_path):
+    """Any answer may come too late, and then the vendors' own reads are answered by those before."""
+    rig = make(kind, tmp_path, arm=Ramp)
+    for late in range(0, 18, 2):
+        fates = iter([0] * late + [70 * MS])  # the driver waits for 50 ms, twice
+        rig.faults.pass_on = lambda answer, fates=fates: [(next(fates, 0), answer)]
+        assert rig.driver.connect().model == MODEL[kind]
+    assert rig.driver.retries == 9
+
+
 @pytest.mark.parametrize(("loss", "stops"), [(0.01, False), (0.05, False), (0.2, True)])
 def test_lost_answers(ramp, loss, stops):
     """T6: each read is of six answers; lost ones are retried, reported, and stop the arm if they go on."""

@@ -49,10 +49,15 @@ class Emulated:
 
 
 @pytest.fixture(scope="module")
-def emulated(tmp_path_factory):
+def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("ur") / "ur5e.xml"
-    path.write_text(models.read("ur5e"))
-    one = Emulated(str(path), f"127.0.{os.getpid() % 200 + 1}.2")
+    path.write_text(models.read("ur5e"))  # so that the process need not import torch
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def emulated(model):
+    one = Emulated(model, f"127.0.{os.getpid() % 200 + 1}.2")
     yield one
     one.end()
 
@@ -279,3 +284,25 @@ def test_one_that_streams_nothing_is_not_waited_for():
     thread.join()
     for listener in listeners:
         listener.close()
+
+
+def test_one_that_closes_is_an_error_and_another_can_be_connected_to(model):
+    host = f"127.0.{os.getpid() % 200 + 1}.4"
+    first = Emulated(model, host)
+    driver = URConfig(host=host).build(CLOCK)
+    driver.connect()
+    state = fresh(driver)
+    first.tell("closed=1")
+    deadline = time.monotonic() + 10
+    while driver._receive.isConnected():
+        assert time.monotonic() < deadline
+    with pytest.raises(RobotError, match="closed the connection"):
+        driver.read(state)
+    with pytest.raises(RobotError):
+        driver.connect()
+    first.end()
+    second = Emulated(model, host)
+    assert driver.connect().joints == 6
+    assert fresh(driver).status == Status(0)
+    driver.close()
+    second.end()

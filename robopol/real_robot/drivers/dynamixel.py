@@ -68,9 +68,9 @@ class DynamixelDriver(ServoBusDriver):
     def _watchdog(self) -> float:
         return WATCHDOG_TICKS * WATCHDOG_TICK
 
-    def _receive(self) -> Answer:
+    def _receive(self, what: str) -> Answer:
         packet, result = self._handler.rxPacket(self._port, False)
-        self._sound(result, "answer")
+        self._sound(result, what)
         length = packet[5] | packet[6] << 8  # the vendor takes stuffing out of the packet, and leaves its end
         return Answer(packet[4], packet[8], bytes(packet[9 : 5 + length]))
 
@@ -144,7 +144,7 @@ class DynamixelDriver(ServoBusDriver):
     def _ask(self, start: int, lengths: range) -> list[Answer]:
         ids = self.calibration.ids
         return self._ask_all(
-            start, lengths, lambda s, n: self._handler.syncReadTx(self._port, s, n, ids, len(ids), False)
+            ids, start, lengths, lambda s, n: self._handler.syncReadTx(self._port, s, n, ids, len(ids), False)
         )
 
     def _send_goals(self, goals: Ticks) -> None:

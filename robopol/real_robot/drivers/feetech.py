@@ -64,9 +64,9 @@ class FeetechDriver(ServoBusDriver):
     def _watchdog(self) -> float:
         return 0.0
 
-    def _receive(self) -> Answer:
+    def _receive(self, what: str) -> Answer:
         packet, result = self._handler.rxPacket(self._port)
-        self._sound(result, "answer")
+        self._sound(result, what)
         return Answer(packet[2], packet[4], bytes(packet[5:-1]))
 
     def _check(self, servo: int, offset: int) -> str:
@@ -109,6 +109,7 @@ class FeetechDriver(ServoBusDriver):
     def _ask(self) -> list[Answer]:
         ids = self.calibration.ids
         return self._ask_all(
+            ids,
             TORQUE[0],
             LENGTHS,
             lambda start, length: self._handler.syncReadTx(self._port, start, length, ids, len(ids)),

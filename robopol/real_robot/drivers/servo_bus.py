@@ -21,6 +21,8 @@ T = TypeVar("T")
 MAX_FAILURES = 5
 """After so many failed reads or writes in a row the arm is stopped."""
 
+SETUP = 0.1
+"""Time for one exchange, tried twice, while connecting and arming, s."""
 OWED = 1.0
 """For so long an answer that did not come is expected to come still, s."""
 
@@ -90,7 +92,7 @@ class ServoBusDriver(Driver):
         """Return the vendor's packet handler and class of port handlers."""
 
     @abstractmethod
-    def _receive(self) -> Answer:
+    def _receive(self, what: str) -> Answer:
         """Receive one status packet; raises `RobotError` if it is not sound or none comes before the deadline."""
 
     @abstractmethod
@@ -140,7 +142,7 @@ class ServoBusDriver(Driver):
 
     def arm(self) -> None:
         """See `Driver.arm`: the goals are first set to where the servos are, and inside the limits."""
-        here = self._try(self._positions, "positions")
+        here = self._try(self._positions, "positions", seconds=SETUP)
         q, gripper = self.calibration.to_angles(here)
         low, high = self.calibration.limits()
         slack = 0.02  # a servo that hangs on its stop is a little beyond
@@ -184,7 +186,7 @@ class ServoBusDriver(Driver):
         low, high = self.calibration.limits()
         q, gripper = self.calibration.to_angles(self._try(self._positions, "positions"))
         goals = self.calibration.to_ticks(np.clip(q, low, high), float(np.clip(gripper, 0, 1)))
-        self._exchange(lambda: self._send_goals(goals), "goals")
+        self._exchange(lambda: self._send_goals(goals), "goals", self.config.timeout)
         self._armed = follow
 
     def close(self) -> None:
@@ -208,11 +210,13 @@ class ServoBusDriver(Driver):
                 f"{error}; {self.failures} failures in a row: no more is sent until arm() is called"
             ) from error
 
-    def _try(self, ask: Callable[[], T], what: str, tries: int = 2) -> T:
-        self._deadline = self.clock.now() + round(self.config.timeout * 1e9)
+    def _try(self, ask: Callable[[], T], what: str, tries: int = 2, seconds: float | None = None) -> T:
+        """Do an exchange, with ``seconds`` (the driver's timeout) for two tries."""
+        seconds = seconds or self.config.timeout
+        self._deadline = self.clock.now() + round(seconds * 1e9)
         for attempt in range(tries):
             try:
-                done = self._exchange(ask, what)
+                done = self._exchange(ask, what, seconds / 2)
             except RobotError:
                 if attempt + 1 == tries:
                     raise
@@ -221,11 +225,11 @@ class ServoBusDriver(Driver):
                 return done
         raise AssertionError("unreachable")
 
-    def _exchange(self, ask: Callable[[], T], what: str) -> T:
-        """Run one exchange within half of the timeout; whatever goes wrong in it is a `RobotError`."""
+    def _exchange(self, ask: Callable[[], T], what: str, seconds: float) -> T:
+        """Run one exchange; whatever goes wrong in it is a `RobotError`."""
         if self._port is None:
             raise RobotError("the arm is not connected: call connect() first")
-        self._port.until = self.clock.now() + round(self.config.timeout * 0.5e9)
+        self._port.until = self.clock.now() + round(seconds * 1e9)
         self._port.is_using = False  # the vendors leave it set when an exception passes through
         try:
             return ask()
@@ -239,20 +243,24 @@ class ServoBusDriver(Driver):
         if result != 0:
             raise RobotError(f"{what}: {self._handler.getTxRxResult(result) or result}")
 
-    def _ask_all(self, start: int, lengths: range, receive: Callable[[int, int], int]) -> list[Answer]:
-        """Read registers of all servos at once.
+    def _ask_all(
+        self, ids: list[int], start: int, lengths: range, send: Callable[[int, int], int], what: str = "question"
+    ) -> list[Answer]:
+        """Read registers of servos.
 
         The protocols number no packets. An answer to an earlier question is told by its length: questions ask for
         different lengths in turn, and a length whose answers did not all come is not asked for again for `OWED`
         seconds, unless all are. What has another length or comes from another servo is passed over.
 
         Args:
+            ids: Of the servos.
             start: First register.
             lengths: How many bytes: from what is needed on.
-            receive: The vendor's ``syncReadTx`` of (start, length).
+            send: Sends the question for (start, length), and returns the vendor's result code.
+            what: The question, for what goes wrong.
 
         Returns:
-            One answer a servo, in the order of the calibration's ids.
+            One answer a servo, in the order of ``ids``.
         """
         now = self.clock.now()
         self._turn += 1
@@ -260,27 +268,33 @@ class ServoBusDriver(Driver):
         clean = [n for n in turn if now - self._owed.get(n, now - round(OWED * 1e9)) >= OWED * 1e9]
         length = clean[0] if clean else min(turn, key=lambda n: self._owed[n])
         self._owed[length] = now
-        self._sound(receive(start, length), "question")
+        self._sound(send(start, length), what)
+        self._port.is_using = False
         found: dict[int, Answer] = {}
-        ids = self.calibration.ids
         while len(found) < len(ids):
-            answer = self._receive()
+            answer = self._receive(what)
             if answer.id in ids and answer.id not in found and len(answer.data) == length:
                 found[answer.id] = answer
         del self._owed[length]
         return [found[servo] for servo in ids]
 
     def _register(self, servo: int, address: int, length: int) -> int:
-        """Read a register of one servo, as an unsigned number; tried again once."""
+        """Read a register of one servo, as an unsigned number; tried again once.
+
+        The vendors' own ``readTxRx`` would take a shorter answer to an earlier question, and read on into its checksum.
+        """
 
         def ask() -> int:
-            data, result, _ = self._handler.readTxRx(self._port, servo, address, length)
-            self._sound(result, f"servo {servo}, register {address}")
-            if len(data) != length:
-                raise RobotError(f"servo {servo}, register {address}: {len(data)} bytes came, {length} were asked for")
-            return int.from_bytes(bytes(data), "little")
+            (answer,) = self._ask_all(
+                [servo],
+                address,
+                range(length, length + 8),
+                lambda start, n: self._handler.readTx(self._port, servo, start, n),
+                f"servo {servo}, register {address}",
+            )
+            return int.from_bytes(answer.data[:length], "little")
 
-        return self._try(ask, f"servo {servo}")
+        return self._try(ask, f"servo {servo}", seconds=SETUP)
 
     def _set(self, servo: int, address: int, length: int, value: int) -> None:
         """Write a register of one servo, and see that it was taken."""
@@ -292,7 +306,7 @@ class ServoBusDriver(Driver):
             if error:
                 raise RobotError(f"servo {servo}, register {address} := {value}: error {error:#04x}")
 
-        self._try(ask, f"servo {servo}")
+        self._try(ask, f"servo {servo}", seconds=SETUP)
         if (now := self._register(servo, address, length)) != value:
             raise RobotError(f"servo {servo}: register {address} was set to {value} and is {now}")
 
