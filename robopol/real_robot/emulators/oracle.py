@@ -31,8 +31,9 @@ class Oracle:
     more than one tick over the time between them, or if the second difference exceeds the acceleration limit by more
     than what rounding three goals to ticks can make of it, 2 ticks over the square of that time.
 
-    With a period, the time between two goals is that of the schedule: the nearest multiple of the period, and at least one.
-    The wire delays goals by what else is on it, so without a period limits that are used to the full seem to be exceeded.
+    With a period, the time between two goals is that of the schedule: the nearest multiple of the period, and at least
+    one. The wire delays goals by what else is on it, so without a period limits that are used to the full seem to be
+    exceeded; with one, delays may differ by less than half a period.
 
     Attributes:
         log: Every goal, in order.
