@@ -98,6 +98,9 @@ KINDS: dict[str, dict[str, str]] = {
         "temporal_ensemble": "robopol.execution.temporal_ensemble:TemporalEnsembleConfig",
         "warm_start": "robopol.execution.warm_start:WarmStartConfig",
     },
+    "driver": {
+        "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
+    },
     "sampling": {
         "uniform": "robopol.data.sampling:UniformConfig",
         "trajectory_weighted": "robopol.data.weighting:TrajectoryWeightedConfig",

@@ -23,9 +23,7 @@ class Status(IntFlag):
     """Any other fault that the arm reports."""
 
 
-FAULTS = (
-    Status.PROTECTIVE_STOP | Status.EMERGENCY_STOP | Status.OVERLOAD | Status.OVERHEATED | Status.DEVICE_FAULT
-)
+FAULTS = Status.PROTECTIVE_STOP | Status.EMERGENCY_STOP | Status.OVERLOAD | Status.OVERHEATED | Status.DEVICE_FAULT
 """Any of these ends motion until an operator resets."""
 
 
@@ -82,9 +80,9 @@ class Reading:
 class Driver(ABC):
     """An arm. One process owns it and calls it from one thread, in the order connect, arm, (read, write)*, close.
 
-    No call blocks longer than the timeout that the driver was built with, except `connect` and `arm`. What goes wrong on
-    the wire raises `robopol.errors.RobotError`, whatever the vendor's client does; a `read` or `write` that failed may
-    be called again.
+    No call blocks longer than the timeout that the driver was built with, except `connect` and `arm`. What goes wrong
+    on the wire raises `robopol.errors.RobotError`, whatever the vendor's client does; a `read` or `write` that failed
+    may be called again.
     """
 
     @abstractmethod
