@@ -49,9 +49,9 @@ class Filtered(NamedTuple):
 class Filter:
     """Steps 5 to 8, in this order: joint limits, workspace, distances, limiter. The limiter's state is the command.
 
-    The invariant that the workspace and the distances are kept by: from wherever the arm is, the way of braking is free.
-    A step that would end it is not taken, and the arm brakes instead, on the way that was free a tick before. A
-    constraint that is violated already, as by an arm that was moved by hand, allows every step that makes it better.
+    Workspace and distances are kept by one invariant: from wherever the arm is, the way of braking is free. A step that
+    would end it is not taken, and the arm brakes instead, on the way that was free a tick before. A constraint that is
+    violated already, as by an arm that was moved by hand, allows every step that makes it better.
 
     Attributes:
         limiter: Commanded positions and speeds.

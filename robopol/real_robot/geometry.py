@@ -63,8 +63,9 @@ class ConeConfig(Config):
 class GeometryConfig(Config):
     """The arm's model and the space it keeps to.
 
-    Distances are looked at between geoms that can collide (contype or conaffinity not 0) of the arm's moving bodies, and
-    between these and those that stand still; not within a body, nor between a body and the one that it hangs on.
+    Distances are looked at between geoms that can collide (contype or conaffinity not 0) of the arm's moving bodies,
+    and between these and those that stand still; not between bodies that are fixed to each other, nor between a body
+    and the one that it hangs on, the world excepted.
 
     Attributes:
         model: MJCF file whose joints have the names of the robot's, or the name of a scene that robopol has.
@@ -185,10 +186,9 @@ class Geometry:
                 first, second = int(model.geom_bodyid[a]), int(model.geom_bodyid[b])
                 moves = first in arm or second in arm
                 known = {first, second} <= arm | still
-                # Bodies that are welded together are one; a body rests on the one that it hangs on.
-                welds = int(model.body_weldid[first]), int(model.body_weldid[second])
-                hangs = model.body_weldid[model.body_parentid[list(welds)]].tolist()
-                joined = welds[0] == welds[1] or welds[0] == hangs[1] or welds[1] == hangs[0]
+                joined = model.body_weldid[first] == model.body_weldid[second]
+                for body, other in ((first, second), (second, first)):
+                    joined |= other != 0 and int(model.body_parentid[body]) == other
                 if moves and known and not joined and frozenset({first, second}) not in apart:
                     found.append((a, b))
         return np.array(found, np.int64).reshape(-1, 2)

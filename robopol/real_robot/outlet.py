@@ -21,7 +21,7 @@ class Outlet:
         """Guard a driver."""
         self._driver, self._period = driver, robot.period
         self._low, self._high = robot.joint("low"), robot.joint("high")
-        self._speed, self._acceleration = robot.joint("speed"), robot.joint("acceleration")
+        self._speed, self._acceleration = robot.joint("speed") * robot.speed, robot.joint("acceleration")
         self._last = self._before = np.full(len(robot.joints), np.nan)
 
     def reset(self, q: Vector) -> None:
