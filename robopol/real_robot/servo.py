@@ -1,6 +1,6 @@
 """The servo loop: one tick after the other, each of which reads, listens, moves by one period and writes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -55,7 +55,7 @@ class Servo:
         driver: Driver,
         clock: Clock,
         operator: Operator,
-        mailboxes: dict[State, Mailbox],
+        mailboxes: Mapping[State, Mailbox],
         policy: bytes,
         report: Callable[[Event], None],
         publish: Callable[[NDArray[np.void]], None],
