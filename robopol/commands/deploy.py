@@ -28,7 +28,7 @@ from robopol.configs import load_config
 from robopol.errors import ConfigError, RobotError
 from robopol.real_robot.policy_process import Speaker
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.states import Command, State
+from robopol.real_robot.states import Command, State, describe
 
 _WORDS = {
     "arm": (Command.ARM, 0),
@@ -112,7 +112,7 @@ def _rehearse(command: DeployCommand) -> int:
 
 
 def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
-    from robopol.real_robot.supervisor import Supervisor
+    from robopol.real_robot.supervisor import END_TIME, Supervisor
 
     robot, world = _placed(command, folder)
     record = None if command.record is None else Path(command.record)
@@ -123,6 +123,10 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
         return _watch(supervisor, command.seconds)
     finally:
         supervisor.order(Command.QUIT)
+        end = time.monotonic() + END_TIME
+        while "servo_process" not in supervisor.deaths() and time.monotonic() < end:
+            _print(supervisor)
+            time.sleep(0.02)
         _print(supervisor)
         supervisor.close()
 
@@ -154,8 +158,6 @@ def _watch(supervisor: Any, seconds: float | None) -> int:
         _print(supervisor)
         for name in supervisor.deaths():
             if name == "servo_process":
-                if end is not None or not listening:
-                    return 0
                 raise RobotError("the servo loop has ended; the arm's own watchdog stops it, if it has one")
             print(f"ALARM: {name} has died" + (", the arm holds: quit and start anew" if name != "recorder" else ""))
         if seconds is not None:
@@ -183,7 +185,7 @@ def _watch(supervisor: Any, seconds: float | None) -> int:
 
 def _print(supervisor: Any) -> None:
     for event in supervisor.events():
-        print(event, flush=True)
+        print(describe(event), flush=True)
 
 
 def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int] | None]:

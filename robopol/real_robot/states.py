@@ -69,6 +69,20 @@ _ALLOWED: dict[State, tuple[State, ...]] = {
 """From any state but DISCONNECTED, FAULT and ESTOP can be entered."""
 
 
+def describe(event: Event) -> str:
+    """Return one line for people, with the names of states and commands."""
+    numbers = [int(number) for number in event.numbers[:2]]
+    head = f"{event.t * 1e-9:.3f} {event.severity.name.lower()}"
+    if event.code is Code.STATE_CHANGED:
+        return f"{head}: {State(numbers[0]).name} -> {State(numbers[1]).name}"
+    known = event.code in (Code.COMMANDED, Code.COMMAND_REFUSED) and numbers[0] in Command.__members__.values()
+    if known and event.code is Code.COMMANDED:
+        return f"{head}: told to {Command(numbers[0]).name}"
+    if known:
+        return f"{head}: cannot {Command(numbers[0]).name} in state {State(numbers[1]).name}"
+    return str(event)
+
+
 class Machine:
     """The state, the epoch, and who is wanted to speak.
 
