@@ -1,6 +1,6 @@
 """Let a policy move a robot.
 
-  robopol deploy checkpoint=DIR robot=NAME [robot.speed=0.1] [seconds=20] [record=FOLDER] [executed=4]
+  robopol deploy checkpoint=DIR robot=NAME [robot.speed=0.1] [seconds=20] [record=FOLDER] [out=FILE.hdf5] [executed=4]
   robopol deploy checkpoint=DIR robot=ur5e_simulated seconds=10
   robopol deploy checkpoint=DIR robot=ur5e_simulated rehearse=20 [latency=0.1] [matched=false]
   robopol deploy checkpoint=ws://127.0.0.1:8000 robot=NAME 'observe={state: [q, gripper]}'
@@ -49,6 +49,7 @@ class DeployCommand(Speaker):
         robot: The robot.
         seconds: How long the policy runs; None does what is typed.
         record: Folder that the episodes are recorded in.
+        out: Dataset that they are written to at the end; the suffix says the format.
         rehearse: Episodes of a rehearsal in simulation; 0 moves the robot.
         latency: Time by which chunks are late in a rehearsal, s.
         matched: Whether latency is matched in a rehearsal.
@@ -58,6 +59,7 @@ class DeployCommand(Speaker):
     robot: RobotConfig
     seconds: float | None = Field(None, gt=0)
     record: str | None = None
+    out: str | None = None
     rehearse: int = Field(0, ge=0)
     latency: float = Field(0.0, ge=0)
     matched: bool = True
@@ -70,6 +72,8 @@ def run(words: list[str]) -> int:
     command = parse(DeployCommand, tree)
     if command.rehearse:
         return _rehearse(command)
+    if command.out is not None and command.record is None:
+        raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
     if command.robot.watch.deadman is not None:
         raise ConfigError(
             "this robot has a deadman's switch, and nobody can hold one by typing: a program of yours has to call "
@@ -112,15 +116,18 @@ def _rehearse(command: DeployCommand) -> int:
 
 
 def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
+    from robopol.real_robot.checkup import verdict
     from robopol.real_robot.supervisor import END_TIME, Supervisor
 
     robot, world = _placed(command, folder)
     record = None if command.record is None else Path(command.record)
+    before = set() if record is None else set(record.glob("*/episode.json"))
     supervisor = Supervisor(robot, speaker, record, world)
+    status = 1
     try:
         print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
         print(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
-        return _watch(supervisor, command.seconds)
+        status = _watch(supervisor, command.seconds)
     finally:
         supervisor.order(Command.QUIT)
         end = time.monotonic() + END_TIME
@@ -129,25 +136,16 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
             time.sleep(0.02)
         _print(supervisor)
         supervisor.close()
+    if record is not None:
+        found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
+        print(f"{record}: {len(found)} new episodes")
+        if command.out is not None and found:
+            from robopol.data import save_episodes
+            from robopol.real_robot.dataset import episodes_of
 
-
-def verdict(robot: RobotConfig, latency: float, executed: int, spec: dict[str, Any]) -> str:
-    """Say whether plans come in time.
-
-    Args:
-        robot: The robot.
-        latency: Time that a plan takes, s.
-        executed: Actions after which the next is asked for.
-        spec: Tree of the policy's spec.
-    """
-    period = 1 / spec["control_hz"]
-    chunk = (spec["horizon"] - spec["n_obs_steps"] + 1) * period
-    said = f"a plan takes {latency * 1e3:.0f} ms, is asked for every {executed * period * 1e3:.0f} ms"
-    if latency > robot.gate.max_latency:
-        return f"{said}: TOO SLOW, as chunks later than gate.max_latency={robot.gate.max_latency} s are refused"
-    if executed * period + latency + robot.latency + 2 * robot.period > chunk:
-        return f"{said}, and reaches {chunk * 1e3:.0f} ms: TOO SLOW, the arm will stop in between"
-    return f"{said}, and reaches {chunk * 1e3:.0f} ms: in time"
+            save_episodes(episodes_of(found), command.out)
+            print(f"{command.out}: {len(found)} episodes")
+    return status
 
 
 def _watch(supervisor: Any, seconds: float | None) -> int:

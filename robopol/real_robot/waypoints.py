@@ -5,7 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from robopol.envs.control import CONTROLS
+from robopol.envs.control import CONTROLS, JointDelta, JointPos
 from robopol.envs.kinematics import ToolKinematics
 from robopol.envs.ur5e import JOINT_NAMES
 from robopol.errors import ConfigError
@@ -29,6 +29,9 @@ class Waypoints(Protocol):
         Returns:
             (H, n) or (H, n + 1), rad and the opening.
         """
+
+    def action(self, start: Vector, end: Vector) -> Vector:
+        """Return the action (A,) that leads from one row of `points` to another, as far as one action may."""
 
 
 def waypoints_for(spec: PolicySpec, robot: RobotConfig) -> Waypoints:
@@ -70,6 +73,14 @@ class JointWaypoints:
             points[:, : self._joints] = q + np.cumsum(points[:, : self._joints], axis=0)
         return points
 
+    def action(self, start: Vector, end: Vector) -> Vector:
+        """See `Waypoints.action`."""
+        action = end.copy()
+        if self._delta:
+            action[: self._joints] -= start[: self._joints]
+        clipped: Vector = np.clip(action, self._low, self._high)
+        return clipped
+
 
 class SuiteWaypoints:
     """The action spaces of robopol's own arm, by the same control that moved it in the simulator."""
@@ -86,3 +97,14 @@ class SuiteWaypoints:
             control.command(action)
             points.append(np.append(control.q, control.opening))
         return np.stack(points)
+
+    def action(self, start: Vector, end: Vector) -> Vector:
+        """See `Waypoints.action`."""
+        control = self._control
+        control.reset(start[:-1], float(start[-1]))
+        if isinstance(control, JointPos | JointDelta):
+            action = end - np.append(start[:-1], 0.0) * isinstance(control, JointDelta)
+        else:
+            action = control.action_for(control.kinematics.pose(end[:-1]), float(end[-1])).astype(np.float64)
+        clipped: Vector = np.clip(action, control.low, control.high)
+        return clipped
