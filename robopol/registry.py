@@ -99,7 +99,10 @@ KINDS: dict[str, dict[str, str]] = {
         "warm_start": "robopol.execution.warm_start:WarmStartConfig",
     },
     "driver": {
+        "dynamixel": "robopol.real_robot.drivers.dynamixel:DynamixelConfig",
+        "feetech": "robopol.real_robot.drivers.feetech:FeetechConfig",
         "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
+        "ur": "robopol.real_robot.drivers.ur:URConfig",
     },
     "merging": {
         "blend": "robopol.real_robot.merging:BlendConfig",

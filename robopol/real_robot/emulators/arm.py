@@ -69,6 +69,11 @@ class Arm:
         """Torques of the servos (n,), N m."""
         return self.data.actuator_force.copy()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no set point moves."""
+        return not self._speed.any()
+
     def power(self, servo: int, on: bool) -> None:
         """Switch one servo on, where it holds its goal, or off, where it hangs."""
         self.powered[servo] = on
@@ -79,10 +84,10 @@ class Arm:
         """Limit one servo's torque to a share, 0 to 1, of what the model gives it."""
         self.model.actuator_forcerange[servo] = self._force[servo] * share
 
-    def hold(self) -> None:
-        """Brake all servos within their acceleration limits and stay."""
+    def hold(self, servos: slice | int = slice(None)) -> None:
+        """Brake some servos within their acceleration limits, and stay; those that hang come to hold where they are."""
         brake = self._speed * np.abs(self._speed) / (2 * self.max_accel)
-        self.goal[:] = np.clip(self._setpoint + brake, self.low, self.high)
+        self.goal[servos] = np.clip(self._setpoint + brake, self.low, self.high)[servos]
 
     def advance(self, t: int) -> None:
         """Simulate up to the last physics step before ``t``, ns."""
