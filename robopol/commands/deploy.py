@@ -71,7 +71,8 @@ def run(words: list[str]) -> int:
     tree = load_config("deploy", words)
     command = parse(DeployCommand, tree)
     if command.rehearse:
-        return _rehearse(command)
+        with tempfile.TemporaryDirectory() as folder:
+            return _rehearse(command, _modelled(command.robot, Path(folder)))
     if command.out is not None and command.record is None:
         raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
     if command.robot.watch.deadman is not None:
@@ -84,7 +85,7 @@ def run(words: list[str]) -> int:
         return _move(command, speaker, Path(folder))
 
 
-def _rehearse(command: DeployCommand) -> int:
+def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
     from collections import Counter
 
     from robopol.evaluation.statistics import wilson
@@ -97,7 +98,7 @@ def _rehearse(command: DeployCommand) -> int:
     told: Counter[str] = Counter()
     outcomes = rehearse(
         policy,
-        command.robot,
+        robot,
         policy.spec.env,
         seeds,
         latency=command.latency,
@@ -186,9 +187,20 @@ def _print(supervisor: Any) -> None:
         print(describe(event), flush=True)
 
 
+def _modelled(robot: RobotConfig, folder: Path) -> RobotConfig:
+    """Return the robot with the file of its model, where that is the arm suite's."""
+    if robot.geometry is None or robot.geometry.model != "ur5e_table":
+        return robot
+    from robopol.envs.scene import scene_mjcf
+
+    path = folder / "ur5e_table.xml"
+    path.write_text(scene_mjcf("ur5e_table", ""), encoding="utf-8")
+    return robot.model_copy(update={"geometry": robot.geometry.model_copy(update={"model": str(path)})})
+
+
 def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int] | None]:
     """Return the robot, and, if it is simulated in the scene of the policy's task, the sizes of that."""
-    robot = command.robot
+    robot = _modelled(command.robot, folder)
     if robot.driver.kind != "simulated" or robot.driver.model:
         return robot, None
     from robopol.real_robot.scenes import Scene

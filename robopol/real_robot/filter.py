@@ -94,12 +94,13 @@ class Filter:
             if Mark.SLOWED not in self._marks:
                 findings.append(Finding(Code.SLOWED, (self._nearest(), share)))
         step = limiter.towards(inside, dq, share)
-        wrong = self._why_not(*step)
-        if wrong is not None:
+        wrong, there = self._why_not(*step)
+        if wrong is None:
+            self._take(*step, there)
+        else:
             marks |= Mark.HELD
             findings.append(wrong)
-            step = limiter.braking()
-        self._take(*step)
+            self._take(*limiter.braking())
         self._marks = marks
         return Filtered(marks, findings)
 
@@ -108,11 +109,12 @@ class Filter:
         self._take(*self.limiter.braking())
         self._marks = Mark(0)
 
-    def _take(self, q: Vector, dq: Vector) -> None:
+    def _take(self, q: Vector, dq: Vector, there: Clearance | None = None) -> None:
+        """Be where a step ends, whose clearance may be known already."""
         moves = bool(np.any(q != self.limiter.q))
         self.limiter.move(q, dq)
         if self.geometry is not None and moves:
-            self._here = self.geometry.look(q)
+            self._here = there or self.geometry.look(q)
 
     def _nearest(self) -> float:
         return float(np.min(self._here.distances, initial=np.inf)) if self._here is not None else np.inf
@@ -125,23 +127,24 @@ class Filter:
         share = (self._nearest() - config.stop) / (config.slow - config.stop)
         return float(np.clip(share, LEAST_SHARE, 1.0))
 
-    def _why_not(self, q: Vector, dq: Vector) -> Finding | None:
-        """Say what forbids a step: where it ends, or where braking leads from there."""
-        geometry, here = self.geometry, self._here
+    def _why_not(self, q: Vector, dq: Vector) -> tuple[Finding | None, Clearance | None]:
+        """Say what forbids a step, where it ends or where braking leads from there; and the clearance where it ends."""
+        geometry, here, first = self.geometry, self._here, None
         if geometry is None or here is None:
-            return None
+            return None, None
         stop = self.limiter.stopping_point(q, dq)
         pieces = max(1, int(np.ceil(np.max(np.abs(stop - q), initial=0.0) / BRAKING_STEP)))
         places = [q + (stop - q) * (k / pieces) for k in range(pieces + 1)] if np.any(stop != q) else [q]
         for place in places:
             there = geometry.look(place)
+            first = first or there
             out = (there.margins < 0) & (there.margins < here.margins - _SLACK)
             if out.any():
                 i = int(np.argmin(np.where(out, there.margins, np.inf)))
-                return Finding(Code.LEFT_WORKSPACE, (i, there.margins[i]))
+                return Finding(Code.LEFT_WORKSPACE, (i, there.margins[i])), first
             near = (there.distances < geometry.config.stop) & (there.distances < here.distances - _SLACK)
             if near.any():
                 i = int(np.argmin(np.where(near, there.distances, np.inf)))
                 a, b = geometry.pairs[i]
-                return Finding(Code.TOO_NEAR, (float(a), float(b), there.distances[i]))
-        return None
+                return Finding(Code.TOO_NEAR, (float(a), float(b), there.distances[i])), first
+        return None, first

@@ -68,7 +68,8 @@ class GeometryConfig(Config):
     and the one that it hangs on, the world excepted.
 
     Attributes:
-        model: MJCF file whose joints have the names of the robot's, or the name of a scene that robopol has.
+        model: MJCF file whose joints have the names of the robot's; ``ur5e_table`` is the arm suite's, for
+            `robopol deploy`.
         workspace: Boxes, half-spaces and cones, all of which must hold.
         apart: Pairs of bodies between which no distance is looked at; ``world`` is what stands around.
         slow: Below this distance speeds are scaled down, m.

@@ -6,6 +6,7 @@ from lockstep import robot
 from reaching import reach_policy
 
 from robopol import cli
+from robopol.commands.deploy import DeployCommand, _modelled
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.envs.control import CONTROLS
@@ -14,6 +15,7 @@ from robopol.errors import ConfigError
 from robopol.evaluation import rollout
 from robopol.execution import RecedingHorizonConfig
 from robopol.real_robot.events import Code
+from robopol.real_robot.motion import Motion
 from robopol.real_robot.observing import ArmObserver
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.robot import RobotConfig
@@ -30,7 +32,8 @@ def ur5e():
 def run(seeds=SEEDS, **options):
     policy, env = reach_policy()
     events = []
-    outcomes = rehearse(policy, ur5e(), env, seeds, report=lambda seed, event: events.append(event), **options)
+    free = ur5e().model_copy(update={"geometry": None})  # distances are tested elsewhere
+    outcomes = rehearse(policy, free, env, seeds, report=lambda seed, event: events.append(event), **options)
     return outcomes, events
 
 
@@ -134,3 +137,28 @@ def test_wrong_commands_get_one_clear_error_before_anything_moves(words, text, c
     errors = capsys.readouterr().err
     assert text in errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("name", ["so101", "so101_simulated", "ur5e", "ur5e_simulated"])
+def test_every_robot_that_is_shipped_is_whole_and_stands_free(name, tmp_path):
+    words = [f"robot={name}", "robot.driver.host=h"] if name == "ur5e" else [f"robot={name}"]
+    words += ["robot.driver.port=p", "robot.driver.calibration=c"] if name == "so101" else []
+    made = _modelled(parse(RobotConfig, load_config("deploy", words)["robot"]), tmp_path)
+    motion = Motion(made)
+    if made.geometry is not None:
+        clearance = motion.filter.geometry.look(HOME)
+        assert clearance.distances.min() >= made.geometry.slow  # at full speed where work begins
+        assert clearance.margins.min() > 0
+    if "simulated" not in name:
+        assert made.speed == 0.1
+
+
+def test_a_rehearsal_by_the_command_line(tmp_path, monkeypatch, capsys):
+    policy, _ = reach_policy()
+    monkeypatch.setattr(DeployCommand, "load", lambda self: policy)
+    words = ["checkpoint=x", "robot=ur5e_simulated", "rehearse=2", "latency=0.1"]
+    assert cli.run(["deploy", *words]) == 0
+    out = capsys.readouterr().out
+    assert "success: 2 of 2" in out
+    assert "2 commanded" not in out  # two words an episode: arm, run
+    assert "4 commanded" in out
