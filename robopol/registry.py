@@ -104,6 +104,12 @@ KINDS: dict[str, dict[str, str]] = {
         "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
         "ur": "robopol.real_robot.drivers.ur:URConfig",
     },
+    "merging": {
+        "blend": "robopol.real_robot.merging:BlendConfig",
+        "continue": "robopol.real_robot.merging:ContinueConfig",
+        "ensemble": "robopol.real_robot.merging:EnsembleConfig",
+        "replace": "robopol.real_robot.merging:ReplaceConfig",
+    },
     "sampling": {
         "uniform": "robopol.data.sampling:UniformConfig",
         "trajectory_weighted": "robopol.data.weighting:TrajectoryWeightedConfig",

@@ -1,6 +1,6 @@
 """Say what there is to choose from.
 
-  robopol list [train|eval|tune|steer|export|collect|envs|GROUP] [KIND]
+  robopol list [train|eval|tune|steer|export|collect|deploy|envs|GROUP] [KIND]
 
 Without words: the groups and their choices. With a verb, or a group and a kind: every key, its type, its default and
 what it means.
@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
         print("\nrobopol list train: every key; robopol list policy diffusion: the keys of one kind")
     elif words == ["envs"]:
         print("\n".join(_worlds()))
-    elif words[0] in ("train", "eval", "tune", "steer", "export", "collect") and len(words) == 1:
+    elif words[0] in ("train", "eval", "tune", "steer", "export", "collect", "deploy") and len(words) == 1:
         print("\n".join(_keys(_command(words[0]))))
     elif words[0] in KINDS and len(words) == 1:
         for kind in sorted(kinds(words[0])):
@@ -37,7 +37,7 @@ def run(words: list[str]) -> int:
     elif words[0] in KINDS and len(words) == 2:
         print("\n".join(_keys(lookup(words[0], words[1]))))
     else:
-        known = ["train", "eval", "tune", "steer", "export", "collect", "envs", *KINDS]
+        known = ["train", "eval", "tune", "steer", "export", "collect", "deploy", "envs", *KINDS]
         raise ConfigError(
             f"nothing to list under '{' '.join(words)}'{nearest(words[0], known)}; there are {', '.join(known)}"
         )
@@ -57,6 +57,10 @@ def _command(verb: str) -> type[Config]:
         from robopol.commands.tune import TuneCommand
 
         return TuneCommand
+    if verb == "deploy":
+        from robopol.commands.deploy import DeployCommand
+
+        return DeployCommand
     if verb == "steer":
         from robopol.commands.steer import SteerCommand
 
