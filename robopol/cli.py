@@ -11,6 +11,7 @@ VERBS = {
     "steer": "steer a policy by hand in the browser: robopol steer checkpoint=RUN",
     "serve": "let others ask a policy for plans: robopol serve checkpoint=RUN",
     "export": "write a policy for an inference engine: robopol export checkpoint=RUN engine=onnx",
+    "deploy": "let a policy move a robot: robopol deploy checkpoint=RUN robot=ur5e_simulated seconds=10",
     "collect": "record episodes of an expert or a policy: robopol collect env=push out=demos.hdf5 episodes=200",
     "data": "look at, check, convert and merge datasets: robopol data info demos.hdf5",
     "plot": "draw the curves of runs: robopol plot runs=[RUN,RUN] out=curves.png",

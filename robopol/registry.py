@@ -112,6 +112,18 @@ KINDS: dict[str, dict[str, str]] = {
         "inpainting": "robopol.execution.inpainting:InpaintingConfig",
         "real_time_chunking": "robopol.execution.real_time_chunking:RealTimeChunkingConfig",
     },
+    "driver": {
+        "dynamixel": "robopol.real_robot.drivers.dynamixel:DynamixelConfig",
+        "feetech": "robopol.real_robot.drivers.feetech:FeetechConfig",
+        "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
+        "ur": "robopol.real_robot.drivers.ur:URConfig",
+    },
+    "merging": {
+        "blend": "robopol.real_robot.merging:BlendConfig",
+        "continue": "robopol.real_robot.merging:ContinueConfig",
+        "ensemble": "robopol.real_robot.merging:EnsembleConfig",
+        "replace": "robopol.real_robot.merging:ReplaceConfig",
+    },
     "sampling": {
         "uniform": "robopol.data.sampling:UniformConfig",
         "trajectory_weighted": "robopol.data.weighting:TrajectoryWeightedConfig",
