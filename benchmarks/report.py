@@ -142,6 +142,33 @@ def execution() -> list[str]:
     return lines
 
 
+def rtc() -> list[str]:
+    tree = read("rtc")
+    lines = [
+        "## Late plans, and plans that go on from the last one",
+        "",
+        f"A flow policy of 5 steps on Push, {seeds(tree)} training seeds, {tree['setting']['episodes']} held-out "
+        f"episodes each, {tree['setting']['budget']['horizon'] - 1} actions a plan; it plans again as soon as a plan "
+        "has arrived (Ta = 8: every 8 steps). Success with the 95% interval, and the points gained over the first row "
+        "on the same episodes, with the paired bootstrap interval. Seam jump and jerk are of all steps, those of "
+        "failures too; see [execution.md](execution.md). `python benchmarks/rtc.py`",
+        "",
+    ]
+    for late, rows in tree["tables"].items():
+        lines += [
+            f"| {late} control steps late | success | by seed | gained | seam jump, by seed | jerk / 1e6, by seed |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, row in rows.items():
+            low, high = row["gain_ci95"]
+            seams = " ".join("-" if value is None else f"{value:.2f}" for value in row["seam_jump"])
+            jerks = " ".join(f"{value / 1e6:.2f}" for value in row["jerk"])
+            gained = f"{100 * row['gain']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+            lines.append(f"| {name} | {percent(row)} | {by_seed(row)} | {gained} | {seams} | {jerks} |")
+        lines.append("")
+    return lines
+
+
 def gpc() -> list[str]:
     tree = read("gpc")
     lines = [
@@ -566,6 +593,7 @@ SECTIONS = {
     "worlds": worlds,
     "backbones": backbones,
     "execution": execution,
+    "rtc": rtc,
     "vgps": vgps,
     "gpc": gpc,
     "shown_goal": shown_goal,

@@ -1,6 +1,5 @@
 """DSRL (Wagenmaker et al. 2025, arXiv 2506.15799): a frozen policy made better by the noise that it begins from."""
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,14 +12,15 @@ from robopol.algos.algorithm import Explored, by_owner, owned
 from robopol.algos.critics import usable
 from robopol.algos.optimizer import AdamW
 from robopol.algos.sac import SAC, SACConfig
+from robopol.algos.sharing import executed, sharing
 from robopol.config import parse
+from robopol.data.normalizer import Normalizer
 from robopol.data.windows import narrowed, newest
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Part, Policy, PolicySpec
-from robopol.policies.observation import LowDimObservation
 from robopol.policies.policy import standard_normal
 from robopol.policies.squashed_gaussian import Sample, SquashedGaussianConfig
 from robopol.steering.learned_noise import LearnedNoise
@@ -96,15 +96,16 @@ class DSRL(SAC):
         self.base = base.eval().requires_grad_(False)
         noise = _noise_spec(base, config.magnitude)
         choice = noise.model_copy(update={"n_obs_steps": 1, "horizon": 1})
-        taken = base.spec.n_action_steps
-        actions = base.spec.model_copy(update={"horizon": base.spec.n_obs_steps - 1 + taken, "n_action_steps": taken})
-        actor = _sharing(config.actor, base, choice)
-        model, self.noise_model = (_sharing(critics, base, spec) for spec in (actions, noise))
+        actions = executed(base)
+        actor = sharing(config.actor, base, choice)
+        model, self.noise_model = (sharing(critics, base, spec) for spec in (actions, noise))
         super().__init__(config, actor, model, total_updates, runtime)
         self.noise_optimizer = AdamW(list(self.noise_model.parameters()), (0.9, 0.999), 0.0)
         self._steered = SteeredPolicy(self.base, [LearnedNoise(actor, base)])
-        rows = {key: torch.zeros(1, noise.n_obs_steps, *shape) for key, shape in base.spec.obs_shapes.items()}
-        self.decode({key: row.to(base.device) for key, row in rows.items()}, self._normal(1))
+        if all(part.fitted for part in base.modules() if isinstance(part, Normalizer)):  # else a run is resumed
+            rows = {key: torch.zeros(1, noise.n_obs_steps, *shape) for key, shape in base.spec.obs_shapes.items()}
+            # what cannot be steered so is refused now
+            self.decode({key: row.to(base.device) for key, row in rows.items()}, self._normal(1))
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: Q, W, then actor and temperature, then the target."""
@@ -214,25 +215,3 @@ def _noise_spec(base: Policy, magnitude: float) -> PolicySpec:
         "n_action_steps": 1,
     }
     return parse(PolicySpec, base.spec.tree() | told)
-
-
-def _sharing(config: Any, base: Policy, spec: PolicySpec) -> Any:
-    """Return what a config describes under another contract, with a copy of the base policy's encoder.
-
-    Raises:
-        ConfigError: If it looks at anything but vectors.
-    """
-    if not isinstance(base.observation, LowDimObservation):
-        raise ConfigError("algo=dsrl shares how the policy looks at vectors, and this one looks at pictures or a goal")
-    told = {
-        "n_obs_steps": spec.n_obs_steps,
-        "n_action_steps": spec.n_action_steps,
-        "encoder": base.config.encoder,
-        "obs_normalization": base.config.obs_normalization,
-        "action_normalization": "bounds",
-    }
-    if isinstance(config, SquashedGaussianConfig):
-        told["horizon"] = spec.horizon
-    made = config.model_copy(update=told).build(spec)
-    made.observation = copy.deepcopy(base.observation).requires_grad_(False)
-    return made.to(base.device)

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -241,11 +242,13 @@ class OnPolicy(Algorithm):
     def minibatches(self, lesson: Lesson, size: int, generator: Generator) -> Iterator[Lesson]:
         """Return all decisions once in random order, in parts of nearly equal size."""
         order = torch.randperm(lesson.size, generator=generator, device=generator.device).to(lesson.advantage.device)
-        for chosen in order.tensor_split(max(1, round(lesson.size / size))):
-            part = lesson.rows(chosen)
-            if self.settings.normalize_advantage == "minibatch":
-                part = part._replace(advantage=standardized(part.advantage))
-            yield part
+        count = max(1, round(lesson.size / size))
+        shuffled, bounds = lesson.rows(order), [lesson.size * k // count for k in range(count + 1)]
+        if self.settings.normalize_advantage == "minibatch":
+            parts = [shuffled.advantage[first:last] for first, last in pairwise(bounds)]
+            shuffled = shuffled._replace(advantage=torch.cat([standardized(part) for part in parts]))
+        for first, last in pairwise(bounds):
+            yield shuffled.rows(slice(first, last))
 
     def fit_values(self, lesson: Lesson, size: int, epochs: int, generator: Generator) -> Tensor:
         """Move V towards the goals alone; return the mean loss, without gradients."""
@@ -303,4 +306,5 @@ def standardized(advantage: Tensor) -> Tensor:
     """Return advantages of mean 0 and standard deviation 1; a single one as it is."""
     if len(advantage) < 2:
         return advantage
-    return (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    spread, mean = torch.std_mean(advantage)
+    return (advantage - mean) / (spread + 1e-8)

@@ -29,10 +29,10 @@ class AdamW:
             eps: Added to the root of the second moment.
         """
         self.betas, self.eps = betas, eps
-        decayed, others = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
-        # where nothing decays, all are one group, whatever their shapes: one call instead of two
-        self._groups = [(decayed, weight_decay), (others, 0.0)] if weight_decay > 0 else [(decayed + others, 0.0)]
-        self._ordered = [p for group, _ in self._groups for p in group]
+        matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
+        self._ordered = [*matrices, *vectors]
+        # one call for all where nothing decays
+        self._groups = [(matrices, weight_decay), (vectors, 0.0)] if weight_decay else [(self._ordered, 0.0)]
         self._first = {p: torch.zeros_like(p) for p in self._ordered}
         self._second = {p: torch.zeros_like(p) for p in self._ordered}
         # of all parameters together, so that those that move together are counted at once

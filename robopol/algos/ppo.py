@@ -160,8 +160,8 @@ class PPO(OnPolicy):
 def clip_gradients(weights: list[Tensor], largest: float) -> None:
     """Scale the gradients of some weights down to a common norm of at most ``largest``."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp(max=1.0))
+    norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp_(max=1.0))
 
 
 def _means(told: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:

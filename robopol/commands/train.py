@@ -34,10 +34,7 @@ def run(words: list[str]) -> int:
 
         resume(Path(resumed[0]))
         return 0
-    starts = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
-    tree = load_config("train", [word for word in words if not word.startswith("checkpoint=")])
-    if starts:
-        tree |= _start(starts[-1], words)
+    tree = configured(words)
     if "run" not in tree:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError("several processes train one run, whose folder they cannot agree on: name it by run=")
@@ -48,6 +45,18 @@ def run(words: list[str]) -> int:
 
     train(parse(TrainConfig, tree), words)
     return 0
+
+
+def configured(words: list[str]) -> dict[str, Any]:
+    """Return what a run is told by the words after ``robopol train``, as a tree of JSON types.
+
+    Raises:
+        ConfigError: If a word cannot be read, or the policy is described that ``checkpoint=`` names.
+        CheckpointError: If there is no such policy.
+    """
+    starts = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
+    tree = load_config("train", [word for word in words if not word.startswith("checkpoint=")])
+    return tree | _start(starts[-1], words) if starts else tree
 
 
 def _start(folder: str, words: list[str]) -> dict[str, Any]:

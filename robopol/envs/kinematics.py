@@ -2,11 +2,11 @@
 
 from typing import Protocol
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from robopol.envs.arrays import Array
+from robopol.envs.engine import mujoco
 from robopol.envs.scene import scene_mjcf
 from robopol.envs.ur5e import POSITION_LIMIT
 

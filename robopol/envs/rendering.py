@@ -8,10 +8,10 @@ import subprocess
 import sys
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.envs.engine import mujoco
 from robopol.errors import EnvError
 
 BACKENDS = ("egl", "osmesa", "glfw")

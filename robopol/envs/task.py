@@ -8,7 +8,6 @@ from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import gymnasium
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from packaging.version import Version
@@ -17,6 +16,7 @@ from robopol.config import Config, parse
 from robopol.envs.arrays import Array, arrays
 from robopol.envs.control import CONTROLS
 from robopol.envs.domain import MAX_LATENCY, DomainDraw
+from robopol.envs.engine import mujoco
 from robopol.envs.gripper import STROKE
 from robopol.envs.kinematics import HOME, ToolKinematics
 from robopol.envs.rendering import Renderer

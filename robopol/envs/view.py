@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-import mujoco
-
 from robopol.envs.arrays import Array, arrays
+from robopol.envs.engine import mujoco
 from robopol.envs.gripper import STROKE
 
 

@@ -14,6 +14,7 @@ from robopol.data.episodes import is_image
 from robopol.envs import VectorEnv
 from robopol.errors import ConfigError
 from robopol.evaluation import SEED0, Recorder, rollout
+from robopol.evaluation.protocol import check_contract
 from robopol.execution import RecedingHorizon
 from robopol.export.engine import EngineName, engine
 from robopol.export.exported import EXPORT, NORMALIZER, SCHEMA_VERSION, Check, ExportedPolicy, Manifest, load_exported
@@ -126,7 +127,11 @@ def rolled_out(policy: Policy, env: VectorEnv) -> Episodes:
     Args:
         policy: The policy.
         env: Its world.
+
+    Raises:
+        ConfigError: If the policy was not made for it.
     """
+    check_contract(policy, env)
     recorder, seed = Recorder(env, "policy"), SEED0
     while True:
         rollout(RecedingHorizon(policy), env, range(seed, seed + env.num_envs), recorder=recorder)

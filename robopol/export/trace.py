@@ -22,7 +22,6 @@ from robopol.export.lowering import lower
 from robopol.export.simplify import simplify
 from robopol.policies import Policy
 from robopol.policies.plan_only import PlanOnlyPolicy
-from robopol.steering import SteeredPolicy
 
 NOISE = "noise"
 """Name of the input that takes the noise; observations have names of their own in front of it."""
@@ -54,9 +53,10 @@ def trace(policy: Policy, batch: int) -> Graph:
     """
     if isinstance(policy, PlanOnlyPolicy):
         raise ConfigError(f"there is nothing here to export: {policy.refusal}")
-    if isinstance(policy, SteeredPolicy) and policy.goes_on:
+    if policy.goes_on:
         raise ConfigError(
-            "the policy goes on from its last plan, which an artefact does not know: leave warm_start out"
+            "the policy goes on from its last plan, which an artefact does not know: leave what looks at it "
+            "(warm_start, real_time_chunking, inpainting) out"
         )
     spec = policy.spec
     acting = lower(copy.deepcopy(policy).cpu().float().eval())

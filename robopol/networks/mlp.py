@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Activation = Literal["relu", "gelu", "elu", "mish", "silu", "tanh"]
 
@@ -39,6 +40,12 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(in_features, width), ACTIVATIONS[activation]()]
             in_features = width
         super().__init__(*layers, nn.Linear(in_features, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out); the layers' own functions are called, as a small one is done before its call."""
+        for layer in self:
+            x = F.linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer.forward(x)
+        return x
 
 
 def orthogonal(net: nn.Sequential, last: float) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robopol.errors import ConfigError, ShapeError
+from robopol.policies.given import Source
 from robopol.policies.part import Part, PartConfig
 from robopol.registry import lookup
 
@@ -65,6 +66,11 @@ class Policy(Part, ABC):
     def noise_shape(self) -> tuple[int, ...] | None:
         """Shape of the standard normal noise that one proposal begins from; None where none comes from outside."""
         return None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a plan depends on the one before."""
+        return False
 
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """Propose windows that begin from given noise, which alone decides them.
@@ -198,6 +204,8 @@ def standard_normal(shape: Sequence[int], generator: Generators, device: torch.d
     """
     if generator is None:
         return torch.randn(*shape, device=device)
+    if isinstance(generator, Source):
+        return generator.normal(shape).to(device)
     if isinstance(generator, torch.Generator):
         return torch.randn(*shape, generator=generator, device=generator.device).to(device)
     rows = [torch.randn(*shape[1:], generator=g, device=g.device) for g in generator]

@@ -7,8 +7,10 @@ from robopol.steering.composition import CompositionConfig
 from robopol.steering.goal_weight import GoalWeightConfig
 from robopol.steering.guide import GuideConfig
 from robopol.steering.inner_steps import InnerStepsConfig
+from robopol.steering.inpainting import InpaintingConfig
 from robopol.steering.mixture import MixtureConfig
 from robopol.steering.nudge import NudgeConfig
+from robopol.steering.real_time_chunking import RealTimeChunkingConfig
 from robopol.steering.start_noise import StartNoiseConfig
 from robopol.steering.steered import SteeredConfig, SteeredPolicy
 from robopol.steering.steering import Planning, Steering, SteeringConfig
@@ -22,9 +24,11 @@ __all__ = [
     "GoalWeightConfig",
     "GuideConfig",
     "InnerStepsConfig",
+    "InpaintingConfig",
     "MixtureConfig",
     "NudgeConfig",
     "Planning",
+    "RealTimeChunkingConfig",
     "StartNoiseConfig",
     "SteeredConfig",
     "SteeredPolicy",

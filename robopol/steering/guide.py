@@ -12,7 +12,7 @@ predicts. Where the gradient is taken makes the methods:
   2025).
 """
 
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field as Bound
@@ -23,8 +23,7 @@ from robopol.config import OneOf
 from robopol.networks.denoiser import Walk
 from robopol.policies import Policy
 from robopol.policies.field import DerivedField, Field, Schedule
-from robopol.policies.generative import GenerativePolicy
-from robopol.policies.prediction import reading
+from robopol.steering.estimates import Estimates
 from robopol.steering.objectives import Objective
 from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
 
@@ -103,11 +102,9 @@ class BentField(DerivedField):
     def prepare(self, schedule: Schedule, cond: Tensor) -> Walk:
         """See `Field.prepare`."""
         walk, config = self.field.prepare(schedule, cond), self.guide.config
-        level = self.path.level(schedule.times)
-        x0_x, x0_out, _, _ = (value.tolist() for value in reading(self.prediction, level, self.path))
-        alpha, sigma = level.alpha.tolist(), level.sigma.tolist()
+        estimates = Estimates(self, schedule, self.planning)
+        alpha, sigma = estimates.alpha, estimates.sigma
         low, high = config.interval
-        clips = cast(GenerativePolicy, self.planning.policy).sampler.config.clip == "every"
 
         def bent(x: Tensor, i: int) -> Tensor:
             pure = alpha[i] == 0
@@ -118,12 +115,12 @@ class BentField(DerivedField):
                 with torch.enable_grad():
                     x = x.detach().requires_grad_()
                     output = walk(x, i)
-                    score = self._score(x0_x[i] * x + x0_out[i] * output)
+                    score = self._score(estimates.read(x, output, i))
                     gradient = torch.autograd.grad(score.sum(), x)[0]
                 output, score = output.detach(), score.detach()
             else:
                 output = walk(x, i)
-                where = x if config.at == "noisy" else self._estimate(x0_x[i] * x + x0_out[i] * output, clips)
+                where = x if config.at == "noisy" else estimates.clipped(estimates.read(x, output, i))
                 with torch.enable_grad():
                     where = where.detach().requires_grad_()
                     score = self._score(where)
@@ -139,18 +136,9 @@ class BentField(DerivedField):
                 self.planning.log.add("guide/capped", length > config.cap)
             self.planning.log.add("guide/shift", length)
             self.planning.log.add("guide/score", score.detach())
-            if not clips:
-                return output + shift / x0_out[i]
-            # Samplers that clip x0 may keep the eps of the unclipped one. Beyond the bounds such a pair drives the
-            # state away from where the guide pulls, so that a guided entry gets the eps that belongs to its clipped x0.
-            moved = self._estimate(self._estimate(x0_x[i] * x + x0_out[i] * output, clips) + shift, clips)
-            return torch.where(shift == 0, output, (moved - x0_x[i] * x) / x0_out[i])
+            return estimates.moved(x, output, i, shift)
 
         return bent
-
-    @staticmethod
-    def _estimate(x0: Tensor, clips: bool) -> Tensor:
-        return x0.clamp(-1, 1) if clips else x0
 
     def _score(self, x: Tensor) -> Tensor:
         return self.guide.objective.score(self.planning.obs, self.planning.windows(x))

@@ -129,8 +129,8 @@ class SteeredPolicy(Policy):
 
     @property
     def goes_on(self) -> bool:
-        """Whether a plan depends on the one before."""
-        return any(_starts(cast(Steering, one)) for one in self.steerings)
+        """See `Policy.goes_on`."""
+        return any(cast(Steering, one).goes_on for one in self.steerings)
 
     def inner(self) -> Policy:
         """See `Policy.inner`."""

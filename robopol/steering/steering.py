@@ -93,11 +93,13 @@ class Steering(nn.Module):
         config: Its config; parts that it names are described in it, so that it can be saved.
         proposals: How many proposals it chooses one of.
         once: Whether its field can be asked once only at each level.
+        goes_on: Whether it looks at the plan before.
         obs_shapes: Observations that it looks at besides the base policy's, key -> shape.
     """
 
     proposals: int = 1
     once: ClassVar[bool] = False
+    goes_on: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         """Take over the config.

@@ -5,7 +5,7 @@ plan: the fewer steps, the slower it follows the observation. An episode's first
 one after the last plan has run out.
 """
 
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 from pydantic import Field as Bound
@@ -44,6 +44,7 @@ class WarmStart(Steering):
     """See `WarmStartConfig`."""
 
     config: WarmStartConfig
+    goes_on: ClassVar[bool] = True
 
     def starts(self, planning: Planning) -> Tensor | None:
         """See `Steering.starts`."""

@@ -127,9 +127,9 @@ class Collector:
         self._shift(result.obs)
         over = result.terminated | result.truncated
         ended, rewards, wins = over.tolist(), result.reward.tolist(), result.success.tolist()
-        for slot in self._all:
+        for slot, row in enumerate(action.unbind()):
             self._totals[slot] += rewards[slot]
-            self._actions[slot].append(action[slot])
+            self._actions[slot].append(row)
             if ended[slot]:
                 self.finished.append(Finished(self._totals[slot], len(self._actions[slot]), wins[slot]))
         closed = self._decisions.advance(result.reward.cpu(), over.cpu())

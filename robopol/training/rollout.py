@@ -36,8 +36,9 @@ class Rollout:
         for group in _NAMED:
             parts |= {f"{group}.{name}": rows for name, rows in getattr(decided, group).items()}
         times = [self._counts[slot] for slot in decided.slots]
-        for name, rows in parts.items():
-            self._make_room(name, max(times) + 1, rows.shape[1:], rows.dtype)
+        if not self._held or max(times) >= len(self._held["action"]):
+            for name, rows in parts.items():
+                self._make_room(name, max(times) + 1, rows.shape[1:], rows.dtype)
         at_once = len(times) == self.count and len(set(times)) == 1
         for name, rows in parts.items():
             if at_once:

@@ -8,7 +8,9 @@ from rollouts import POLICIES, build, part, rng, rollout
 from torch.distributions import Independent, Normal, kl_divergence
 
 from robopol.algos.algorithm import Explores
+from robopol.config import parse
 from robopol.errors import ConfigError
+from robopol.registry import lookup
 
 ALGOS = ["ppo", "spo", "trpo", "fixpo"]
 
@@ -235,19 +237,19 @@ def test_the_policy_acts_with_its_mean_and_explores_around_it():
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("scoring", "policy", "message"),
     [
-        ({"policy": {"kind": "deterministic"}}, "no density that could be compared: set policy=diagonal_gaussian"),
-        ({"scoring": {"kind": "denoising"}}, "takes none: train a diffusion or flow policy"),
-        ({"scoring": {"kind": "flow_matching"}}, "set algo.scoring=density"),
-        ({"model": {"kind": "value"}}, "set model=state_value"),
+        ("density", {"kind": "deterministic"}, "no density that could be compared: set policy=diagonal_gaussian"),
+        ("denoising", POLICIES["density"], "takes none: train a diffusion or flow policy"),
+        ("flow_matching", POLICIES["density"], r"set algo\.scoring=density"),
     ],
 )
-def test_what_does_not_go_together_is_refused_in_words(changes, message):
+def test_a_policy_that_cannot_be_scored_so_is_refused_in_words(scoring, policy, message):
+    config, made = parse(lookup("scoring", scoring), {"kind": scoring}), part("policy", policy)
     with pytest.raises(ConfigError, match=message):
-        policy = changes.get("policy")
-        if policy is not None:
-            from robopol.algos.scoring.density import DensityConfig
+        config.build(made)
 
-            DensityConfig().build(part("policy", policy))
-        build("ppo", "density", **{k: v for k, v in changes.items() if k != "policy"})
+
+def test_another_model_is_refused_in_words():
+    with pytest.raises(ConfigError, match="set model=state_value"):
+        build("ppo", "density", model={"kind": "value"})

@@ -1,5 +1,6 @@
 """Pictures, where the machine can make them; a clear refusal where it cannot."""
 
+import importlib
 import subprocess
 import sys
 
@@ -76,6 +77,17 @@ def test_the_backend_asked_for_is_the_only_one_tried(monkeypatch):
     monkeypatch.delenv("MUJOCO_GL")
     assert rendering.gl_backend.__wrapped__() is None
     assert tried == ["osmesa", "egl", "osmesa", "glfw"]
+
+
+def test_a_mujoco_that_cannot_be_imported_for_want_of_opengl_is_said_in_words(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco", None)  # importing it raises
+    monkeypatch.delitem(sys.modules, "robopol.envs.engine", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(EnvError, match=r"cannot be imported with MUJOCO_GL=osmesa .*libosmesa6; .* or unset MUJOCO_GL"):
+        importlib.import_module("robopol.envs.engine")
+    monkeypatch.delenv("MUJOCO_GL")
+    with pytest.raises(ImportError):
+        importlib.import_module("robopol.envs.engine")
 
 
 def test_torchs_compiler_can_be_loaded_after_a_picture():

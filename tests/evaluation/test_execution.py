@@ -129,7 +129,7 @@ def test_the_command_line_says_how_plans_are_executed(policy, tmp_path, capsys):
     assert told["starvation"] == 3 / 12
     assert "open_loop, 3 steps late: 2.0 plans an episode, seam jump " in capsys.readouterr().out
     assert cli.run(["eval", *words, "execution=ensemble"]) == 1
-    assert "choices: open_loop, receding_horizon, temporal_ensemble, warm_start" in capsys.readouterr().err
+    assert "choices: inpainting, open_loop, real_time_chunking, receding_horizon" in capsys.readouterr().err
     assert cli.run(["eval", *words, "execution.n_action_steps=99"]) == 1
     assert "99 actions of a plan cannot be executed" in capsys.readouterr().err
 

@@ -239,3 +239,11 @@ def test_the_verb_and_an_evaluation_of_what_it_wrote(tmp_path, capsys):
     capsys.readouterr()
     assert cli.run(["eval", f"checkpoint={out}", "policy.steps=2"]) == 1
     assert "exported" in capsys.readouterr().err
+
+
+def test_a_world_that_the_policy_was_not_made_for_is_refused_in_words(tmp_path, capsys):
+    save_part(made(diffusion()), tmp_path)
+    assert cli.run(["export", f"checkpoint={tmp_path}", "env=reach", "engine=torch"]) == 1
+    said = capsys.readouterr().err
+    assert "the policy was not made for robopol/Reach-v0: observation 'state' has shape" in said
+    assert "observation 'goal' has shape none" in said

@@ -11,15 +11,19 @@ from robopol.export.export import TOLERANCE, export
 from robopol.models.value import ValueConfig as CriticConfig
 from robopol.steering import (
     BestOfConfig,
+    BiasedStartConfig,
     CompositionConfig,
     GuideConfig,
     InnerStepsConfig,
+    InpaintingConfig,
+    RealTimeChunkingConfig,
     SteeredPolicy,
     WarmStartConfig,
 )
 from robopol.steering.best_of import BestOf
 from robopol.steering.composition import Composition
 from robopol.steering.guide import Guide
+from robopol.steering.objectives.motion import Motion
 from robopol.steering.objectives.value import Value, ValueConfig
 
 
@@ -65,10 +69,21 @@ def test_a_steered_policy_is_exported_with_what_steers_it(tmp_path, engine, name
     assert not torch.allclose(found, base.plan(obs, 2, [torch.Generator().manual_seed(i) for i in range(8)]), atol=1e-3)
 
 
+def test_a_start_that_is_always_the_same_is_exported(tmp_path):
+    base = made(diffusion())
+    motion = Motion(actions=(0, 1), means="absolute")
+    policy = base.steered(BiasedStartConfig(points=((0.0, 0.0), (1.0, 1.0)), steps=2, motion=motion))
+    export(policy, "torch", tmp_path / "out", seen(256), "a test", batch=4)
+    rng = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    found, expected = load_exported(tmp_path / "out").plan(seen(8), 2, rng[0]), policy.plan(seen(8), 2, rng[1])
+    torch.testing.assert_close(found, expected, atol=TOLERANCE, rtol=0)
+
+
 def test_what_needs_more_than_observations_and_one_noise_is_refused(tmp_path):
     base = made(diffusion())
-    with pytest.raises(ConfigError, match="goes on from its last plan"):
-        export(base.steered(WarmStartConfig()), "torch", tmp_path / "out", seen(256), "a test")
+    for steering in (WarmStartConfig(), RealTimeChunkingConfig(delay=2), InpaintingConfig(delay=2)):
+        with pytest.raises(ConfigError, match="goes on from its last plan"):
+            export(base.steered(steering), "torch", tmp_path / "out", seen(256), "a test")
     config, value = valued(base)
     softmax = SteeredPolicy(base, [BestOf(BestOfConfig(objective=config, n=4, temperature=1.0), value, None)])
     with pytest.raises(ConfigError, match="noise of several shapes"):

@@ -1,4 +1,4 @@
-"""Stand-ins for servers of policies, in a thread, on the loopback."""
+"""Servers of policies, robopol's own and stand-ins for others, in a thread, on the loopback."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -6,30 +6,25 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import serve
 
-from robopol.errors import MessageError
 from robopol.policies import Policy
 from robopol.policies.remote.message import MAX_BYTES, decode, encode
-from robopol.policies.remote.protocol import HEADER, Metadata, Request, authorization
+from robopol.policies.remote.protocol import Request
+from robopol.serving import Served, Server
 
 
 @contextmanager
-def serving(handle: Callable[[Any], None], token: str | None = None) -> Iterator[str]:
+def serving(handle: Callable[[Any], None]) -> Iterator[str]:
     """Yield the address of a server that treats each connection by ``handle``."""
-
-    def check(connection, request):
-        if token is not None and request.headers.get(HEADER) != authorization(token):
-            return connection.respond(401, "no\n")
-        return None
 
     def quietly(connection):
         with suppress(ConnectionClosed):
             handle(connection)
 
-    options = {"process_request": check, "compression": None, "max_size": MAX_BYTES, "close_timeout": 0.2}
+    options = {"compression": None, "max_size": MAX_BYTES, "close_timeout": 0.2}
     with serve(quietly, "127.0.0.1", 0, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -40,36 +35,28 @@ def serving(handle: Callable[[Any], None], token: str | None = None) -> Iterator
             thread.join()
 
 
-class PolicyServer:
-    """Serves a policy in robopol's way.
+@contextmanager
+def served(
+    policy: Policy, batch: int = 16, proposals: int = 1024, asked: list[Request] | None = None, **options: Any
+) -> Iterator[str]:
+    """Yield the address of robopol's own server of a policy; what it is asked is put into a list."""
+    found = Served(policy, batch, proposals)
+    plan = found.plan
 
-    Attributes:
-        asked: Every request that came, as it was read.
-    """
+    def watched(request: Request) -> Tensor:
+        if asked is not None:
+            asked.append(request)
+        return plan(request)
 
-    def __init__(self, policy: Policy, noise_shape: tuple[int, ...] | None, batch: int = 16) -> None:
-        self.policy = policy
-        self.metadata = Metadata(version=1, spec=policy.spec, noise_shape=noise_shape, batch=batch)
-        self.asked: list[Request] = []
-
-    def __call__(self, connection: Any) -> None:
-        connection.send(encode(self.metadata.message() | {"server": "a test"}))
-        for data in connection:
-            try:
-                request = Request.read(decode(data), self.metadata)
-            except MessageError as error:
-                connection.send(str(error))
-                return
-            self.asked.append(request)
-            connection.send(encode(request.answer(self.windows(request).numpy(), self.policy.spec.n_obs_steps)))
-
-    def windows(self, request: Request) -> Tensor:
-        obs = {key: torch.from_numpy(value) for key, value in request.obs.items()}
-        if request.noise is not None:
-            return from_noise(self.policy, obs, torch.from_numpy(request.noise))
-        if request.seeds is None:
-            return self.policy.plan(obs, request.n)
-        return self.policy.plan(obs, request.n, [Generator().manual_seed(seed) for seed in request.seeds.tolist()])
+    found.plan = watched  # type: ignore[method-assign]
+    with Server(found, **options) as server:
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield server.url
+        finally:
+            server.stop()
+            thread.join()
 
 
 @torch.no_grad()

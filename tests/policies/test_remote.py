@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from servers import PlainServer, PolicyServer, Script, Slow, from_noise, serving
+from servers import PlainServer, Script, Slow, from_noise, served, serving
 from test_policies import POLICIES, batch, episodes, make, obs
 
 from robopol import cli
@@ -53,7 +53,7 @@ def seeded(seeds):
 def test_a_served_policy_plans_to_the_bit_what_it_plans_here(walk):
     tree, noise_shape = WALKS[walk]
     policy = make(tree)
-    with serving(PolicyServer(policy, noise_shape)) as url:
+    with served(policy) as url:
         remote = load_policy(url)
         assert remote.spec == policy.spec
         assert remote.noise_shape == noise_shape
@@ -70,16 +70,16 @@ def test_a_served_policy_plans_to_the_bit_what_it_plans_here(walk):
 
 def test_more_rows_than_a_server_takes_are_asked_for_in_blocks_of_one_size():
     policy = make(DDIM)
-    server = PolicyServer(policy, (8, 3), batch=2)
-    with serving(server) as url:
+    asked = []
+    with served(policy, batch=2, asked=asked) as url:
         found = load_policy(url).plan(obs(5), 2, seeded(range(5)))
     torch.testing.assert_close(found, policy.plan(obs(5), 2, seeded(range(5))), atol=1e-4, rtol=1e-5)
-    assert [len(request.obs["state"]) for request in server.asked] == [2, 2, 2]
+    assert [len(request.obs["state"]) for request in asked] == [2, 2, 2]
 
 
 def test_without_noise_a_plan_is_a_function_of_its_seeds():
     policy = make({**POLICIES["gmm"], "deterministic": False})
-    with serving(PolicyServer(policy, None)) as url:
+    with served(policy) as url:
         remote = load_policy(url)
         assert remote.noise_shape is None
         first, again = (remote.plan(obs(16), 2, seeded(range(16))) for _ in range(2))
@@ -98,7 +98,7 @@ def test_a_served_policy_is_steered_by_its_noise_and_by_choice_as_the_one_behind
         BestOfConfig(objective=SmoothnessConfig(motion=Motion(actions=(0, 1), means="absolute")), n=4),
     ]
     here = policy.steered(*steerings)
-    with serving(PolicyServer(policy, (8, 3))) as url:
+    with served(policy) as url:
         there = load_policy(url).steered(*steerings)
         assert torch.equal(there.plan(obs(16), 1, seeded(range(16))), here.plan(obs(16), 1, seeded(range(16))))
     plain = policy.steered(steerings[1])
@@ -110,7 +110,7 @@ def test_a_served_policy_is_steered_by_its_noise_and_by_choice_as_the_one_behind
 def test_noise_can_be_given_from_outside():
     policy = make(DDIM)
     noise = torch.randn(4, 3, 8, 3, generator=torch.Generator().manual_seed(1))
-    with serving(PolicyServer(policy, (8, 3))) as url:
+    with served(policy) as url:
         remote = load_policy(url)
         assert torch.equal(remote.plan_from(obs(4), noise), from_noise(policy, obs(4), noise))
         with pytest.raises(ShapeError, match=r"needed \(4, n, 8, 3\)"):
@@ -256,7 +256,7 @@ def test_too_little_and_too_much_about_a_server_is_refused_in_words(world):
         with pytest.raises(ConfigError, match=r"remote\.extra others"):
             load_policy(url, world=world, remote=reach_options(keys=None, extra={"state": 1}))
     with (
-        serving(PolicyServer(make(DDIM), (8, 3))) as url,
+        served(make(DDIM)) as url,
         pytest.raises(ConfigError, match="describes itself: leave out"),
     ):
         load_policy(url, remote=reach_options())
@@ -397,7 +397,7 @@ def test_a_server_that_takes_no_message_is_not_waited_for_for_ever():
 
 
 def test_more_than_a_message_may_hold_is_not_sent(monkeypatch):
-    with serving(PolicyServer(make(DDIM), (8, 3))) as url:
+    with served(make(DDIM)) as url:
         remote = load_policy(url)
         monkeypatch.setattr(message, "MAX_BYTES", 3000)
         assert remote.plan(obs(4)).shape == (4, 1, 8, 3)
@@ -406,7 +406,7 @@ def test_more_than_a_message_may_hold_is_not_sent(monkeypatch):
 
 
 def test_a_server_with_a_token(tmp_path, monkeypatch):
-    with serving(PolicyServer(make(DDIM), (8, 3)), token="open-sesame") as url:
+    with served(make(DDIM), token="open-sesame") as url:
         monkeypatch.delenv("ROBOPOL_TOKEN", raising=False)
         with pytest.raises(RemoteError, match="refuses the token: put the right one into ROBOPOL_TOKEN"):
             load_policy(url)
@@ -421,10 +421,10 @@ def test_a_server_with_a_token(tmp_path, monkeypatch):
         monkeypatch.setenv("ROBOPOL_TOKEN", "guess")
         (tmp_path / "token").write_text("open-sesame\n")
         assert load_policy(url, remote=RemoteOptions(token_file=str(tmp_path / "token"))).spec == remote.spec
-        with pytest.raises(RemoteError, match="cannot be read"):
+        with pytest.raises(ConfigError, match="cannot be read"):
             load_policy(url, remote=RemoteOptions(token_file=str(tmp_path / "none")))
         monkeypatch.setenv("ROBOPOL_TOKEN", "a\r\nb: c")
-        with pytest.raises(RemoteError, match="HTTP cannot carry"):
+        with pytest.raises(ConfigError, match="HTTP cannot carry"):
             load_policy(url)
 
 
@@ -442,7 +442,7 @@ def test_wrong_addresses_are_refused_in_words(url):
 
 def test_saved_it_is_an_address(tmp_path):
     policy = make(DDIM)
-    with serving(PolicyServer(policy, (8, 3))) as url:
+    with served(policy) as url:
         save_part(load_policy(url), tmp_path)
         assert json.loads((tmp_path / "config.json").read_text())["policy"]["url"] == url
         again = load_folder(tmp_path)
@@ -451,7 +451,7 @@ def test_saved_it_is_an_address(tmp_path):
     other.spec = other.spec.model_copy(update={"control_hz": 20.0})
     again.close()
     config = again.config
-    with serving(PolicyServer(other, (8, 3))) as url:
+    with served(other) as url:
         changed = config.model_copy(update={"url": url}).build(policy.spec)
         with pytest.raises(RemoteError, match="another one than was agreed on"):
             changed.plan(obs(1))
@@ -462,7 +462,7 @@ def test_saved_it_is_an_address(tmp_path):
 
 
 def test_it_cannot_be_trained_exported_or_walked_otherwise(reacher, capsys):
-    with serving(PolicyServer(reacher, (8, 5))) as url:
+    with served(reacher) as url:
         remote = load_policy(url)
         with pytest.raises(ConfigError, match="train it where it is served"):
             remote.loss(batch(1))
@@ -502,7 +502,7 @@ def reacher():
 @pytest.mark.parametrize("execution", ["receding_horizon", "temporal_ensemble", "open_loop"])
 def test_an_episode_goes_as_it_would_go_here(reacher, execution):
     config = parse(lookup("executor", execution), {"kind": execution, "latency": 1})
-    with serving(PolicyServer(reacher, (8, 5))) as url, make_env(REACH, 3, max_episode_steps=12) as env:
+    with served(reacher) as url, make_env(REACH, 3, max_episode_steps=12) as env:
         here, there = (evaluate(policy, env, 4, execution=config) for policy in (reacher, load_policy(url)))
     assert here.outcomes == there.outcomes
     assert here.execution.plans == there.execution.plans
@@ -510,7 +510,7 @@ def test_an_episode_goes_as_it_would_go_here(reacher, execution):
 
 def test_evaluated_and_recorded_from_the_command_line(reacher, tmp_path, capsys):
     short = ["env=reach", "env.options.max_episode_steps=10"]
-    with serving(PolicyServer(reacher, (8, 5))) as url:
+    with served(reacher) as url:
         assert cli.run(["eval", f"checkpoint={url}", *short, "episodes=3", f"out={tmp_path / 'there.json'}"]) == 0
         words = ["collect", f"checkpoint={url}", *short, "episodes=2", "keep=all", f"out={tmp_path / 'there.hdf5'}"]
         assert cli.run(words) == 0

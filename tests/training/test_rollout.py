@@ -243,7 +243,7 @@ def test_what_cannot_run_is_refused_in_words(tmp_path, words, message):
 
 def test_a_policy_for_another_world_or_that_is_also_described_is_refused(tmp_path, base):
     said = ["algo=dppo", "algo.scoring.steps=3", *SMALL, *SHORT, f"run={tmp_path / 'r'}", f"checkpoint={base}"]
-    with pytest.raises(ConfigError, match="leave out policy.horizon=3"):
+    with pytest.raises(ConfigError, match=r"leave out policy\.horizon=3"):
         verb.run([*said, "policy.horizon=3"])
-    with pytest.raises(ConfigError, match="was made for something else: .*action_names"):
+    with pytest.raises(ConfigError, match=r"was made for something else: .*action_names"):
         verb.run([*said, "env=gym", "env.id=Pendulum-v1"])

@@ -57,9 +57,8 @@ class Density(Scoring):
     def say(self, seen: Tensor, trace: Mapping[str, Tensor]) -> Said:
         """See `Scoring.say`."""
         mean, log_std = cast(Gaussian, self.policy).gaussian(seen)
-        log_std = log_std.expand_as(mean)
-        z = (trace["latent"] - mean) / log_std.exp()
-        return {"mean": mean, "log_std": log_std, "log_prob": -0.5 * z**2 - log_std}
+        z = (trace["latent"] - mean) * (-log_std).exp()
+        return {"mean": mean, "log_std": log_std.expand_as(mean), "log_prob": -0.5 * z.square() - log_std}
 
     def log_ratio(self, new: Said, old: Said, trace: Mapping[str, Tensor]) -> Tensor:
         """See `Scoring.log_ratio`."""

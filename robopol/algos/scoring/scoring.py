@@ -109,6 +109,8 @@ class Scoring(ABC):
 
     def _cut(self, windows: Tensor) -> Tensor:
         """Return what is executed of windows (..., Tp, A): (..., h, A)."""
+        if windows.shape[-2] == self._after - self._now:
+            return windows
         return windows[..., self._now : self._after, :]
 
     def _reduced(self, entries: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def mujoco_library() -> ctypes.CDLL:
     Raises:
         EnvError: If it is not found where the package keeps it.
     """
-    import mujoco
+    from robopol.envs.engine import mujoco
 
     folder = Path(mujoco.__file__).parent
     found = [path for path in folder.glob("libmujoco*") if mujoco.mj_versionString() in path.name]

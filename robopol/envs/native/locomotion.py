@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 from torch import Tensor
 
+from robopol.envs.engine import mujoco
 from robopol.envs.foreign.world import World
 from robopol.envs.locomotion import find_task
 from robopol.envs.native.worlds import Worlds, copy_data

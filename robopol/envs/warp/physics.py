@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import mujoco
 import torch
 from torch import Tensor
 
+from robopol.envs.engine import mujoco
 from robopol.errors import EnvError, MissingExtraError
 
 CONTACTS = 48

@@ -1,21 +1,18 @@
 """A connection to a policy's server."""
 
-import os
 import socket
 import struct
 import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from robopol.errors import MessageError, MissingExtraError, RemoteError
 from robopol.policies.remote.message import MAX_BYTES, decode, encode
-from robopol.policies.remote.protocol import HEADER, Metadata, authorization
+from robopol.policies.remote.protocol import Metadata
+from robopol.policies.remote.token import HEADER, TOKEN, authorization, read_token
 
-TOKEN = "ROBOPOL_TOKEN"
-"""The environment variable that holds the token."""
 SHOWN = 300
 """Most characters that are shown of what a server says went wrong."""
 
@@ -44,6 +41,7 @@ class Connection:
         """What the server says about itself; None if it is not one of robopol.
 
         Raises:
+            ConfigError: If the token cannot be read.
             RemoteError: If there is no server, it refuses, or it says nothing that can be read.
         """
         if self._socket is None:
@@ -58,6 +56,7 @@ class Connection:
 
         Raises:
             MessageError: If the request cannot be sent.
+            ConfigError: If the token cannot be read.
             RemoteError: If there is no answer in time, the connection breaks, or the answer is not a message.
         """
         data = encode(message)
@@ -80,7 +79,7 @@ class Connection:
             from websockets.sync.client import connect
         except ImportError as error:
             raise MissingExtraError("websockets", "remote", "a policy that is served elsewhere") from error
-        token = self._token()
+        token = read_token(self.token_file)
         where = urlsplit(self.url)
         port = where.port or (443 if where.scheme == "wss" else 80)
         opened = ExitStack()
@@ -125,19 +124,6 @@ class Connection:
             return decode(came)
         except MessageError as error:
             self._fail(error)
-
-    def _token(self) -> str | None:
-        if self.token_file is None:
-            token, source = os.environ.get(TOKEN), TOKEN
-        else:
-            source = self.token_file
-            try:
-                token = Path(self.token_file).expanduser().read_text(encoding="utf-8").strip()
-            except (OSError, ValueError) as error:
-                raise RemoteError(f"the token for {self.url} cannot be read: {error}") from error
-        if token and not (token.isascii() and token.isprintable()):
-            raise RemoteError(f"the token in {source} has characters that HTTP cannot carry: use letters and digits")
-        return token or None
 
     def _fail(self, error: Exception) -> NoReturn:
         """Close, and say in one sentence what went wrong."""

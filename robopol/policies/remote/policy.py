@@ -17,7 +17,7 @@ from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, contract, count, in_blocks, row_seeds
 from robopol.policies.policy import Generators, Previous, standard_normal
 from robopol.policies.remote.connection import Connection
-from robopol.policies.remote.protocol import NOISE, SEEDS, Metadata, Request, read_answer
+from robopol.policies.remote.protocol import NOISE, PASSED, PREVIOUS, SEEDS, Metadata, Request, read_answer
 
 
 class RemoteOptions(Config):
@@ -155,6 +155,12 @@ class RemotePolicy(PlanOnlyPolicy):
         server = self._server()
         return None if server is None else server.noise_shape
 
+    @property
+    def goes_on(self) -> bool:
+        """See `Policy.goes_on`; as the server says in its `Metadata`."""
+        server = self._server()
+        return server is not None and server.goes_on
+
     @torch.no_grad()
     def plan(
         self,
@@ -173,6 +179,8 @@ class RemotePolicy(PlanOnlyPolicy):
         server, rows = self._server(), count(inputs)
         if server is None:
             return self._one_by_one(inputs, n, generator)
+        if server.goes_on and previous is not None:
+            inputs |= self._plans(previous)
         if server.noise_shape is not None:
             return self._together(server, inputs | {NOISE: _noise(rows, n, server.noise_shape, generator)}, n)
         return self._together(server, inputs | {SEEDS: row_seeds(rows, 1, generator)[:, 0]}, n)
@@ -222,11 +230,18 @@ class RemotePolicy(PlanOnlyPolicy):
 
         def ask(block: Mapping[str, Tensor]) -> Tensor:
             obs = {key: value.cpu().numpy() for key, value in block.items()}
-            noise, seeds = obs.pop(NOISE, None), obs.pop(SEEDS, None)
-            request = Request(obs, n, noise, seeds)
+            noise, seeds, previous, passed = (obs.pop(key, None) for key in (NOISE, SEEDS, PREVIOUS, PASSED))
+            request = Request(obs, n, noise, seeds, previous, passed)
             return self._answer(request.message(), (count(block), n))
 
         return ask(inputs) if count(inputs) <= server.batch else in_blocks(inputs, server.batch, ask)
+
+    def _plans(self, previous: Sequence[Previous | None]) -> dict[str, Tensor]:
+        """Return what a request says of the plans that there are; where there is none, zeros."""
+        nothing = torch.zeros(self.spec.horizon, self.spec.action_dim)
+        windows = [nothing if old is None else old.window.float().cpu() for old in previous]
+        passed = [-1 if old is None else old.passed for old in previous]
+        return {PREVIOUS: torch.stack(windows), PASSED: torch.tensor(passed, dtype=torch.int64)}
 
     def _one_by_one(self, inputs: Mapping[str, Tensor], n: int, generator: Generators) -> Tensor:
         """Ask a server that knows nothing of rows, proposals and noise."""

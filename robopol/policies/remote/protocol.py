@@ -21,21 +21,14 @@ from robopol.policies.part import PolicySpec
 
 VERSION = 1
 """Of robopol's additions to the format."""
-HEADER = "Authorization"
-"""The HTTP header that carries the token when a connection is opened; see `authorization`."""
 KEY = "robopol"
 """Where a server of robopol describes itself in its first message."""
 ACTIONS, PAST = "actions", "past"
 """The answer: actions from now on, and those that a window has before now."""
-N, NOISE, SEEDS = "n", "noise", "seeds"
+N, NOISE, SEEDS, PREVIOUS, PASSED = "n", "noise", "seeds", "previous", "passed"
 """What a request may hold beside observations, whose names these cannot be."""
 MAX_PROPOSALS = 1024
 """Most proposals for a row in one request."""
-
-
-def authorization(token: str) -> str:
-    """Return the value of `HEADER` for a token."""
-    return f"Api-Key {token}"
 
 
 class Metadata(Config):
@@ -47,16 +40,20 @@ class Metadata(Config):
         noise_shape: Shape of the standard normal noise that one proposal is made from: (Tp, A), or (draws, Tp, A) where
             the walk draws several times, in that order; None where it takes seeds only.
         batch: Most rows of a request.
+        proposals: Most proposals for a row.
+        goes_on: Whether a plan depends on the one before, which a request then tells.
     """
 
     version: int
     spec: PolicySpec
     noise_shape: tuple[int, ...] | None
     batch: int = Field(ge=1)
+    proposals: int = Field(MAX_PROPOSALS, ge=1, le=MAX_PROPOSALS)
+    goes_on: bool = False
 
     @model_validator(mode="after")
     def _servable(self) -> Self:
-        shape, taken = self.noise_shape, {N, NOISE, SEEDS} & self.spec.obs_shapes.keys()
+        shape, taken = self.noise_shape, {N, NOISE, SEEDS, PREVIOUS, PASSED} & self.spec.obs_shapes.keys()
         if taken:
             raise ValueError(f"an observation cannot be called {', '.join(sorted(taken))}: a request needs the name")
         if shape is not None and (len(shape) not in (2, 3) or min(shape) < 1):
@@ -96,6 +93,8 @@ class Request(NamedTuple):
         noise: Standard normal, (B, n, ...) float32, to make the proposals from.
         seeds: (B,) int64, at least 0: each seeds the generator that a row's proposals are drawn with. Without noise and
             seeds the server draws as it likes.
+        previous: The plan that the episode of each row has, (B, Tp, A) in environment units.
+        passed: (B,) int64: control steps since the observation that it was asked for with; -1 where there is none.
         rows: Whether the observations came with the axis B, which the answer then has too.
         proposals: The same of the axis n.
     """
@@ -104,13 +103,15 @@ class Request(NamedTuple):
     n: int = 1
     noise: NDArray[np.float32] | None = None
     seeds: NDArray[np.int64] | None = None
+    previous: NDArray[np.float32] | None = None
+    passed: NDArray[np.int64] | None = None
     rows: bool = True
     proposals: bool = True
 
     def message(self) -> dict[str, Any]:
         """Return the message of a request with rows and proposals."""
-        drawn = {NOISE: self.noise, SEEDS: self.seeds}
-        return {**self.obs, N: self.n, **{key: value for key, value in drawn.items() if value is not None}}
+        more = {NOISE: self.noise, SEEDS: self.seeds, PREVIOUS: self.previous, PASSED: self.passed}
+        return {**self.obs, N: self.n, **{key: value for key, value in more.items() if value is not None}}
 
     @classmethod
     def read(cls, message: Mapping[str, Any], metadata: Metadata) -> "Request":
@@ -146,10 +147,12 @@ class Request(NamedTuple):
             raise MessageError("some observations have a history or rows, and others have not, or not as many")
         rows = len(next(iter(obs.values())))
         n = message.get(N, 1)
-        if type(n) is not int or not 1 <= n <= MAX_PROPOSALS:
-            raise MessageError(f"n is a number of proposals from 1 to {MAX_PROPOSALS}, not {n!r:.80}")
+        if type(n) is not int or not 1 <= n <= metadata.proposals:
+            raise MessageError(f"n is a number of proposals from 1 to {metadata.proposals}, not {n!r:.80}")
         made = cls(obs, n, rows=extra == {2}, proposals=N in message)
-        return made._replace(noise=made._noise(message, metadata, rows), seeds=made._seeds(message, rows))
+        previous, passed = made._plans(message, metadata, rows)
+        noise, seeds = made._noise(message, metadata, rows), made._seeds(message, rows)
+        return made._replace(noise=noise, seeds=seeds, previous=previous, passed=passed)
 
     def _noise(self, message: Mapping[str, Any], metadata: Metadata, rows: int) -> NDArray[np.float32] | None:
         if NOISE not in message:
@@ -169,6 +172,22 @@ class Request(NamedTuple):
         if seeds.shape != (rows,) or seeds.dtype != np.int64 or seeds.min() < 0:
             raise MessageError(f"the seeds are {seeds.dtype} {seeds.shape}, needed int64 ({rows},), at least 0")
         return seeds
+
+    def _plans(
+        self, message: Mapping[str, Any], metadata: Metadata, rows: int
+    ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+        if PREVIOUS not in message or not metadata.goes_on:
+            return None, None
+        told = message.get(PASSED)
+        windows, passed = _real(message, PREVIOUS), np.atleast_1d(told if isinstance(told, np.ndarray | int) else "")
+        if not self.rows:
+            windows = windows[None]
+        shape, longest = (rows, metadata.spec.horizon, metadata.spec.action_dim), metadata.spec.horizon - 1
+        if windows.shape != shape or not np.isfinite(windows).all():
+            raise MessageError(f"the previous plans are {windows.shape}, needed {shape}, all of it finite")
+        if passed.shape != (rows,) or passed.dtype != np.int64 or passed.min() < -1 or passed.max() > longest:
+            raise MessageError(f"'passed' is {passed.dtype} {passed.shape}, needed int64 ({rows},), -1 to {longest}")
+        return windows, passed
 
     def _aligned(self, array: NDArray[Any], inner: int, name: str) -> NDArray[Any]:
         """Give an array the axes B and n that it came without."""
