@@ -17,15 +17,6 @@ WORDS += ["phases.online.warmup=40", "collection.num_envs=2", "batch_size=8", "e
 WORDS += ["policy.hidden=[16]", "model.hidden=[16]", "runtime.threads=1", "runtime.matmul=highest"]
 
 
-    "env=multi_goal",
-    "schedule=online",
-    "phases.online.env_steps=80",
-    "phases.online.warmup=40",
-]
-WORDS += ["collection.num_envs=2", "batch_size=8", "eval.final_episodes=0", "eval.every=0", "policy.hidden=[16]"]
-WORDS += ["model.hidden=[16]", "runtime.threads=1", "runtime.matmul=highest"]
-
-
 @pytest.fixture(scope="module")
 def cluster():
     from ray.cluster_utils import Cluster
