@@ -1,11 +1,15 @@
-"""Learning curves of SAC and TD3 beside those of Stable-Baselines3: equal settings, steps, seeds and evaluation.
+"""Learning curves beside those of Stable-Baselines3 and sb3-contrib: equal settings, steps, seeds and evaluation.
 
-    python benchmarks/rl_curves.py [--envs Pendulum-v1 Hopper-v5 HalfCheetah-v5] [--algos sac td3] [--seeds 5]
+    python benchmarks/rl_curves.py [--envs Pendulum-v1 Hopper-v5 HalfCheetah-v5] [--algos sac td3 ppo trpo] [--seeds 5]
                                    [--steps 200000] [--every 10000] [--episodes 10] [--threads 1]
                                    [--out benchmarks/results/rl_curves.json] [--plot curves.png]
 
-Networks of 2 x 256, batches of 256, twin critics, learning rates 3e-4, discount 0.99, targets that follow by 0.005, one
-update for each environment step after 10000 random ones (1000 on the pendulum, which gets 20000 steps at most).
+SAC and TD3: networks of 2 x 256, batches of 256, twin critics, learning rates 3e-4, discount 0.99, targets that follow
+by 0.005, one update for each environment step after 10000 random ones (1000 on the pendulum, which gets 20000 steps at
+most).
+PPO and TRPO: networks of 2 x 64, tanh, one environment, rollouts of 2048 steps, and whatever else the peer's defaults
+are; on the pendulum, which its defaults do not learn, 4 environments, rollouts of 4096 steps, discount 0.9 and, for
+PPO, learning rates 1e-3. Actions are in the world's units, observations and rewards as they are.
 Both are evaluated by `robopol.evaluate` with the mean action, on the same episodes. Printed for each arm: the return at
 the end and its mean over all evaluations, with 95 % intervals over seeds (bootstrap). A curve that ``--out`` holds
 already, for the same settings, is not computed again, so that a run can be interrupted.
@@ -32,20 +36,30 @@ from robopol.training.trainer import Trainer
 
 ARMS = ("robopol", "sb3")
 PENDULUM_STEPS = 20_000
+ON_POLICY = ("ppo", "trpo")
 
 Advance = Callable[[int], Policy]
 """Goes on by some environment steps; returns what acts then."""
 
 
 def robopol(algo: str, env: str, seed: int, warmup: int, threads: int) -> Advance:
-    words = [f"algo={algo}", "env=gym", f"env.id={env}", f"seed={seed}", f"phases.online.warmup={warmup}", "run=none"]
+    words = [f"algo={algo}", "env=gym", f"env.id={env}", f"seed={seed}", "run=none"]
+    if algo not in ON_POLICY:
+        words.append(f"phases.online.warmup={warmup}")
+    else:
+        words.append("policy.action_normalization=identity")
+        if env.startswith("Pendulum"):
+            words += ["collection.num_envs=4", "phases.online.rollout=4096", "model.discount=0.9"]
+            words += ["phases.online.env_steps=1024000"]
+            words += ["algo.lr=1e-3", "algo.critic_lr=1e-3"] if algo == "ppo" else []
     trainer = Trainer(parse(TrainConfig, load_config("train", [*words, f"runtime.threads={threads}"])))
     (phase,) = trainer.config.phases.values()
     assert trainer.collector is not None
     trainer.collector.begin()
 
     def advance(steps: int) -> Policy:
-        for _ in range(steps):
+        until = trainer.step + steps
+        while trainer.step < until:
             trainer.advance(phase, 0)
         policy = trainer.algo.deployed()
         assert policy is not None
@@ -55,7 +69,9 @@ def robopol(algo: str, env: str, seed: int, warmup: int, threads: int) -> Advanc
 
 
 def sb3(algo: str, env: str, seed: int, warmup: int, threads: int, world: VectorEnv) -> Advance:
+    import sb3_contrib
     import stable_baselines3
+    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.noise import NormalActionNoise
 
     from robopol.policies.foreign.policy import ForeignConfig
@@ -64,11 +80,15 @@ def sb3(algo: str, env: str, seed: int, warmup: int, threads: int, world: Vector
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
-    more: dict[str, Any] = {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "batch_size": 256}
-    agent = getattr(stable_baselines3, algo.upper())(
-        "MlpPolicy", env, seed=seed, learning_starts=warmup, device="cpu", **more
-    )
-    if algo != "sac":
+    more: dict[str, Any] = {"seed": seed, "device": "cpu"}
+    if algo not in ON_POLICY:
+        more |= {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "batch_size": 256}
+        more["learning_starts"] = warmup
+    elif env.startswith("Pendulum"):
+        more |= {"n_steps": 1024, "gamma": 0.9} | ({"learning_rate": 1e-3} if algo == "ppo" else {})
+    maker = getattr(stable_baselines3, algo.upper(), None) or getattr(sb3_contrib, algo.upper())
+    agent = maker("MlpPolicy", make_vec_env(env, 4) if "n_steps" in more else env, **more)
+    if algo in ("td3", "ddpg"):
         size = agent.action_space.shape[0]
         agent.action_noise = NormalActionNoise(np.zeros(size), 0.1 * np.ones(size))
     config = ForeignConfig(kind="sb3", algorithm=algo.upper(), path="in memory")
@@ -83,9 +103,12 @@ def sb3(algo: str, env: str, seed: int, warmup: int, threads: int, world: Vector
 
 def curve(arm: str, algo: str, env: str, seed: int, words: argparse.Namespace) -> list[float]:
     """Return the mean return after every ``--every`` steps."""
-    pendulum = env.startswith("Pendulum")
+    pendulum = env.startswith("Pendulum") and algo not in ON_POLICY
     steps, warmup = (min(words.steps, PENDULUM_STEPS), 1000) if pendulum else (words.steps, 10_000)
     every, warmup = min(words.every, steps // 10) if pendulum else words.every, min(warmup, steps // 4)
+    if algo in ON_POLICY:  # evaluated at the ends of rollouts
+        rollout = 4096 if env.startswith("Pendulum") else 2048
+        every = max(1, round(every / rollout)) * rollout
     found = []
     with make_env(env, words.episodes) as world:
         given = (algo, env, seed, warmup, words.threads)
@@ -119,7 +142,7 @@ def main() -> None:
     """Compute what is missing, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--envs", nargs="+", default=["Pendulum-v1", "Hopper-v5", "HalfCheetah-v5"])
-    parser.add_argument("--algos", nargs="+", default=["sac", "td3"], choices=["sac", "td3"])
+    parser.add_argument("--algos", nargs="+", default=["sac", "td3"], choices=["sac", "td3", "ppo", "trpo"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--every", type=int, default=10_000)

@@ -1,26 +1,31 @@
-"""Environment steps a second of SAC and TD3, one update for each step, against Stable-Baselines3.
+"""Environment steps a second of SAC and TD3 against Stable-Baselines3, and critic updates a second of RLPD.
 
-    python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3] [--rounds 5] [--steps 200] [--threads 1]
+    python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3 rlpd] [--rounds 5] [--steps 200] [--threads 1]
                                   [--contention 0.15] [--out benchmarks/results/rl_speed.json]
 
 Networks of 2 x 256, batches of 256, twin critics, one environment. A turn is ``--steps`` environment steps after 500
 random ones, acting, stepping, storing, sampling and updating included. `robopol` is the loop of ``robopol train``,
 `sb3` Stable-Baselines3 as shipped, both with torch's default products; `medium` is the same after
 ``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
-AMX) computes in bfloat16. They take turns in processes of their own; rounds in which other processes used more than
-``--contention`` cores are dropped.
+AMX) computes in bfloat16. `rlpd` is the update that is done twenty times a step: ten critics of 2 x 256 with
+LayerNorm move towards the least of two random ones of their targets, which follow; against the usual loop over
+modules, with torch's Adam. Contenders take turns in processes of their own; rounds in which other processes used more
+than ``--contention`` cores are dropped.
 """
 
 import argparse
+import copy
 import platform
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from racing import Turn, race, spread
+from torch import nn
 
+from robopol.algos.sac import SAC
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.files import write_json
@@ -28,8 +33,7 @@ from robopol.training.config import TrainConfig
 from robopol.training.run import cpu_model
 from robopol.training.trainer import Trainer
 
-WARM_UP, CAPACITY = 500, 100_000
-PAIRS = (("robopol", "sb3"), ("robopol medium", "sb3 medium"), ("robopol medium", "sb3"))
+WARM_UP, CAPACITY, BATCH = 500, 100_000, 256
 
 
 def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
@@ -75,11 +79,73 @@ def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     return turn
 
 
+def ten(env: str, steps: int, threads: int, precision: str) -> Turn:
+    """Ten critics as robopol has them."""
+    words = ["algo=sac", "model.ensemble=10", "model.layer_norm=true", "algo.target_heads=2", "algo.paid=false"]
+    words += ["env=gym", f"env.id={env}", "run=none", f"collection.capacity={CAPACITY}"]
+    words += [f"runtime.threads={threads}", f"runtime.matmul={precision}"]
+    trainer = Trainer(parse(TrainConfig, load_config("train", words)))
+    assert trainer.collector is not None
+    trainer.collector.begin()
+    for _ in range(300):
+        trainer.collector.step(None)
+    algo = cast(SAC, trainer.algo)
+
+    def turn() -> float:
+        begin = time.perf_counter()
+        for step in range(steps):
+            batch = trainer.sources.batch({"replay": 1.0}, BATCH, step)
+            algo.fit_critics(batch, step, torch.Generator().manual_seed(step))
+            algo.follow()
+        return steps / (time.perf_counter() - begin)
+
+    return turn
+
+
+def loop(env: str, steps: int, threads: int, precision: str) -> Turn:
+    """The same as modules one after the other; batches and next actions cost nothing."""
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    with parse(TrainConfig, load_config("train", ["algo=sac", "env=gym", f"env.id={env}", "run=x"])).env.make() as one:
+        size, width = sum(shape[0] for shape in one.spec.obs_shapes.values()), len(one.spec.action_names)
+
+    def critic() -> nn.Module:
+        hidden = [[nn.Linear(n, 256), nn.LayerNorm(256), nn.ReLU()] for n in (size + width, 256)]
+        return nn.Sequential(*hidden[0], *hidden[1], nn.Linear(256, 1))
+
+    critics = [critic() for _ in range(10)]
+    targets = copy.deepcopy(critics)
+    optimizer = torch.optim.Adam([p for one in critics for p in one.parameters()], 3e-4)
+    now, after = torch.randn(BATCH, size + width), torch.randn(BATCH, size + width)
+    reward = torch.randn(BATCH, 1)
+
+    def update() -> None:
+        with torch.no_grad():
+            asked = torch.randperm(10)[:2].tolist()
+            goal = reward + 0.99 * torch.stack([targets[i](after) for i in asked]).amin(0)
+        loss = sum(nn.functional.mse_loss(one(now), goal) for one in critics)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for target, one in zip(targets, critics, strict=True):
+                for old, new in zip(target.parameters(), one.parameters(), strict=True):
+                    old.mul_(0.995).add_(new, alpha=0.005)
+
+    def turn() -> float:
+        begin = time.perf_counter()
+        for _ in range(steps):
+            update()
+        return steps / (time.perf_counter() - begin)
+
+    return turn
+
+
 def main() -> None:
     """Race, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--algos", nargs="+", default=["sac", "td3"], choices=["sac", "td3", "ddpg"])
+    parser.add_argument("--algos", nargs="+", default=["sac", "td3", "rlpd"], choices=["sac", "td3", "ddpg", "rlpd"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
@@ -88,28 +154,30 @@ def main() -> None:
     words = parser.parse_args()
     found: dict[str, Any] = {}
     for algo in words.algos:
-        given = (algo, words.env, words.steps, words.threads)
+        peers: Any = (("robopol", ten), ("loop", loop)) if algo == "rlpd" else (("robopol", robopol), ("sb3", sb3))
+        given = (() if algo == "rlpd" else (algo,)) + (words.env, words.steps, words.threads)
         makers = {
             f"{name}{' medium' * (precision == 'medium')}": partial(make, *given, precision)
             for precision in ("highest", "medium")
-            for name, make in (("robopol", robopol), ("sb3", sb3))
+            for name, make in peers
         }
+        peer, unit = peers[1][0], "updates/s" if algo == "rlpd" else "steps/s"
         raced = race(makers, words.rounds, words.contention)
         if not raced.rounds_kept:
             print(f"{algo}: all {raced.rounds_dropped} rounds were disturbed by other processes")
             continue
         rows = {name: spread(figures)._asdict() for name, figures in raced.kept.items()}
         ratios = {
-            f"{mine} / {peer}": spread(
-                [one / other for one, other in zip(raced.kept[mine], raced.kept[peer], strict=True)]
+            f"{mine} / {peer}{precision}": spread(
+                [one / other for one, other in zip(raced.kept[mine], raced.kept[f"{peer}{precision}"], strict=True)]
             )._asdict()
-            for mine, peer in PAIRS
+            for mine, precision in (("robopol", ""), ("robopol medium", " medium"), ("robopol medium", ""))
         }
         for name, row in rows.items():
-            print(f"{algo} {name:16} {row['median']:6.0f} steps/s [{row['low']:.0f} .. {row['high']:.0f}]")
+            print(f"{algo} {name:16} {row['median']:6.0f} {unit} [{row['low']:.0f} .. {row['high']:.0f}]")
         for name, row in ratios.items():
             print(f"{algo} {name}: {row['median']:.2f} [{row['low']:.2f} .. {row['high']:.2f}]")
-        found[algo] = {"env_steps_per_s": rows, "ratio": ratios, "rounds_dropped": raced.rounds_dropped}
+        found[algo] = {unit: rows, "ratio": ratios, "rounds_dropped": raced.rounds_dropped}
     if words.out is not None:
         here = {"cpu": cpu_model(), "torch": torch.__version__, "python": platform.python_version()}
         told = {"env": words.env, "threads": words.threads, "steps_of_a_turn": words.steps, "machine": here}

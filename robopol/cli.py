@@ -5,11 +5,13 @@ import sys
 
 VERBS = {
     "train": "train a policy from demonstrations or by acting: robopol train env=push data.demos.uri=demos.hdf5",
+    "sweep": "train many runs and put them together: robopol sweep out=DIR -- seed=0,1,2 env=push ...",
     "eval": "evaluate a checkpoint: robopol eval checkpoint=RUN episodes=100",
     "tune": "search a dial of a steering: robopol tune checkpoint=RUN steering=... over=steering.0.n 'values=[1,4,16]'",
     "steer": "steer a policy by hand in the browser: robopol steer checkpoint=RUN",
     "serve": "let others ask a policy for plans: robopol serve checkpoint=RUN",
     "export": "write a policy for an inference engine: robopol export checkpoint=RUN engine=onnx",
+    "deploy": "let a policy move a robot: robopol deploy checkpoint=RUN robot=ur5e_simulated seconds=10",
     "collect": "record episodes of an expert or a policy: robopol collect env=push out=demos.hdf5 episodes=200",
     "data": "look at, check, convert and merge datasets: robopol data info demos.hdf5",
     "plot": "draw the curves of runs: robopol plot runs=[RUN,RUN] out=curves.png",

@@ -5,11 +5,14 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from robopol.config import Config
+
+if TYPE_CHECKING:
+    from robopol.real_robot.robot import RobotConfig
 
 FREE_GB = 2.0
 """Below this much free disk space, gigabytes, a warning is given."""
@@ -48,6 +51,86 @@ def diagnose() -> list[Check]:
             advice = "mend what the other checks complain of; if they do not, report this as a fault of robopol"
             found.append(Check(name=name, status="fail", detail=f"{type(error).__name__}: {error}", advice=advice))
     return found
+
+
+def diagnose_robot(words: Sequence[str]) -> list[Check]:
+    """Check a robot without moving it, and whether a policy is fast enough for it.
+
+    Args:
+        words: ``robot=NAME`` and, if a policy is to be checked, what `robopol deploy` takes besides.
+
+    Raises:
+        ConfigError: If they describe no robot.
+    """
+    from robopol.config import parse
+    from robopol.configs import load_config
+    from robopol.real_robot.robot import RobotConfig
+
+    tree = load_config("deploy", words)
+    robot = parse(RobotConfig, tree.pop("robot", {}))
+    found = [*check_loop(robot), *check_arm(robot)]
+    if "checkpoint" in tree:
+        found += check_policy(robot, tree)
+    return found
+
+
+def check_loop(robot: "RobotConfig") -> Iterator[Check]:
+    """Measure how punctual the servo loop can be, and what its own part of a tick costs."""
+    from robopol.real_robot.checkup import measure_loop
+
+    granted, late, cost = measure_loop(robot)
+    good = late.missed <= 0.05 and cost < robot.period / 2
+    yield Check(
+        name="servo loop",
+        status="ok" if good else "warn",
+        detail=f"{1 / robot.period:.0f} Hz, {granted}; late by {late.median * 1e6:.0f} us, 99 of 100 ticks by less "
+        f"than {late.p99 * 1e6:.0f} us, {late.missed:.1%} missed; plan and limiter take up to {cost * 1e6:.0f} us",
+        advice="" if good else "end what else runs, allow SCHED_FIFO (ulimit -r 50), or make robot.period longer",
+    )
+
+
+def check_arm(robot: "RobotConfig") -> Iterator[Check]:
+    """Connect the arm and read it, without moving it."""
+    from robopol.errors import RobopolError
+    from robopol.real_robot.checkup import answers
+
+    if robot.driver.kind == "simulated" and not robot.driver.model:
+        yield Check(name="arm", status="ok", detail="simulated, in the scene of the policy's task")
+        return
+    try:
+        found = answers(robot)
+    except RobopolError as error:
+        yield Check(name="arm", status="fail", detail=str(error), advice="look at cables, power and robot.driver")
+        return
+    good = found.failed < 0.01 and found.p99 < robot.period / 2
+    yield Check(
+        name="arm",
+        status="ok" if good else "warn",
+        detail=f"{found.model} answers in up to {found.p99 * 1e3:.1f} ms, {found.fresh:.0f} new states a second, "
+        f"{found.failed:.1%} of the reads failed",
+        advice="" if good else "a tick reads and writes once: make robot.period longer than twice an answer",
+    )
+
+
+def check_policy(robot: "RobotConfig", tree: dict[str, Any]) -> Iterator[Check]:
+    """Let a policy plan for an observation of zeros, and compare the time with the robot's."""
+    from robopol.config import parse
+    from robopol.real_robot.checkup import verdict
+    from robopol.real_robot.policy_process import Speaker, latency_of
+    from robopol.real_robot.waypoints import waypoints_for
+
+    speaker = parse(Speaker, {key: value for key, value in tree.items() if key in Speaker.model_fields})
+    policy = speaker.load()
+    waypoints_for(policy.spec, robot)
+    executed = speaker.executed or policy.spec.n_action_steps
+    said = verdict(robot, latency_of(policy), executed, policy.spec.tree())
+    slow = "TOO SLOW" in said
+    yield Check(
+        name="policy",
+        status="fail" if slow else "ok",
+        detail=said,
+        advice="fewer steps (policy.sampler=ddim policy.steps=5), robopol export, or a GPU" if slow else "",
+    )
 
 
 def check_python() -> Iterator[Check]:

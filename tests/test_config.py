@@ -22,6 +22,8 @@ TOLD = {
     "feasible": {"critic": "there"},
     "guide": {"objective": "smoothness"},
     "keep_away": {"discs": [{"centre": [0, 0], "radius": 1}]},
+    "learned_edit": {"editor": "there", "critic": "there"},
+    "learned_noise": {"actor": "there"},
     "mixture": {"policies": ["there"]},
     "nudge": {"actions": [[1, None]]},
     "outcome": {"dynamics": "there", "toward": [[1]]},
@@ -30,6 +32,9 @@ TOLD = {
     "steered": {"base": "there", "steerings": ["warm_start"]},
     "stl": {"formula": "always x < 1"},
     "value": {"critic": "there"},
+    "dynamixel": {"port": "/dev/ttyUSB0", "calibration": "arm.json", "max_speed": 1, "max_accel": 10},
+    "feetech": {"port": "/dev/ttyUSB0", "calibration": "arm.json", "max_speed": 1, "max_accel": 10},
+    "ur": {"host": "there"},
     "weighted_sum": {"objectives": ["smoothness"], "weights": [2]},
     "workspace": {"low": [0, 0], "high": [1, 1]},
 }

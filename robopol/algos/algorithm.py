@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -65,20 +66,47 @@ class Algorithm(ABC):
         """Take back what `state` gave."""
 
 
+class Explored(NamedTuple):
+    """What was chosen to be tried.
+
+    Attributes:
+        action: (n, h, A) in environment units: the next h actions of each episode, executed without choosing again
+            unless the episode ends before.
+        trace: Name -> (n, ...), what the algorithm wants back together with what came of each choice.
+    """
+
+    action: Tensor
+    trace: Mapping[str, Tensor] = MappingProxyType({})
+
+
 @runtime_checkable
 class Explores(Protocol):
     """An algorithm that chooses actions to learn from."""
 
-    def explore(self, obs: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
-        """Choose the actions of some running episodes.
+    @property
+    def kept(self) -> Mapping[str, tuple[int, ...]]:
+        """What of a trace the replay keeps beside each transition: name -> shape of one row; often nothing."""
+
+    def explore(self, obs: Mapping[str, Tensor], generator: torch.Generator) -> Explored:
+        """Choose the next actions of some running episodes.
 
         Args:
-            obs: Their newest observations, key -> (n, ...), environment units, on the device of what is trained.
+            obs: Their histories, key -> (n, To, ...), oldest first, environment units, on the device of what is
+                trained. Before an episode is To steps old, its first observation fills them. To is the longest
+                history that a trained part asks for.
             generator: Source of all that is random in the choice, on the same device.
 
         Returns:
-            (n, A) in environment units.
+            What is tried. h is the same in every call.
         """
+
+
+@runtime_checkable
+class WarmsUp(Explores, Protocol):
+    """One that acts in the warm-up, too, instead of uniformly random actions."""
+
+    def warm_up(self, obs: Mapping[str, Tensor], generator: torch.Generator) -> Explored:
+        """Choose the next actions before anything was learned; see `Explores.explore`."""
 
 
 def by_owner(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -40,4 +40,4 @@ class DDPGConfig(OffPolicyConfig):
                 f"algo=ddpg has one critic, not {critic.config.ensemble}: set model.ensemble=1, or algo=td3"
             )
         given = self.model_dump(exclude={"kind"})
-        return TD3(TD3Config(**given, target_noise=0.0, delay=1), actor, critic, runtime)
+        return TD3(TD3Config(**given, target_noise=0.0, delay=1), actor, critic, total_updates, runtime)

@@ -29,14 +29,15 @@ class AdamW:
             eps: Added to the root of the second moment.
         """
         self.betas, self.eps = betas, eps
-        self._groups = [
-            ([p for p in params if p.ndim > 1], weight_decay),
-            ([p for p in params if p.ndim <= 1], 0.0),
-        ]
-        self._ordered = [p for group, _ in self._groups for p in group]
+        matrices, vectors = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
+        self._ordered = [*matrices, *vectors]
+        # one call for all where nothing decays
+        self._groups = [(matrices, weight_decay), (vectors, 0.0)] if weight_decay else [(self._ordered, 0.0)]
         self._first = {p: torch.zeros_like(p) for p in self._ordered}
         self._second = {p: torch.zeros_like(p) for p in self._ordered}
-        self._steps = {p: torch.zeros((), device=p.device) for p in self._ordered}
+        # of all parameters together, so that those that move together are counted at once
+        self._all_steps = torch.zeros(len(self._ordered), device=self._ordered[0].device if self._ordered else None)
+        self._steps = dict(zip(self._ordered, self._all_steps.unbind(), strict=True))
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -45,19 +46,21 @@ class AdamW:
         Args:
             lr: Learning rate.
         """
+        if all(p.grad is not None for p in self._ordered):
+            self._all_steps += 1
+        else:
+            torch._foreach_add_([self._steps[p] for p in self._ordered if p.grad is not None], 1)
         for group, weight_decay in self._groups:
             moved = [p for p in group if p.grad is not None]
             if not moved:
                 continue
-            steps = [self._steps[p] for p in moved]
-            torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
                 moved,
                 [p.grad for p in moved if p.grad is not None],
                 [self._first[p] for p in moved],
                 [self._second[p] for p in moved],
                 [],
-                steps,
+                [self._steps[p] for p in moved],
                 lr=lr,
                 beta1=self.betas[0],
                 beta2=self.betas[1],

@@ -15,7 +15,7 @@ from robopol.models import Model
 from robopol.models.q import QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Policy
-from robopol.policies.squashed_gaussian import SquashedGaussianPolicy
+from robopol.policies.squashed_gaussian import Sample, SquashedGaussianPolicy
 
 
 class SACConfig(OffPolicyConfig):
@@ -32,18 +32,25 @@ class SACConfig(OffPolicyConfig):
 
     Attributes:
         alpha: Temperature, in the unit of the reward; where training begins if it is learned.
-        target_entropy: H, what the policy's entropy is brought to; None is minus the number of action entries.
+        target_entropy: H, what the policy's entropy is brought to; None is `entropy_per_entry` for each action entry.
+        entropy_per_entry: What it is brought to then.
         learn_alpha: Whether the temperature is learned.
         alpha_lr: Learning rate of its logarithm.
         delay: Updates of the critics for one of policy and temperature.
+        paid: Whether what comes next is worth its entropy, too; False leaves alpha log pi(a'|s') out of y (Ball et al.
+            2023, RLPD, for sparse rewards).
+        trusts: Which heads the policy trusts: the ``least`` of all, or their ``mean``.
     """
 
     kind: Literal["sac"] = "sac"
     alpha: float = Field(1.0, gt=0)
     target_entropy: float | None = None
+    entropy_per_entry: float = -1.0
     learn_alpha: bool = True
     alpha_lr: float = Field(3e-4, gt=0)
     delay: int = Field(1, ge=1)
+    paid: bool = True
+    trusts: Literal["least", "mean"] = "least"
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "SAC":
         """Return the algorithm.
@@ -51,13 +58,14 @@ class SACConfig(OffPolicyConfig):
         Args:
             policy: The policy to train, on its device.
             model: The critics to train, on the same device.
-            total_updates: Not used: the rates stay.
+            total_updates: When the expectile has come down; the rates stay.
             runtime: Precision of the matrix products; the weights stay float32.
 
         Raises:
             ConfigError: If the policy is no squashed Gaussian of single actions, or the model is no such Q.
         """
-        return SAC(self, *actor_and_critics(policy, SquashedGaussianPolicy, model, "sac", "squashed_gaussian"), runtime)
+        both = actor_and_critics(policy, SquashedGaussianPolicy, model, "sac", "squashed_gaussian")
+        return SAC(self, *both, total_updates, runtime)
 
 
 class SAC(OffPolicy[SquashedGaussianPolicy]):
@@ -69,31 +77,42 @@ class SAC(OffPolicy[SquashedGaussianPolicy]):
 
     config: SACConfig
 
-    def __init__(self, config: SACConfig, policy: SquashedGaussianPolicy, model: QModel, runtime: Runtime) -> None:
+    def __init__(
+        self, config: SACConfig, policy: SquashedGaussianPolicy, model: QModel, total_updates: int, runtime: Runtime
+    ) -> None:
         """Make the temperature; see `SACConfig.build`."""
-        super().__init__(config, policy, model, runtime)
+        super().__init__(config, policy, model, total_updates, runtime)
         self.log_alpha = torch.tensor(math.log(config.alpha), device=model.device, requires_grad=True)
         self.alpha_optimizer = AdamW([self.log_alpha], (0.9, 0.999), 0.0)
         entropy = config.target_entropy
-        self.target_entropy = -float(policy.spec.action_dim) if entropy is None else entropy
+        self.target_entropy = config.entropy_per_entry * policy.spec.action_dim if entropy is None else entropy
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: the critics, then policy and temperature, then the target."""
-        q_loss = self.fit_critics(batch, generator)
+        q_loss = self.fit_critics(batch, step, generator)
         told = {"train/loss": q_loss, "train/q_loss": q_loss}
         if (step + 1) % self.config.delay == 0:
-            alpha = self.log_alpha.detach().exp()
-            with self.runtime.autocast():
-                drawn = self.policy.sample(batch["obs"], generator)
-                worth = self.model.q(batch["obs"], drawn.action).amin(0)
-                losses = alpha * drawn.log_prob - worth
-            log_prob = drawn.log_prob.detach().mean()
-            told["train/policy_loss"] = self.fit_policy(losses.mean())
-            told |= {"train/entropy": -log_prob, "train/alpha": alpha}
-            if self.config.learn_alpha:
-                self.fit_temperature(log_prob)
+            told |= self.improve(self.model, batch["obs"], generator)
         self.follow()
         return told
+
+    def improve(self, model: QModel, obs: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+        """Take a step with the policy, towards what some critics hold for good, and one with the temperature."""
+        alpha = self.log_alpha.detach().exp()
+        with self.runtime.autocast():
+            drawn = self.drawn(obs, generator)
+            said = model.q(obs, drawn.action, generator)
+            worth = said.amin(0) if self.config.trusts == "least" else said.mean(0)
+            losses = alpha * drawn.log_prob - worth
+        log_prob = drawn.log_prob.detach().mean()
+        loss = self.fit_policy(losses.mean())
+        if self.config.learn_alpha:
+            self.fit_temperature(log_prob)
+        return {"train/policy_loss": loss, "train/entropy": -log_prob, "train/alpha": alpha}
+
+    def drawn(self, obs: Mapping[str, Tensor], generator: Generator) -> Sample:
+        """Draw from the policy, differentiable in its weights, in states of histories key -> (B, To, ...)."""
+        return self.policy.sample(obs, generator)
 
     def fit_temperature(self, log_prob: Tensor) -> None:
         """Raise the temperature where the entropy, minus the mean log-density, is below its target; else lower it."""
@@ -102,15 +121,16 @@ class SAC(OffPolicy[SquashedGaussianPolicy]):
 
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """See `OffPolicy.goals`."""
-        drawn = self.policy.sample(batch["next_obs"], generator)
-        worth = self.target.q(batch["next_obs"], drawn.action).amin(0)
-        soft = worth - self.log_alpha.exp() * drawn.log_prob
-        goal: Tensor = batch["reward"] + batch["discount"] * soft
+        drawn = self.drawn(batch["next_obs"], generator)
+        worth = self.least(batch["next_obs"], drawn.action, generator)
+        if self.config.paid:
+            worth = worth - self.log_alpha.exp() * drawn.log_prob
+        goal: Tensor = batch["reward"] + batch["discount"] * worth
         return goal
 
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """See `OffPolicy.tried`; samples."""
-        return self.policy.sample(obs, generator).action
+        return self.drawn(obs, generator).action
 
     def state(self) -> dict[str, Tensor]:
         """See `Algorithm.state`."""

@@ -48,14 +48,15 @@ class TD3Config(OffPolicyConfig):
         Args:
             policy: The policy to train, on its device.
             model: The critics to train, on the same device.
-            total_updates: Not used: the rates stay.
+            total_updates: When the expectile has come down; the rates stay.
             runtime: Precision of the matrix products; the weights stay float32.
 
         Raises:
             ConfigError: If the policy is not deterministic, the model is no Q, either is not of single actions, or an
                 action has no bounds.
         """
-        return TD3(self, *actor_and_critics(policy, DeterministicPolicy, model, "td3", "deterministic"), runtime)
+        both = actor_and_critics(policy, DeterministicPolicy, model, "td3", "deterministic")
+        return TD3(self, *both, total_updates, runtime)
 
 
 class TD3(OffPolicy[DeterministicPolicy]):
@@ -67,9 +68,11 @@ class TD3(OffPolicy[DeterministicPolicy]):
 
     config: TD3Config
 
-    def __init__(self, config: TD3Config, policy: DeterministicPolicy, model: QModel, runtime: Runtime) -> None:
+    def __init__(
+        self, config: TD3Config, policy: DeterministicPolicy, model: QModel, total_updates: int, runtime: Runtime
+    ) -> None:
         """Make the policy's target; see `TD3Config.build`."""
-        super().__init__(config, policy, model, runtime)
+        super().__init__(config, policy, model, total_updates, runtime)
         self.target_policy: DeterministicPolicy = copy.deepcopy(policy).eval().requires_grad_(False)
         self._policy_following = Polyak(self.target_policy, policy)
         self.low, self.high = (torch.tensor(side, device=model.device) for side in _bounds(policy))
@@ -77,15 +80,19 @@ class TD3(OffPolicy[DeterministicPolicy]):
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: the critics; at every ``delay``-th update the policy, then all targets."""
-        q_loss = self.fit_critics(batch, generator)
+        q_loss = self.fit_critics(batch, step, generator)
         told = {"train/loss": q_loss, "train/q_loss": q_loss}
         if (step + 1) % self.config.delay == 0:
             with self.runtime.autocast():
-                worth = self.model.first(batch["obs"], self.policy(batch["obs"]))
-            told["train/policy_loss"] = self.fit_policy(-worth.mean())
+                loss, more = self.policy_loss(batch, self.policy(batch["obs"]))
+            told |= {"train/policy_loss": self.fit_policy(loss), **more}
             self.follow()
             self._policy_following.update(self.config.polyak)
         return told
+
+    def policy_loss(self, batch: Mapping[str, Any], action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return L_mu of the policy's own actions (B, 1, A), and what else to log."""
+        return -self.model.first(batch["obs"], action).mean(), {}
 
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """See `OffPolicy.goals`."""
@@ -94,7 +101,7 @@ class TD3(OffPolicy[DeterministicPolicy]):
             noise = torch.randn(action.shape, generator=generator, device=action.device)
             noise = (config.target_noise * noise).clamp(-config.noise_clip, config.noise_clip)
             action = (action + noise * self.half).clamp(self.low, self.high)
-        goal: Tensor = batch["reward"] + batch["discount"] * self.target.q(batch["next_obs"], action).amin(0)
+        goal: Tensor = batch["reward"] + batch["discount"] * self.least(batch["next_obs"], action, generator)
         return goal
 
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:

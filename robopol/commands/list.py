@@ -1,11 +1,12 @@
 """Say what there is to choose from.
 
-  robopol list [train|eval|tune|steer|serve|export|collect|envs|GROUP] [KIND]
+  robopol list [VERB|envs|GROUP] [KIND]
 
 Without words: the groups and their choices. With a verb, or a group and a kind: every key, its type, its default and
 what it means.
 """
 
+import importlib
 import inspect
 import re
 import types
@@ -18,6 +19,19 @@ from robopol.config import Config, group_of
 from robopol.errors import ConfigError
 from robopol.registry import KINDS, kinds, lookup, nearest
 
+COMMANDS = {
+    "train": "robopol.training.config:TrainConfig",
+    "sweep": "robopol.commands.sweep:SweepCommand",
+    "eval": "robopol.commands.eval:EvalCommand",
+    "tune": "robopol.commands.tune:TuneCommand",
+    "steer": "robopol.commands.steer:SteerCommand",
+    "serve": "robopol.commands.serve:ServeCommand",
+    "deploy": "robopol.commands.deploy:DeployCommand",
+    "export": "robopol.commands.export:ExportCommand",
+    "collect": "robopol.commands.collect:CollectCommand",
+}
+"""Verb -> what it is told."""
+
 
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
@@ -29,7 +43,7 @@ def run(words: list[str]) -> int:
         print("\nrobopol list train: every key; robopol list policy diffusion: the keys of one kind")
     elif words == ["envs"]:
         print("\n".join(_worlds()))
-    elif words[0] in ("train", "eval", "tune", "steer", "serve", "export", "collect") and len(words) == 1:
+    elif words[0] in COMMANDS and len(words) == 1:
         print("\n".join(_keys(_command(words[0]))))
     elif words[0] in KINDS and len(words) == 1:
         for kind in sorted(kinds(words[0])):
@@ -37,7 +51,7 @@ def run(words: list[str]) -> int:
     elif words[0] in KINDS and len(words) == 2:
         print("\n".join(_keys(lookup(words[0], words[1]))))
     else:
-        known = ["train", "eval", "tune", "steer", "serve", "export", "collect", "envs", *KINDS]
+        known = [*COMMANDS, "envs", *KINDS]
         raise ConfigError(
             f"nothing to list under '{' '.join(words)}'{nearest(words[0], known)}; there are {', '.join(known)}"
         )
@@ -45,33 +59,9 @@ def run(words: list[str]) -> int:
 
 
 def _command(verb: str) -> type[Config]:
-    if verb == "train":
-        from robopol.training.config import TrainConfig
-
-        return TrainConfig
-    if verb == "eval":
-        from robopol.commands.eval import EvalCommand
-
-        return EvalCommand
-    if verb == "tune":
-        from robopol.commands.tune import TuneCommand
-
-        return TuneCommand
-    if verb == "steer":
-        from robopol.commands.steer import SteerCommand
-
-        return SteerCommand
-    if verb == "serve":
-        from robopol.commands.serve import ServeCommand
-
-        return ServeCommand
-    if verb == "export":
-        from robopol.commands.export import ExportCommand
-
-        return ExportCommand
-    from robopol.commands.collect import CollectCommand
-
-    return CollectCommand
+    module, name = COMMANDS[verb].split(":")
+    found: type[Config] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def _worlds() -> list[str]:

@@ -8,9 +8,13 @@ their choices, `robopol list train` every key.
   robopol train experiment=demo data.demos.uri=demos.hdf5
   robopol train policy=flow policy/net=transformer policy.horizon=16 phases.cloning.updates=5000 ...
   robopol train algo=sac env=gym env.id=Pendulum-v1
+  robopol train checkpoint=DIR algo=dppo env=push       make a saved policy better
   robopol train resume=RUN       go on with a run that was stopped or killed
+
+Several GPUs or machines: torchrun --nproc-per-node=4 -m robopol.cli train ... run=RUN; each takes its share of a batch.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -30,8 +34,10 @@ def run(words: list[str]) -> int:
 
         resume(Path(resumed[0]))
         return 0
-    tree = load_config("train", words)
+    tree = configured(words)
     if "run" not in tree:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("several processes train one run, whose folder they cannot agree on: name it by run=")
         tree["run"] = _name(tree)
 
     from robopol.training.config import TrainConfig
@@ -39,6 +45,28 @@ def run(words: list[str]) -> int:
 
     train(parse(TrainConfig, tree), words)
     return 0
+
+
+def configured(words: list[str]) -> dict[str, Any]:
+    """Return what a run is told by the words after ``robopol train``, as a tree of JSON types.
+
+    Raises:
+        ConfigError: If a word cannot be read, or the policy is described that ``checkpoint=`` names.
+        CheckpointError: If there is no such policy.
+    """
+    starts = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
+    tree = load_config("train", [word for word in words if not word.startswith("checkpoint=")])
+    return tree | _start(starts[-1], words) if starts else tree
+
+
+def _start(folder: str, words: list[str]) -> dict[str, Any]:
+    """Return what a run is told that begins from a saved policy."""
+    if said := [word for word in words if word.lstrip("+~").startswith(("policy=", "policy.", "policy/"))]:
+        raise ConfigError(f"the policy is what checkpoint={folder} says: leave out {', '.join(said)}")
+    from robopol.checkpoint import find_part, read_config
+
+    described = read_config(find_part(Path(folder), "policy"), "policy")
+    return {"start": folder, "policy": described.config.tree()}
 
 
 def _name(tree: dict[str, Any]) -> str:

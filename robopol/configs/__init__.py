@@ -17,7 +17,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Compose a configuration.
 
     Args:
-        name: The primary file, ``train``, ``eval``, ``tune``, ``steer``, ``serve``, ``export`` or ``collect``.
+        name: The primary file, that of a verb, such as ``train``.
         overrides: ``group=choice`` and ``key=value``, in hydra's grammar.
 
     Returns:

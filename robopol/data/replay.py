@@ -1,7 +1,8 @@
 """Replay: a ring of transitions, one packed row each, so that a batch is a single look-up.
 
-A row is observation | action | reward | terminated | truncated | next observation, all float32. The next observation
-is the true one, also after the last step of an episode, and never one of another episode.
+A row is observation | action | reward | terminated | truncated | next observation | traces, all float32. The next
+observation is the true one, also after the last step of an episode, and never one of another episode. A trace is
+whatever who acted wants back with the transition.
 """
 
 import math
@@ -33,6 +34,7 @@ class ReplayBuffer:
         obs_shapes: Mapping[str, tuple[int, ...]],
         action_dim: int,
         device: torch.device | str = "cpu",
+        traces: Mapping[str, tuple[int, ...]] | None = None,
     ) -> None:
         """Make an empty buffer.
 
@@ -41,6 +43,7 @@ class ReplayBuffer:
             obs_shapes: Observation key -> shape of one observation; low-dim keys only.
             action_dim: A.
             device: Where transitions lie and batches are made.
+            traces: Name -> shape of one, of what is kept beside each transition; nothing if left out.
 
         Raises:
             DataError: If the capacity is below 1, or an observation is an image.
@@ -53,8 +56,10 @@ class ReplayBuffer:
         self.device = torch.device(device)
         self.added = 0
         self._shapes = {key: tuple(shape) for key, shape in obs_shapes.items()}
+        self._traces = {name: tuple(shape) for name, shape in (traces or {}).items()}
         sizes = [math.prod(shape) for shape in self._shapes.values()]
-        self._sizes = [*sizes, action_dim, 3, *sizes]
+        kept = [math.prod(shape) for shape in self._traces.values()]
+        self._sizes = [*sizes, action_dim, 3, *sizes, *kept]
         self._width = sum(self._sizes)
         spare = -self._width % _LINE
         # numpy asks the system for large pages, which random rows are found faster in
@@ -75,6 +80,7 @@ class ReplayBuffer:
         terminated: Tensor,
         truncated: Tensor,
         next_obs: Mapping[str, Tensor],
+        trace: Mapping[str, Tensor] | None = None,
     ) -> None:
         """Add n transitions, e.g. one of every parallel environment.
 
@@ -85,9 +91,10 @@ class ReplayBuffer:
             terminated: (n,), the task ended because of the state that the step led to: do not bootstrap.
             truncated: (n,), the episode was cut after the step: bootstrap from ``next_obs``.
             next_obs: Key -> (n, ...), the state that the step led to, not that after a reset.
+            trace: Name -> (n, ...), at least what the buffer keeps.
 
         Raises:
-            DataError: If there are more than fit.
+            DataError: If there are more than fit, or a trace is missing.
             ShapeError: If something has the wrong shape.
         """
         count = len(action)
@@ -96,10 +103,17 @@ class ReplayBuffer:
         parts = [obs[key].reshape(count, -1) for key in self._shapes]
         parts += [action, torch.stack([reward, terminated, truncated], 1)]
         parts += [next_obs[key].reshape(count, -1) for key in self._shapes]
+        if self._traces:
+            if missing := self._traces.keys() - (trace or {}).keys():
+                raise DataError(
+                    f"the replay keeps {', '.join(sorted(missing))} of who acted, and these transitions lack it: they "
+                    "were not chosen by the algorithm that learns from them (set warmup=0)"
+                )
+            parts += [trace[name].reshape(count, -1) for name in self._traces]  # type: ignore[index]
         if [tuple(part.shape) for part in parts] != [(count, size) for size in self._sizes]:
             raise ShapeError(
                 f"{count} transitions of {[tuple(part.shape) for part in parts]} were added; the buffer keeps rows of "
-                f"{self._sizes}: {', '.join(self._shapes)}, action, reward and flags, next observations"
+                f"{self._sizes}: {', '.join(self._shapes)}, action, reward and flags, next observations, traces"
             )
         rows = torch.cat([part.to(self.device, torch.float32) for part in parts], 1)
         first = self.added % self.capacity
@@ -119,8 +133,8 @@ class ReplayBuffer:
 
         Returns:
             ``{"obs": {key: (K, B, ...)}, "action": (K, B, A), "reward": (K, B), "terminated": (K, B),
-            "truncated": (K, B), "next_obs": {key: (K, B, ...)}}``, all float32; the flags are 0 or 1. All are views
-            of one block of memory that belongs to the caller.
+            "truncated": (K, B), "next_obs": {key: (K, B, ...)}, "trace": {name: (K, B, ...)}}``, all float32; the
+            flags are 0 or 1. All are views of one block of memory that belongs to the caller.
 
         Raises:
             DataError: If the buffer is empty.
@@ -128,18 +142,46 @@ class ReplayBuffer:
         if not self.added:
             raise DataError("there is nothing to draw: the replay buffer is empty")
         shape = (batch_size,) if draws is None else (draws, batch_size)
+        chosen = self.draw(math.prod(shape), len(self), step, seed)
+        return self._named(self._rows.index_select(0, chosen).view(*shape, -1))
+
+    def draw(self, count: int, below: int, step: int, seed: int) -> Tensor:
+        """Return random numbers, (count,) int64 in [0, below), a function of the arguments; see `sample`."""
         self._generator.manual_seed(_mix(step, seed))
-        chosen = torch.randint(len(self), (math.prod(shape),), generator=self._generator, device=self.device)
-        rows = self._rows.index_select(0, chosen).view(*shape, -1)
+        return torch.randint(below, (count,), generator=self._generator, device=self.device)
+
+    def rows(self, steps: Tensor) -> dict[str, Any]:
+        """Return chosen transitions.
+
+        Args:
+            steps: (...) int64, counted from the first transition that was ever added; those that were overwritten, or
+                are yet to come, are others.
+
+        Returns:
+            As `sample` does.
+        """
+        chosen = (steps % self.capacity).flatten()
+        return self._named(self._rows.index_select(0, chosen).view(*steps.shape, -1))
+
+    def flags(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return whether chosen transitions terminated and whether they were truncated, (...) bool each; see `rows`."""
+        first = sum(self._sizes[: len(self._shapes) + 1]) + 1
+        chosen = self._rows[:, first : first + 2][steps % self.capacity] > 0
+        terminated, truncated = chosen.unbind(-1)
+        return terminated, truncated
+
+    def _named(self, rows: Tensor) -> dict[str, Any]:
+        """Say what is what in rows (..., width)."""
         parts, count = rows.split_with_sizes(self._split, -1), len(self._shapes)
         reward, terminated, truncated = parts[count + 1].unbind(-1)
         return {
-            "obs": self._named(parts[:count]),
+            "obs": _named(self._shapes, parts[:count]),
             "action": parts[count],
             "reward": reward,
             "terminated": terminated,
             "truncated": truncated,
-            "next_obs": self._named(parts[count + 2 : -1]),
+            "next_obs": _named(self._shapes, parts[count + 2 : 2 * count + 2]),
+            "trace": _named(self._traces, parts[2 * count + 2 : -1]),
         }
 
     def state(self) -> dict[str, Tensor]:
@@ -188,9 +230,10 @@ class ReplayBuffer:
         )
         return buffer
 
-    def _named(self, parts: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        named = zip(self._shapes.items(), parts, strict=True)
-        return {key: part.unflatten(-1, shape) if len(shape) > 1 else part for (key, shape), part in named}
+
+def _named(shapes: Mapping[str, tuple[int, ...]], parts: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    named = zip(shapes.items(), parts, strict=True)
+    return {key: part if len(shape) == 1 else part.reshape(*part.shape[:-1], *shape) for (key, shape), part in named}
 
 
 def _mix(step: int, seed: int) -> int:

@@ -22,6 +22,8 @@ class EnvConfig(Config):
             together on a GPU.
         threads: How many threads step natively; None is one per usable core.
         workers: Processes that share the worlds, for heavy ones; 0 keeps them in this one. The results are equal.
+        cluster: Where the workers are: None is this machine; else the address of a Ray cluster, such as ``auto``, or
+            ``local``, which starts one here.
         device: Where ``warp`` simulates; None is the GPU where there is one.
     """
 
@@ -31,6 +33,7 @@ class EnvConfig(Config):
     backend: Backend = "auto"
     threads: int | None = Field(default=None, ge=1)
     workers: int = Field(default=0, ge=0)
+    cluster: str | None = None
     device: str | None = None
 
     @classmethod
@@ -48,6 +51,7 @@ class EnvConfig(Config):
             backend=self.backend,
             threads=self.threads,
             workers=self.workers,
+            cluster=self.cluster,
             device=self.device,
             **self.options,
         )

@@ -53,6 +53,7 @@ def make_env(
     backend: Backend = "auto",
     threads: int | None = None,
     workers: int = 0,
+    cluster: str | None = None,
     device: str | None = None,
     **options: Any,
 ) -> VectorEnv:
@@ -68,6 +69,8 @@ def make_env(
             ``docs/gpu-simulation.md``.
         threads: How many threads step natively; None is one per usable core, at most one per environment.
         workers: Processes that share the environments; 0 keeps them in this one. The results are equal.
+        cluster: Where the workers are: None is this machine; else the address of a Ray cluster; see
+            `robopol.envs.ray.RayVectorEnv`.
         device: Where "warp" simulates and keeps its tensors, such as "cuda:1"; None is the GPU where there is one.
         **options: The fields of `robopol.envs.spec.TaskOptions` for a task of the arm, of
             `robopol.envs.multi_goal.MultiGoalOptions` for that world, or what the family takes for another id.
@@ -86,13 +89,17 @@ def make_env(
     if device is not None and backend != "warp":
         raise EnvError(f"device='{device}' is for backend='warp'; backend='{backend}' simulates on the CPU")
     if backend == "warp":
-        if threads or workers:
-            raise EnvError("backend='warp' simulates all worlds as one: leave out threads and workers")
+        if threads or workers or cluster:
+            raise EnvError("backend='warp' simulates all worlds as one: leave out threads, workers and cluster")
         return _make_warp(id, num_envs, options, device)
+    alone = partial(make_env, id, backend=backend, threads=threads or 1, **options)
+    if cluster is not None:
+        from robopol.envs.ray import RayVectorEnv
+
+        return RayVectorEnv(alone, num_envs, workers, cluster)
     if workers:
         from robopol.envs.processes import ProcessVectorEnv
 
-        alone = partial(make_env, id, backend=backend, threads=threads or 1, **options)
         return ProcessVectorEnv(alone, num_envs, workers)
     if backend == "auto":
         backend = "serial" if _why_not_native(id, options) else "native"

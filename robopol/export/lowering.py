@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from robopol.networks.ensemble import EnsembleMLP
 from robopol.networks.temporal_conv import TemporalConv
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -25,6 +26,8 @@ def lower(module: ModuleT) -> ModuleT:
             part.forward = partial(convolve, part)  # type: ignore[method-assign]
         elif isinstance(part, nn.AdaptiveAvgPool2d) and part.output_size in (1, (1, 1)):
             part.forward = partial(torch.mean, dim=(-2, -1), keepdim=True)  # type: ignore[method-assign]
+        elif isinstance(part, EnsembleMLP):
+            part.fused = False
     return module
 
 

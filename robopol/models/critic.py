@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from robopol.data.windows import Transition
 from robopol.models.model import Model, ModelConfig
-from robopol.networks.ensemble import EnsembleMLP
+from robopol.networks.ensemble import EnsembleMLP, Members
 from robopol.networks.mlp import MLP, Activation
 from robopol.policies import Needs, PolicySpec
 
@@ -22,6 +22,7 @@ class CriticConfig(ModelConfig):
         activation: Of their hidden layers.
         layer_norm: Whether the heads' hidden layers are normalised, which bounds Q where there are no data
             (Ball et al. 2023).
+        dropout: Share of the heads' hidden layers that is left out at random while they learn (Hiraoka et al. 2022).
     """
 
     discount: float = Field(0.99, ge=0, le=1)
@@ -29,6 +30,7 @@ class CriticConfig(ModelConfig):
     hidden: tuple[PositiveInt, ...] = Field((256, 256), min_length=1)
     activation: Activation = "relu"
     layer_norm: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
 
 
 class Heads(Model):
@@ -45,6 +47,7 @@ class Heads(Model):
             config.hidden,
             config.activation,
             layer_norm=config.layer_norm,
+            dropout=config.dropout,
         )
 
     @property
@@ -57,7 +60,7 @@ class Heads(Model):
         obs: Mapping[str, Tensor],
         actions: Tensor,
         generator: Generator | None = None,
-        heads: int | None = None,
+        heads: Members = None,
     ) -> Tensor:
         """Return what every head says of some actions.
 
@@ -66,7 +69,7 @@ class Heads(Model):
             actions: The next h actions, (B, h, A), or several proposals for each row, (B, n, h, A), environment units;
                 what the heads say can be differentiated in them.
             generator: Source of the encoder's augmentation, which there is in training mode only.
-            heads: E, to ask the first so many only; None asks all.
+            heads: Which ones are asked, E of them.
 
         Returns:
             (E, B) or (E, B, n).

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from robopol.config import OneOf
 from robopol.data.normalizer import ActionNormalizerMode, NormalizerMode
 from robopol.models.critic import CriticConfig, Heads
+from robopol.networks.ensemble import Members
 from robopol.policies import PolicySpec
 from robopol.policies.observation import LowDimConfig
 
@@ -30,9 +31,11 @@ class QModel(Heads):
 
     config: QConfig
 
-    def q(self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return every head's Q, (E, B) or (E, B, n), in the unit of the return; see `Heads.judge`."""
-        return self.judge(obs, actions, generator)
+    def q(
+        self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None, heads: Members = None
+    ) -> Tensor:
+        """Return the Q of all or some heads, (E, B) or (E, B, n), in the unit of the return; see `Heads.judge`."""
+        return self.judge(obs, actions, generator, heads)
 
     def first(self, obs: Mapping[str, Tensor], actions: Tensor) -> Tensor:
         """Return the first head's Q, (B,) or (B, n), without asking the others; see `Heads.judge`."""

@@ -7,7 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robopol.networks.fused import Layer, perceptrons
 from robopol.networks.mlp import ACTIVATIONS, Activation
+
+Members = int | Tensor | None
+"""Which members are asked: the first so many, those of some numbers, int64, or all."""
+
+
+def chosen(parameter: Tensor, members: Members) -> Tensor:
+    """Return what belongs to some members, of a parameter whose first axis they are."""
+    if members is None or (isinstance(members, int) and members == len(parameter)):
+        return parameter
+    return parameter[:members] if isinstance(members, int) else parameter.index_select(0, members)
 
 
 class EnsembleLinear(nn.Module):
@@ -28,12 +39,9 @@ class EnsembleLinear(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (E, B, in) to (E, B, out); with fewer than E inputs, only the first layers are asked."""
-        asked = len(x)
-        if asked == len(self.weight):
-            return torch.baddbmm(self.bias, x, self.weight)
-        return torch.baddbmm(self.bias[:asked], x, self.weight[:asked])
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        """Map (E, B, in) to (E, B, out)."""
+        return torch.baddbmm(chosen(self.bias, members), x, chosen(self.weight, members))
 
 
 class EnsembleNorm(nn.Module):
@@ -50,13 +58,19 @@ class EnsembleNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(members, 1, width))
         self.bias = nn.Parameter(torch.zeros(members, 1, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (E, B, width); with fewer than E inputs, only by the first scales and shifts."""
-        return F.layer_norm(x, x.shape[-1:]) * self.weight[: len(x)] + self.bias[: len(x)]
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        """Normalise (E, B, width)."""
+        return F.layer_norm(x, x.shape[-1:]) * chosen(self.weight, members) + chosen(self.bias, members)
 
 
 class EnsembleMLP(nn.Module):
-    """E perceptrons that see the same input and know nothing of each other."""
+    """E perceptrons that see the same input and know nothing of each other.
+
+    Attributes:
+        fused: Whether they may be computed as one step (`robopol.networks.fused`), where that is the same.
+    """
+
+    fused = True
 
     def __init__(
         self,
@@ -66,6 +80,7 @@ class EnsembleMLP(nn.Module):
         activation: Activation = "relu",
         *,
         layer_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         """Make the layers.
 
@@ -75,28 +90,51 @@ class EnsembleMLP(nn.Module):
             hidden: Sizes of the hidden layers.
             activation: Name of the activation.
             layer_norm: Whether every hidden layer is normalised before its activation.
+            dropout: Share of a hidden layer that is left out at random in training mode, before it is normalised
+                (Hiraoka et al. 2022, DroQ).
         """
         super().__init__()
         self.members = members
+        self._rectified, self._dropout = activation == "relu", dropout
         layers: list[nn.Module] = []
         for width in hidden:
             layers.append(EnsembleLinear(members, in_features, width))
+            layers += [nn.Dropout(dropout)] if dropout > 0 else []
             layers += [EnsembleNorm(members, width)] if layer_norm else []
             layers.append(ACTIVATIONS[activation]())
             in_features = width
         self.layers = nn.Sequential(*layers, EnsembleLinear(members, in_features, 1))
 
-    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
         """Return one number of each member.
 
         Args:
             x: (..., in).
-            members: E, to ask the first so many only; None asks all.
+            members: Which ones are asked, E of them.
 
         Returns:
             (E, ...).
         """
-        asked = self.members if members is None else members
-        flat = x.reshape(1, -1, x.shape[-1]).expand(asked, -1, -1)
-        out: Tensor = self.layers(flat)
-        return out.view(asked, *x.shape[:-1])
+        flat = x.reshape(-1, x.shape[-1])
+        out = perceptrons(flat, self._layers(members)) if self._fusible(x) else self._by_layers(flat, members)
+        return out.view(-1, *x.shape[:-1])
+
+    def _fusible(self, x: Tensor) -> bool:
+        dropping = self.training and self._dropout > 0
+        return self.fused and self._rectified and not dropping and not torch.is_autocast_enabled(x.device.type)
+
+    def _layers(self, members: Members) -> list[Layer]:
+        found: list[Layer] = []
+        for layer in self.layers:
+            if isinstance(layer, EnsembleLinear):
+                found.append(Layer(chosen(layer.weight, members), chosen(layer.bias, members)))
+            elif isinstance(layer, EnsembleNorm):
+                found[-1] = Layer(*found[-1][:2], chosen(layer.weight, members), chosen(layer.bias, members))
+        return found
+
+    def _by_layers(self, x: Tensor, members: Members) -> Tensor:
+        asked = self.members if members is None else members if isinstance(members, int) else len(members)
+        x = x.expand(asked, -1, -1)
+        for layer in self.layers:
+            x = layer(x, members) if isinstance(layer, EnsembleLinear | EnsembleNorm) else layer(x)
+        return x

@@ -1,10 +1,12 @@
 """Multi-layer perceptrons: a plain one and one with pre-activation residual blocks."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Activation = Literal["relu", "gelu", "elu", "mish", "silu", "tanh"]
 
@@ -38,6 +40,23 @@ class MLP(nn.Sequential):
             layers += [nn.Linear(in_features, width), ACTIVATIONS[activation]()]
             in_features = width
         super().__init__(*layers, nn.Linear(in_features, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., in) to (..., out); the layers' own functions are called, as a small one is done before its call."""
+        for layer in self:
+            x = F.linear(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer.forward(x)
+        return x
+
+
+def orthogonal(net: nn.Sequential, last: float) -> None:
+    """Draw the weights of linear layers anew: orthogonal, of gain sqrt(2) and the last of gain ``last``; biases are 0.
+
+    What policy-gradient methods begin from (Engstrom et al. 2020, arXiv 2005.12729).
+    """
+    layers = [layer for layer in net if isinstance(layer, nn.Linear)]
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight, last if layer is layers[-1] else math.sqrt(2))
+        nn.init.zeros_(layer.bias)
 
 
 class ResidualBlock(nn.Module):

@@ -49,5 +49,9 @@ class Actor(Policy):
 
     def _say(self, cond: Tensor) -> tuple[Tensor, ...]:
         """Return what the network says of windows, ``outputs`` tensors (B, Tp, A), given ``cond`` (B, To, D)."""
+        return self._said(cond).unbind(1)
+
+    def _said(self, cond: Tensor) -> Tensor:
+        """Return it as one tensor, (B, outputs, Tp, A)."""
         said: Tensor = self.net(cond.flatten(1))
-        return said.unflatten(-1, (self.outputs, self.spec.horizon, self.spec.action_dim)).unbind(1)
+        return said.unflatten(-1, (self.outputs, self.spec.horizon, self.spec.action_dim))

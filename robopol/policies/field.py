@@ -132,10 +132,29 @@ class Field(nn.Module):
         """
         t = self.path.draw_time(len(x0), generator, x0.device)
         eps = torch.randn(x0.shape, generator=generator, device=x0.device)
-        level = self.path.level(t)
+        output, wanted = self.asked(x0, t, eps, cond)
+        return (output - wanted) ** 2
+
+    def hidden(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
+        """Return clean chunks x0 hidden in noise eps, (B, Tp, A) each, at a level of each row."""
         alpha, sigma = (v.to(x0).reshape(-1, *(1,) * (x0.ndim - 1)) for v in (level.alpha, level.sigma))
-        output = self._output(alpha * x0 + sigma * eps, t, level, cond)
-        return (output - target(self.prediction, x0, eps, level, self.path)) ** 2
+        return alpha * x0 + sigma * eps
+
+    def asked(self, x0: Tensor, t: Tensor, eps: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Ask the network about clean chunks that are hidden in given noise.
+
+        Args:
+            x0: Clean normalised chunks, (B, Tp, A).
+            t: Path times, (B,).
+            eps: Noise, (B, Tp, A).
+            cond: Encoded observation history, (B, To, D).
+
+        Returns:
+            Its own output and what it is trained to say, (B, Tp, A) each.
+        """
+        level = self.path.level(t)
+        output = self._output(self.hidden(x0, eps, level), t, level, cond)
+        return output, target(self.prediction, x0, eps, level, self.path)
 
     def _output(self, x: Tensor, t: Tensor, level: Level, cond: Tensor) -> Tensor:
         """Ask the network about x_t at path times (B,)."""

@@ -1,7 +1,9 @@
 """A generative policy: noise -> field -> sampler."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import model_validator
 from torch import Generator, Tensor
 
@@ -122,6 +124,25 @@ class GenerativePolicy(Policy):
             ConfigError: If the policy is not on a CPU, or the CPU has no bfloat16 products.
         """
         self.field.net = pack(self.field.net, weights)
+
+    @torch.no_grad()
+    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """See `Policy.plan_from`; for a walk that draws nothing on its way.
+
+        Raises:
+            ConfigError: If it draws more than what it begins from.
+        """
+
+        def draw() -> Tensor:
+            raise ConfigError(
+                f"the {self.sampler.config.kind} sampler draws more noise on its way, so that what it begins from does "
+                "not decide where it ends: choose ddim or euler by policy.sampler"
+            )
+
+        rows, n = noise.shape[:2]
+        cond = self.observation(obs, self.spec.n_obs_steps).repeat_interleave(n, 0)
+        chunks = self.sampler.sample(self.walked, noise.flatten(0, 1), cond, draw)
+        return self.action_normalizer.unnormalize(chunks.unflatten(0, (rows, n)))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         shape = (len(cond), n, self.spec.horizon, self.spec.action_dim)

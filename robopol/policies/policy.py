@@ -73,7 +73,7 @@ class Policy(Part, ABC):
         return False
 
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
-        """Propose windows that begin from given noise; for a policy that takes some but walks no field of its own.
+        """Propose windows that begin from given noise, which alone decides them.
 
         Args:
             obs: As for `plan`.

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import model_validator
 from torch import Generator, Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
 from robopol.policies.actor import Actor, ActorConfig
@@ -15,6 +16,9 @@ from robopol.policies.policy import Generators, standard_normal
 
 EDGE = 1e-5
 """Recorded actions are taken to lie so far inside their bounds: at the bounds the density has no end."""
+
+
+_CONSTANT = 0.5 * math.log(2 * math.pi) + 2 * math.log(2)
 
 
 class SquashedGaussianConfig(ActorConfig):
@@ -68,10 +72,10 @@ class SquashedGaussianPolicy(Actor):
             obs: Key -> (B, To, ...), environment units.
             generator: Source of the noise.
         """
-        mean, log_std = self._heads(self.observation(obs, self.spec.n_obs_steps))
-        noise = standard_normal(mean.shape, generator, mean.device)
-        u = mean + log_std.exp() * noise
-        return Sample(self.action_normalizer.unnormalize(u.tanh()), _log_prob(noise, log_std, u).sum((-2, -1)))
+        said = self._said(self.observation(obs, self.spec.n_obs_steps))
+        noise = standard_normal(said.shape[:1] + said.shape[2:], generator, said.device)
+        squashed, log_prob = _Squash.apply(said.to(noise.dtype), noise, *self.config.log_std)
+        return Sample(self.action_normalizer.unnormalize(squashed), log_prob)
 
     def log_prob(self, obs: Mapping[str, Tensor], action: Tensor) -> Tensor:
         """Return the density that `sample` draws from, at given actions.
@@ -86,30 +90,76 @@ class SquashedGaussianPolicy(Actor):
         cond = self.observation(obs, self.spec.n_obs_steps)
         return self._entries(self.action_normalizer.normalize(action), cond).sum((-2, -1))
 
-    def _heads(self, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log standard deviation before the squash, (B, Tp, A) each."""
+    def executed(self, latent: Tensor) -> Tensor:
+        """Return what is executed, in environment units, where the Gaussian drew ``latent`` (..., A)."""
+        return self.action_normalizer.unnormalize(latent.tanh())
+
+    def gaussian(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation before the squash, (B, Tp, A) each.
+
+        Args:
+            cond: Encoded observations, (B, To, D).
+        """
         mean, log_std = self._say(cond)
         return mean, log_std.clamp(*self.config.log_std)
 
     def _entries(self, action: Tensor, cond: Tensor) -> Tensor:
         """Return the log-density of every entry of normalised actions, (B, Tp, A)."""
-        mean, log_std = self._heads(cond)
+        mean, log_std = self.gaussian(cond)
         u = torch.atanh(action.clamp(EDGE - 1, 1 - EDGE))
         return _log_prob((u - mean) / log_std.exp(), log_std, u)
 
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """See `Policy.noise_shape`."""
+        return (self.spec.horizon, self.spec.action_dim)
+
+    @torch.no_grad()
+    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+        """See `Policy.plan_from`; acting with its mean, it does not look at the noise."""
+        return self.action_normalizer.unnormalize(self._from(self.observation(obs, self.spec.n_obs_steps), noise))
+
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
-        mean, log_std = self._heads(cond)
         if self.config.deterministic:
-            return mean.tanh()[:, None].expand(-1, n, -1, -1)
-        noise = standard_normal((len(mean), n, *mean.shape[1:]), generator, mean.device)
-        return (mean[:, None] + log_std.exp()[:, None] * noise).tanh()
+            return self._from(cond, cond.new_empty(len(cond), n, *self.noise_shape))
+        return self._from(cond, standard_normal((len(cond), n, *self.noise_shape), generator, cond.device))
+
+    def _from(self, cond: Tensor, noise: Tensor) -> Tensor:
+        """Return what is done in normalised units, of noise (B, n, Tp, A) and of that shape."""
+        mean, log_std = (part[:, None] for part in self.gaussian(cond))
+        return mean.tanh().expand_as(noise) if self.config.deterministic else (mean + log_std.exp() * noise).tanh()
 
     def _loss(self, action: Tensor, cond: Tensor, mask: Tensor, generator: Generator | None) -> Tensor:
         """Return -log p of the steps that count, over their number of entries."""
         return -(self._entries(action, cond).mean(-1) * mask).sum(-1) / mask.sum(-1)
 
 
+class _Squash(torch.autograd.Function):
+    """tanh of a sample and its log-density, whose gradients take a third of the operations when said by hand."""
+
+    @staticmethod
+    def forward(ctx: Any, said: Tensor, noise: Tensor, least: float, greatest: float) -> tuple[Tensor, Tensor]:
+        mean, free = said.unbind(1)
+        log_std = free.clamp(least, greatest)
+        off = log_std.exp().mul_(noise)
+        u = mean + off
+        squashed = u.tanh()
+        ctx.save_for_backward(free, off, squashed)
+        ctx.ends = least, greatest
+        return squashed, _log_prob(noise, log_std, u).sum((-2, -1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_log_prob: Tensor) -> tuple[Tensor | None, ...]:
+        free, off, squashed = ctx.saved_tensors
+        least, greatest = ctx.ends
+        dense = grad_log_prob[:, None, None]
+        to_mean = torch.addcmul(grad, 2 * dense - grad * squashed, squashed)  # with d log p / du = 2 tanh(u)
+        to_log_std = (to_mean * off - dense).mul_((free >= least) & (free <= greatest))
+        return torch.stack([to_mean, to_log_std], 1), None, None, None
+
+
 def _log_prob(noise: Tensor, log_std: Tensor, u: Tensor) -> Tensor:
     """Return log N(noise) - log std - log(1 - tanh(u)^2), the last one without ever computing 1 - tanh(u)^2."""
-    gaussian = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
-    return gaussian - 2 * (math.log(2) - u - softplus(-2 * u))
+    bent = u - 2 * softplus(u, beta=-2)  # log(1 - tanh(u)^2) = 2 log 2 - 2 bent
+    return 2 * torch.addcmul(bent, noise, noise, value=-0.25) - log_std - _CONSTANT

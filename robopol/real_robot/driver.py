@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,13 @@ class Driver(ABC):
     No call blocks longer than the timeout that the driver was built with, except `connect` and `arm`. What goes wrong
     on the wire raises `robopol.errors.RobotError`, whatever the vendor's client does; a `read` or `write` that failed
     may be called again.
+
+    Attributes:
+        isolated: Whether the vendor's client may hang for good, so that the process which owns the driver must be one
+            that can be killed and begun anew.
     """
+
+    isolated: ClassVar[bool] = False
 
     @abstractmethod
     def connect(self) -> DeviceInfo:
@@ -102,7 +108,8 @@ class Driver(ABC):
         """Fill in the newest state.
 
         Returns:
-            Whether it is fresh: whether ``t_device`` advanced. If not, the rest of ``out`` is what it was.
+            Whether it is fresh: whether the arm's time advanced since the last fresh state, whatever ``out`` holds. If
+            not, ``out`` is what it was.
 
         Raises:
             RobotError: If no sound answer came in time.

@@ -34,6 +34,9 @@ class DataConfig(Config):
 REPLAY = "replay"
 """The source that holds what the run itself has met in its world."""
 
+ROLLOUT = "rollout"
+"""The source that holds what the policy, as it stands, has met since it last learned; then it is empty again."""
+
 
 class PhaseConfig(Config):
     """One stretch of a run: gradient steps alone, or steps in the world with gradient steps between them.
@@ -43,13 +46,17 @@ class PhaseConfig(Config):
         env_steps: Steps in the world, of all environments together; then `updates` is left out.
         updates_per_step: Gradient steps for each of them, on average; may be a fraction.
         warmup: The first so many of them are of uniformly random actions, and nothing is learned.
-        sources: Data source -> its share of every batch; shares are relative. ``replay`` is what was met in the world.
+        rollout: Steps in the world, of all environments together, after each of which there is one update, which
+            learns from what was met in them and from nothing else.
+        sources: Data source -> its share of every batch; shares are relative. ``replay`` is what was met in the world,
+            ``rollout`` what was met since the last update.
     """
 
     updates: int | None = Field(None, ge=1)
     env_steps: int | None = Field(None, ge=1)
     updates_per_step: float = Field(1.0, gt=0)
     warmup: int = Field(0, ge=0)
+    rollout: int | None = Field(None, ge=1)
     sources: dict[str, Annotated[float, Field(gt=0)]] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -58,6 +65,23 @@ class PhaseConfig(Config):
             raise ValueError("a phase has either updates (it learns only) or env_steps (it acts and learns)")
         if self.env_steps is None and (self.warmup or self.updates_per_step != 1):
             raise ValueError("warmup and updates_per_step belong to a phase with env_steps")
+        if (self.rollout is not None) != (ROLLOUT in self.sources) or (self.rollout and len(self.sources) > 1):
+            raise ValueError(
+                "a phase that learns from its last rollout has rollout=STEPS and sources={rollout: 1.0}, and no other "
+                "source"
+            )
+        if self.rollout is not None:
+            if self.env_steps is None or self.warmup or self.updates_per_step != 1:
+                raise ValueError(
+                    "a phase with rollout has env_steps, one update for each rollout, and no warm-up: who learns from "
+                    "what its own policy meets acts from the beginning"
+                )
+            if self.env_steps % self.rollout:
+                whole = self.env_steps // self.rollout * self.rollout
+                raise ValueError(
+                    f"{self.env_steps} env_steps are no whole number of rollouts of {self.rollout}: set "
+                    f"env_steps={whole or self.rollout} or {whole + self.rollout}"
+                )
         if self.env_steps is not None and self.due(self.env_steps) < 1:
             raise ValueError(f"{self.env_steps} env_steps, {self.warmup} of them a warm-up, come to no gradient step")
         return self
@@ -71,6 +95,8 @@ class PhaseConfig(Config):
         """Return the gradient steps that have been done when the phase has come so far, at most `length`."""
         if self.env_steps is None:
             return progress
+        if self.rollout is not None:
+            return progress // self.rollout
         return int(max(0, progress - self.warmup) * self.updates_per_step)
 
 
@@ -126,6 +152,8 @@ class TrainConfig(Config):
 
     Attributes:
         run: The run folder.
+        start: Folder of a saved policy that training begins from, ``checkpoint=`` on the command line: its weights,
+            its normalisers, and what it is; `policy` is then its config.
         seed: Of everything random in training.
         batch_size: Samples of a gradient step.
         log_every: Steps of the run between two lines of the log.
@@ -145,6 +173,7 @@ class TrainConfig(Config):
     """
 
     run: str
+    start: str | None = None
     seed: int = Field(0, ge=0)
     batch_size: int = Field(256, ge=1)
     log_every: int = Field(100, ge=1)
@@ -164,18 +193,21 @@ class TrainConfig(Config):
 
     @model_validator(mode="after")
     def _replay_is_filled(self) -> Self:
-        if REPLAY in self.data:
-            raise ValueError(f"data.{REPLAY}: '{REPLAY}' names what the run itself meets; call the data otherwise")
+        for name in (REPLAY, ROLLOUT):
+            if name in self.data:
+                raise ValueError(f"data.{name}: '{name}' names what the run itself meets; call the data otherwise")
         acted = False
         for name, phase in self.phases.items():
             acted = acted or phase.env_steps is not None
             if REPLAY in phase.sources and not acted:
                 raise ValueError(f"phase '{name}' draws from {REPLAY}, and no phase up to it has env_steps to fill it")
-            if (phase.env_steps or 0) % self.collection.num_envs:
-                raise ValueError(
-                    f"phase '{name}' has {phase.env_steps} env_steps, which {self.collection.num_envs} environments "
-                    "(collection.num_envs) do not divide"
-                )
+            for key in ("env_steps", "rollout"):
+                steps = getattr(phase, key) or 0
+                if steps % self.collection.num_envs:
+                    raise ValueError(
+                        f"phase '{name}' has {steps} {key}, which {self.collection.num_envs} environments "
+                        "(collection.num_envs) do not divide"
+                    )
         return self
 
     @property

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
+from robopol.checkpoint import load_policy
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta
 from robopol.envs import EnvSpec
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, DataError
 from robopol.models import ModelConfig
-from robopol.policies import PolicyConfig, PolicySpec
+from robopol.policies import Policy, PolicyConfig, PolicySpec
 
 
 def joined(specs: Iterable[PolicySpec]) -> PolicySpec:
@@ -85,6 +86,26 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
     if faults:
         raise DataError("the data cannot be used: " + "; ".join(faults))
     return _contract(config, shapes, world or meta, world)
+
+
+def begin_from(start: str, policy: Policy) -> None:
+    """Give a policy the weights and normalisers of a saved one.
+
+    Args:
+        start: Where that was saved.
+        policy: Built from its config, under the contract of this run.
+
+    Raises:
+        CheckpointError: If there is no such policy, or it is damaged.
+        ConfigError: If it was made under another contract; names every difference.
+    """
+    saved = load_policy(start)
+    ours, theirs = policy.spec.tree(), saved.spec.tree()
+    faults = [f"{name} is {theirs[name]} there, {ours[name]} here" for name in ours if ours[name] != theirs[name]]
+    faults = [fault for fault in faults if not fault.startswith("env is")]  # it may go on in a variant of its world
+    if faults:
+        raise ConfigError(f"the policy of {start} was made for something else: " + "; ".join(faults))
+    policy.load_state_dict(saved.state_dict())
 
 
 def _contract(

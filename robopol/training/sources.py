@@ -10,6 +10,7 @@ from torch import Tensor
 from robopol.data import Episodes, Windows
 from robopol.data.hindsight import HindsightConfig
 from robopol.data.replay import ReplayBuffer
+from robopol.data.replay_windows import ReplayWindows
 from robopol.data.sampling import Sampling, SamplingConfig, UniformConfig
 from robopol.errors import ConfigError
 from robopol.policies import Needs, PolicySpec
@@ -19,27 +20,36 @@ from robopol.training.seeding import seed_of
 class Replayed:
     """Draws from a replay buffer what `Windows.gather` would return of its transitions."""
 
-    def __init__(self, buffer: ReplayBuffer, spec: PolicySpec, needs: Needs) -> None:
+    def __init__(self, buffer: ReplayBuffer, spec: PolicySpec, needs: Needs, num_envs: int = 1) -> None:
         """Draw from a buffer.
 
         Args:
             buffer: What is drawn from.
             spec: Says how long the windows are.
             needs: What else is read of a batch.
+            num_envs: Environments that add transitions in turn.
 
         Raises:
-            ConfigError: If more is asked for than a transition holds.
+            ConfigError: If more is asked for than transitions hold.
         """
         transition = needs.transition
-        if (spec.n_obs_steps, spec.horizon) != (1, 1) or transition is None or needs != Needs(transition=transition):
+        if transition is None or needs != Needs(transition=transition):
             raise ConfigError(
-                "the replay holds single transitions, and what is trained here reads more of a batch: leave it out of "
-                "the sources, or train what looks at one observation and one action"
+                "the replay holds transitions, and what is trained here reads more of a batch than they say: leave it "
+                "out of the sources"
             )
         self.buffer, self.discount = buffer, transition.discount
+        self._windows: ReplayWindows | None = None  # single transitions are one look-up
+        if (spec.n_obs_steps, spec.horizon) != (1, 1):
+            self._windows = ReplayWindows(buffer, num_envs, spec.n_obs_steps, spec.horizon, transition)
 
     def batch(self, step: int, batch_size: int, seed: int) -> dict[str, Any]:
-        """See `robopol.data.sampling.Sampling.batch`; a function of the buffer's content, too."""
+        """See `robopol.data.sampling.Sampling.batch`; a function of the buffer's content, too.
+
+        Beside that, ``trace`` holds what was kept of who acted, name -> (B, ...), of the newest observation.
+        """
+        if self._windows is not None:
+            return self._windows.gather(self._windows.draw(batch_size, step, seed))
         drawn = self.buffer.sample(batch_size, step, seed)
         known = torch.ones(batch_size, 1, dtype=torch.bool, device=self.buffer.device)
         return {
@@ -51,6 +61,7 @@ class Replayed:
             "discount": self.discount * (1 - drawn["terminated"]),
             "next_obs": {key: rows[:, None] for key, rows in drawn["next_obs"].items()},
             "next_mask": known[:, 0],
+            "trace": drawn["trace"],
         }
 
 
@@ -169,6 +180,8 @@ def split_exactly(shares: Mapping[str, float], total: int) -> dict[str, int]:
 def _join(parts: list[dict[str, Any]]) -> dict[str, Any]:
     joined: dict[str, Any] = {}
     for key, first in parts[0].items():
+        if not all(key in part for part in parts):  # only the replay has traces
+            continue
         values = [part[key] for part in parts]
         joined[key] = torch.cat(values) if isinstance(first, Tensor) else _join(values)
     return joined

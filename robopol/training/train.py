@@ -17,6 +17,7 @@ from robopol.training.card import model_card
 from robopol.training.config import TrainConfig
 from robopol.training.plots import plot_curves
 from robopol.training.run import RunFolder, is_run
+from robopol.training.team import join
 from robopol.training.trainer import Trainer
 
 
@@ -34,11 +35,16 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
         ConfigError: If the parts do not fit each other, or the run folder is taken.
         DataError: If the data cannot be used.
     """
-    if is_run(Path(config.run)):
-        raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
-    with Trainer(config) as trainer:
-        trainer.start(RunFolder.create(config.run, trainer.config.tree(), overrides))
-        return finish(trainer)
+    path = Path(config.run)
+    with join() as team:
+        if team.leader and is_run(path):
+            raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
+        with Trainer(config, team=team) as trainer:
+            if team.leader:
+                RunFolder.create(path, trainer.config.tree(), overrides)
+            team.wait()
+            trainer.start(RunFolder(path))
+            return finish(trainer)
 
 
 def resume(path: Path) -> Path:
@@ -53,17 +59,25 @@ def resume(path: Path) -> Path:
     Raises:
         CheckpointError: If it is not a run folder, or is damaged.
     """
-    folder = RunFolder.open(path)
-    with Trainer(parse(TrainConfig, folder.config | {"run": str(path)})) as trainer:
-        trainer.start(folder)
-        return finish(trainer)
+    with join() as team:
+        if team.leader:  # it alone may tidy up
+            RunFolder.open(path)
+        team.wait()
+        folder = RunFolder(path)
+        config = parse(TrainConfig, folder.config | {"run": str(path)})
+        with Trainer(config, resumed=bool(folder.steps()), team=team) as trainer:
+            trainer.start(folder)
+            return finish(trainer)
 
 
 def finish(trainer: Trainer) -> Path:
     """Train to the end, evaluate what was saved, and write everything that says how it went."""
+    config, path = trainer.config, trainer.folder.path
+    if not trainer.team.leader:
+        trainer.run()
+        return path / "summary.json"
     _announce(trainer)
     trainer.run()
-    config, path = trainer.config, trainer.folder.path
     checkpoint = path / "checkpoints" / "last"
     rows = {"checkpoint": str(checkpoint)}
     notes: list[str] = []

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, Self, cast
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from robopol.algos import Algorithm
-from robopol.algos.algorithm import Explores, by_owner, owned
+from robopol.algos.algorithm import Explores, WarmsUp, by_owner, owned
 from robopol.checkpoint import save_part
+from robopol.config import parse
 from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.data.replay import ReplayBuffer
@@ -20,15 +21,18 @@ from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
 from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
+from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
 from robopol.progress import progress
 from robopol.training.collector import Collector
-from robopol.training.config import REPLAY, PhaseConfig, TrainConfig
-from robopol.training.contract import joined, spec_for
+from robopol.training.config import REPLAY, ROLLOUT, PhaseConfig, TrainConfig
+from robopol.training.contract import begin_from, joined, spec_for
 from robopol.training.loggers import Loggers
+from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator, seed_layers, seed_of
 from robopol.training.sources import Replayed, Sources
+from robopol.training.team import Team
 
 VALIDATION_WINDOWS = 512
 """Most held-out windows that validation looks at, always the same ones."""
@@ -48,24 +52,34 @@ class Trainer:
     done), so a run that was killed and resumed ends in the same bits as one that was not.
 
     Attributes:
+        team: The processes that train together.
         algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
         collector: What acts, if a phase does.
+        replay: What it has met in its world, if a phase draws from that.
+        rollout: What it has met since the last update, if phases learn from that.
         step: Steps of the run done: updates, or, in phases that act, environment steps.
         updates: Updates done.
         seconds: Time spent training, over all resumptions.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, resumed: bool = False, team: Team | None = None) -> None:
         """Build everything, so that what cannot work fails before there is a run folder.
 
         Args:
             config: What to do.
+            resumed: Whether a checkpoint of the run will be taken up, which has all weights.
+            team: The processes that train together; None is this one alone.
 
         Raises:
             ConfigError: If the parts do not fit each other.
             DataError: If the data cannot be used.
+            CheckpointError: If there is no such policy to begin from.
         """
+        self.team = team or Team()
+        self.team.check(config.batch_size)
+        if config.acts and self.team.size > 1:
+            raise ConfigError("a phase with env_steps is done by one process: start robopol without torchrun")
         chosen = _trained(config)
         world = None
         if config.env is not None:
@@ -82,17 +96,26 @@ class Trainer:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(config.seed, WEIGHTS[group]))
                 parts[group] = part.build(specs[group])
+            if group == "policy" and config.start is not None:
+                if not resumed:
+                    begin_from(config.start, parts[group])
+                continue
             if fitted is not None:
                 parts[group].fit_normalizers(fitted)
             _check_fitted(group, parts[group])
         matrices = (p for part in parts.values() for p in part.parameters() if p.ndim > 1)
         self.runtime = config.runtime.build(max((p.shape[-1] for p in matrices), default=1), config.batch_size)
+        chosen_by_leader = self.team.agree(self.runtime.pins().tree())
+        if not self.team.leader:
+            self.runtime = parse(RuntimeConfig, chosen_by_leader).build()
         self.runtime.apply()
         # pinned, so that a resumed run computes in the same way
         self.config = config.model_copy(update={"runtime": self.runtime.pins()})
         self.device = torch.device(self.runtime.device)
         self.total = config.length
         parts = {group: part.to(self.device) for group, part in parts.items()}
+        for part in parts.values():
+            self.team.average_gradients(part.parameters())
         self.algo: Algorithm = config.algo.build(
             **parts, total_updates=config.counts(self.total)[0], runtime=self.runtime
         )
@@ -104,15 +127,17 @@ class Trainer:
         sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.collector: Collector | None = None
+        self.replay: ReplayBuffer | None = None
+        self.rollout: Rollout | None = None
+        _check_phases(config, self.algo)
         if config.acts:
-            self.collector = self._collector(spec)
-            self.sources.add(REPLAY, Replayed(self.collector.replay, spec, self.algo.needs))
+            self._act(spec)
         self.step, self.updates, self.seconds = 0, 0, 0.0
         self.best, self.best_step = (-1.0, 0.0), -1
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._told: dict[str, list[Tensor]] = {}  # since the last line of the log
 
-    def _collector(self, spec: PolicySpec) -> Collector:
-        """Make what acts, after checking that it can."""
+    def _act(self, spec: PolicySpec) -> None:
+        """Make what acts and what it fills, after checking that it can."""
         config = self.config
         if config.env is None:
             raise ConfigError("a phase has env_steps, and no world was named: set env=NAME")
@@ -120,13 +145,18 @@ class Trainer:
             raise ConfigError(
                 f"algo={config.algo.tree()['kind']} learns from records only: a phase has updates, not env_steps"
             )
-        capacity = min(config.collection.capacity, config.counts(self.total)[1])
-        replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device)
+        if self.algo.needs.rollout:
+            self.rollout = Rollout(config.collection.num_envs, self.device)
+        else:
+            capacity = min(config.collection.capacity, config.counts(self.total)[1])
+            self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
+            self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
-        collector = Collector(world, replay, spec.obs_shapes, config.seed, self.device)
-        if any(phase.warmup for phase in config.phases.values()):
-            collector.check_bounds()
-        return collector
+        self.collector = Collector(
+            world, self.replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps, self.rollout
+        )
+        if any(phase.warmup for phase in config.phases.values()) and not isinstance(self.algo, WarmsUp):
+            self.collector.check_bounds()
 
     def start(self, folder: RunFolder) -> None:
         """Take up the newest checkpoint of a run folder; in one without, start from the beginning.
@@ -138,7 +168,7 @@ class Trainer:
             CheckpointError: If the checkpoint is damaged.
         """
         self.folder = folder
-        self.loggers = Loggers(folder.path, self.config.logging)
+        self.loggers = Loggers(folder.path, self.config.logging) if self.team.leader else None
         found = folder.latest()
         if found is not None:
             self.step = found.step
@@ -158,9 +188,11 @@ class Trainer:
                 self.collector.begin()
             else:
                 parts = by_owner(found.state)
-                self.collector.replay.load_state(parts[REPLAY])
+                for name, filled in self._filled().items():
+                    filled.load_state(parts[name])
                 self.collector.load_state(parts["collector"])
-        self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
+        if self.loggers is not None:
+            self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
 
     @property
     def env_steps(self) -> int:
@@ -192,7 +224,8 @@ class Trainer:
         for name, phase in self.config.phases.items():
             self._run_phase(name, phase, first)
             first += phase.length
-        self.loggers.close()
+        if self.loggers is not None:
+            self.loggers.close()
 
     def _run_phase(self, name: str, phase: PhaseConfig, first: int) -> None:
         """Do a phase that begins at step ``first`` of the run."""
@@ -201,7 +234,8 @@ class Trainer:
             return
         begun, before, since = (self.updates, self.env_steps), self.seconds, time.monotonic()
         unit = "updates" if phase.env_steps is None else "env steps"
-        with progress(name, last, unit, start=self.step) as report:
+        shown = progress(name, last, unit, start=self.step) if self.team.leader else nullcontext(_unseen)
+        with shown as report:
             while self.step < last:
                 came_from = self.step
                 self.advance(phase, first)
@@ -210,7 +244,7 @@ class Trainer:
                 evaluates = config.eval.every > 0 and passed(config.eval.every) and self.step != self.total
                 saves = passed(config.checkpoint.every) or self.step == self.total or evaluates
                 if passed(config.log_every) or saves:
-                    metrics = self._means() | self._speeds(*begun, time.monotonic() - since)
+                    metrics = self.team.mean(self._means()) | self._speeds(*begun, time.monotonic() - since)
                     loss = metrics.get("train/loss")
                     report(self.step, "" if loss is None else f"loss {loss:.4f}")
                     self._log(metrics)
@@ -219,6 +253,8 @@ class Trainer:
                             f"training diverged before update {self.updates}: the loss is {loss}. What was saved in "
                             f"{self.folder.path} is sound; lower algo.lr{_clipped(config.algo)}"
                         )
+                if not self.team.leader:
+                    continue
                 if passed(config.validate_every) or self.step == self.total:
                     self._log(self._validate(phase.sources))
                 if evaluates:
@@ -234,32 +270,42 @@ class Trainer:
             return
         done = self.step - first
         explorer = cast(Explores, self.algo)
-        taken = self.collector.step(None if done < phase.warmup else explorer.explore)
-        for _ in range(phase.due(done + taken) - phase.due(done)):
+        if done in (0, phase.warmup):  # somebody else chooses from here on
+            self.collector.cut()
+        warm_up = explorer.warm_up if isinstance(explorer, WarmsUp) else None
+        taken = self.collector.step(warm_up if done < phase.warmup else explorer.explore)
+        due = phase.due(done + taken) - phase.due(done)
+        if due and self.rollout is not None:  # what comes next is chosen by another policy
+            self.collector.cut()
+        for _ in range(due):
             self._update(phase)
         self.step += taken
 
     def _update(self, phase: PhaseConfig) -> None:
         """Do one update."""
         config = self.config
-        batch = self.sources.batch(phase.sources, config.batch_size, self.updates)
-        rng = generator(self.device, config.seed, "update", self.updates)
-        seed_layers(self.device, seed_of(config.seed, "dropout", self.updates))
+        if phase.rollout is not None and self.rollout is not None:
+            batch = self.rollout.take() | {"minibatch": config.batch_size}
+        else:
+            batch = self.team.share(self.sources.batch(phase.sources, config.batch_size, self.updates))
+        own = f" {self.team.rank}" if self.team.rank else ""  # no two processes draw the same noise
+        rng = generator(self.device, config.seed, f"update{own}", self.updates)
+        seed_layers(self.device, seed_of(config.seed, f"dropout{own}", self.updates))
         self._count(self.algo.update(batch, self.updates, rng))
         self.updates += 1
 
     def _log(self, metrics: Mapping[str, float]) -> None:
-        self.loggers.log(self.updates, metrics, self.env_steps)
+        if self.loggers is not None:
+            self.loggers.log(self.updates, metrics, self.env_steps)
 
     def _count(self, metrics: Mapping[str, Tensor]) -> None:
         for name, value in metrics.items():
-            total, count = self._sums.get(name, (None, 0))
-            self._sums[name] = (value.clone() if total is None else total + value, count + 1)
+            self._told.setdefault(name, []).append(value)
 
     def _means(self) -> dict[str, float]:
         """Return the means since they were last asked for."""
-        means = {name: total.item() / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
+        means = {name: torch.stack(values).mean().item() for name, values in self._told.items()}
+        self._told = {}
         if self.collector is not None and self.collector.finished:
             ended, self.collector.finished = self.collector.finished, []
             for name in ("total", "length", "success"):
@@ -315,11 +361,19 @@ class Trainer:
         """Return everything that the rest of the run depends on."""
         state = dict(self.algo.state())
         if self.collector is not None:
-            state |= owned("collector", self.collector.state()) | owned(REPLAY, self.collector.replay.state())
+            state |= owned("collector", self.collector.state())
+        for name, filled in self._filled().items():
+            state |= owned(name, filled.state())
         return state
 
+    def _filled(self) -> dict[str, ReplayBuffer | Rollout]:
+        """Return what acting fills, by the name of its source."""
+        both = {REPLAY: self.replay, ROLLOUT: self.rollout}
+        return {name: filled for name, filled in both.items() if filled is not None}
+
     def _save(self) -> None:
-        self.loggers.flush()
+        if self.loggers is not None:
+            self.loggers.flush()
         self.folder.save(
             self.step,
             {group: partial(save_part, part) for group, part in self.algo.parts().items()},
@@ -331,9 +385,33 @@ class Trainer:
             self.folder.mark_best(self.step)
 
 
+def _unseen(done: int, note: str = "") -> None:
+    """Report progress to nobody."""
+
+
 def _passed(before: int, now: int, every: int) -> bool:
     """Say whether a multiple of ``every`` was reached since ``before``."""
     return now // every > before // every
+
+
+def _check_phases(config: TrainConfig, algo: Algorithm) -> None:
+    """Check that every phase learns from what the algorithm learns from.
+
+    Raises:
+        ConfigError: If one learns from rollouts and the other from drawn samples.
+    """
+    kind = config.algo.tree()["kind"]
+    for name, phase in config.phases.items():
+        if algo.needs.rollout and phase.rollout is None:
+            raise ConfigError(
+                f"algo={kind} learns from rollouts of the policy as it stands, and phase '{name}' has none: set "
+                "schedule=on_policy"
+            )
+        if phase.rollout is not None and not algo.needs.rollout:
+            raise ConfigError(
+                f"algo={kind} learns from drawn samples, and phase '{name}' from its last rollout: set "
+                "schedule=online, or another algorithm"
+            )
 
 
 def _check_fitted(group: str, part: nn.Module) -> None:
@@ -380,7 +458,7 @@ def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tens
     Nothing is copied for the split. The episodes have all observations that batches will have.
     """
     episodes, train, held_out = {}, {}, {}
-    used = {name for phase in config.phases.values() for name in phase.sources} - {REPLAY}
+    used = {name for phase in config.phases.values() for name in phase.sources} - {REPLAY, ROLLOUT}
     if unknown := used - config.data.keys():
         there = ", ".join([*config.data, REPLAY])
         raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {there}")

@@ -17,7 +17,7 @@ from robopol.registry import lookup
 RUNTIME = RuntimeConfig(threads=1, matmul="highest").build()
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([6.0, 1.0])
 HALF = (HIGH - LOW) / 2
-ACTORS = {"sac": "squashed_gaussian", "td3": "deterministic", "ddpg": "deterministic"}
+ACTORS = {kind: "deterministic" for kind in ("td3", "ddpg", "td3_bc")} | {"sac": "squashed_gaussian"}
 GAMMA, ROWS = 0.9, 6
 
 
@@ -225,18 +225,23 @@ def test_ddpg_by_hand():
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_more_heads_than_there_are_cannot_be_asked():
+    with pytest.raises(ConfigError, match=r"algo\.target_heads=3 of 2 heads .* set model\.ensemble=3"):
+        build("sac", target_heads=3)
+
+
 @pytest.mark.parametrize("kind", ["sac", "td3", "ddpg"])
 def test_what_is_tried_keeps_its_bounds_and_differs(kind):
     algo = build(kind, **({} if kind == "sac" else {"exploration": 1.0}))
     assert isinstance(algo, Explores)
-    obs = {"state": torch.randn(1, 3, generator=rng()).expand(200, 3)}
-    tried = algo.explore(obs, rng())
-    assert tried.shape == (200, 2)
+    obs = {"state": torch.randn(1, 3, generator=rng()).expand(200, 1, 3)}
+    tried = algo.explore(obs, rng()).action
+    assert tried.shape == (200, 1, 2)
     assert not tried.requires_grad
     assert (tried >= LOW - 1e-5).all()
     assert (tried <= HIGH + 1e-5).all()
     assert len(tried.unique(dim=0)) > 150
-    assert torch.equal(tried, algo.explore(obs, rng()))
+    assert torch.equal(tried, algo.explore(obs, rng()).action)
 
 
 @pytest.mark.parametrize("kind", ["sac", "td3"])
@@ -253,6 +258,115 @@ def test_its_state_is_all_that_further_updates_depend_on(kind):
     assert all(torch.equal(value, state[name]) for name, value in algo.state().items())
     assert set(algo.parts()) == {"policy", "model"}
     assert algo.parts()["model"] is algo.target
+
+
+def test_a_share_of_the_heads_is_drawn_for_every_target():
+    algo, data = build("sac", critic={"ensemble": 5}, target_heads=2), batch()
+    with torch.no_grad():
+        drawn = algo.policy.sample(data["next_obs"], rng())
+        said = algo.target.q(data["next_obs"], drawn.action)
+        pairs = torch.stack([torch.minimum(said[i], said[j]) for i in range(5) for j in range(i)])
+        found = torch.stack([algo.least(data["next_obs"], drawn.action, rng(seed)) for seed in range(60)])
+    for least in found:  # one pair for the whole batch
+        assert (pairs - least).abs().amax(-1).min() < 1e-5
+    assert len(found[:, 1].unique()) == 4  # each of the heads but the most hopeful one
+    everyone = build("sac", critic={"ensemble": 5}, target_heads=5)
+    torch.testing.assert_close(everyone.least(data["next_obs"], drawn.action, rng()), said.amin(0))
+
+
+def test_rlpd_without_its_switches_is_sac_to_the_bit():
+    plain = build("sac")
+    spelt = build("sac", target_heads=2, expectile=0.5, paid=True, trusts="least", delay=1, entropy_per_entry=-1.0)
+    for step in range(3):
+        for algo in (plain, spelt):
+            algo.update(batch(step), step, rng(step))
+    state = spelt.state()
+    assert all(torch.equal(value, state[name]) for name, value in plain.state().items())
+
+
+def test_entropy_that_is_not_paid_is_left_out_of_the_target():
+    algo, data = build("sac", paid=False, alpha=0.3), batch()
+    with torch.no_grad():
+        drawn = algo.policy.sample(data["next_obs"], rng())
+        worth = algo.target.q(data["next_obs"], drawn.action).amin(0)
+        torch.testing.assert_close(algo.goals(data, rng()), data["reward"] + data["discount"] * worth)
+
+
+def test_a_policy_may_trust_the_mean_of_the_heads():
+    losses = {}
+    for trusts in ("least", "mean"):
+        algo, data = build("sac", trusts=trusts, alpha=0.3, critic_lr=1e-12), batch()
+        losses[trusts] = algo.update(data, 0, rng(1))["train/policy_loss"]
+    algo, source = build("sac", alpha=0.3), rng(1)
+    with torch.no_grad():
+        algo.goals(data, source)  # draws what comes before
+        drawn = algo.policy.sample(data["obs"], source)
+        said = algo.model.q(data["obs"], drawn.action)
+        for trusts, worth in (("least", said.amin(0)), ("mean", said.mean(0))):
+            torch.testing.assert_close(losses[trusts], (0.3 * drawn.log_prob - worth).mean())
+
+
+def test_the_expectile_comes_down_to_the_plain_square():
+    algo = build("td3", expectile=0.9)
+    assert [algo.expectile(step) for step in (0, 50, 100, 1000)] == pytest.approx([0.9, 0.7, 0.5, 0.5])
+
+
+def test_the_expectile_weighs_what_is_better_than_expected():
+    """By hand; and at its end the loss is that of the host, to the bit."""
+    for step, tau in ((0, 0.9), (75, 0.6)):
+        algo, data = build("sac", expectile=0.9), batch()
+        with torch.no_grad():
+            u = algo.goals(data, rng()) - algo.model.q(data["obs"], data["action"])
+        expected = (2 * torch.where(u > 0, tau, 1 - tau) * u**2).sum(0).mean()
+        torch.testing.assert_close(algo.update(data, step, rng())["train/q_loss"], expected)
+    plain, annealed = build("td3"), build("td3", expectile=0.9)
+    for algo in (plain, annealed):
+        algo.update(batch(), 100, rng())
+    assert same(weights(plain.model), weights(annealed.model))
+
+
+def test_a_constant_fitted_with_an_expectile_is_that_expectile():
+    algo = build("ddpg", expectile=0.8, critic_lr=0.02)
+    data = batch() | {"discount": torch.zeros(ROWS), "reward": (torch.arange(ROWS) % 2).float()}
+    for name in ("obs", "next_obs"):
+        data[name] = {"state": torch.zeros(ROWS, 1, 3)}
+    data["action"] = torch.zeros(ROWS, 1, 2)
+    for _ in range(300):
+        algo.fit_critics(data, 0, rng())
+    torch.testing.assert_close(algo.model.q(data["obs"], data["action"]), torch.full((1, ROWS), 0.8), atol=0.01, rtol=0)
+
+
+def gradients_of_the_policy(algo, data) -> list[torch.Tensor]:
+    loss, _ = algo.policy_loss(data, algo.policy(data["obs"]))
+    return list(torch.autograd.grad(loss, list(algo.policy.parameters())))
+
+
+def test_td3_bc_without_q_is_cloning():
+    algo, data = build("td3_bc", alpha=0.0), batch()
+    error = ((algo.policy(data["obs"]) - data["action"]) / HALF) ** 2
+    cloning = torch.autograd.grad(error.mean(), list(algo.policy.parameters()))
+    for one, other in zip(gradients_of_the_policy(algo, data), cloning, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_td3_bc_does_not_depend_on_the_scale_of_rewards():
+    algo, data = build("td3_bc", alpha=2.5), batch()
+    before = gradients_of_the_policy(algo, data)
+    with torch.no_grad():
+        for parameter in algo.model.heads.layers[-1].parameters():
+            parameter.mul_(10)  # what Q is if all rewards are ten times as large
+    for one, other in zip(before, gradients_of_the_policy(algo, data), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_td3_bc_moves_its_policy_as_td3_does():
+    algo = build("td3_bc")
+    for step in range(2):
+        told = algo.update(batch(step), step, rng(step))
+    assert {"train/cloning_loss", "train/q_weight"} <= told.keys()
+    only_q, td3 = build("td3_bc", alpha=1e9), build("td3")
+    mine, theirs = (torch.cat([g.flatten() for g in gradients_of_the_policy(a, batch())]) for a in (only_q, td3))
+    assert torch.cosine_similarity(mine, theirs, 0) > 0.9999
 
 
 def test_rows_whose_successor_is_unknown_teach_the_critics_nothing():
@@ -273,6 +387,7 @@ def test_rows_whose_successor_is_unknown_teach_the_critics_nothing():
         ("sac", {"kind": "squashed_gaussian", "horizon": 2}, {"kind": "q"}, "single transitions"),
         ("td3", {"kind": "deterministic"}, {"kind": "q", "n_obs_steps": 2}, "single transitions"),
         ("ddpg", {"kind": "deterministic"}, {"kind": "q"}, "set model.ensemble=1"),
+        ("td3_bc", {"kind": "squashed_gaussian"}, {"kind": "q"}, "algo=td3_bc trains a deterministic policy"),
         (
             "td3",
             {"kind": "deterministic", "action_normalization": "identity", "bounded": False},

@@ -9,6 +9,7 @@ from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.policies import PolicySpec
+from robopol.policies.squashed_gaussian import _Squash
 from robopol.registry import lookup
 
 LOW, HIGH = (-2.0, 0.0), (6.0, 1.0)
@@ -43,7 +44,7 @@ def test_the_density_is_that_of_a_squashed_gaussian():
     states = {"state": row.expand(len(middle), 1, 3)}
     density = policy.log_prob(states, (2 + 4 * middle).float()).exp().double()
     with torch.no_grad():
-        mean, log_std = policy._heads(policy.observation(states, 1))
+        mean, log_std = policy.gaussian(policy.observation(states, 1))
     below = torch.special.ndtr((edges.atanh() - mean[0, 0, 0]) / log_std[0, 0, 0].exp())
     torch.testing.assert_close(density, below.diff() / edges.diff(), rtol=2e-3, atol=1e-4)
     assert (density * edges.diff()).sum().item() == pytest.approx((below[-1] - below[0]).item(), abs=1e-4)
@@ -81,7 +82,7 @@ def test_actions_keep_their_bounds_however_large_the_output(kind):
 
 def test_it_acts_with_the_squashed_mean_or_by_samples():
     calm, lively = (actor("squashed_gaussian", deterministic=flag) for flag in (True, False))
-    mean, _ = calm._heads(calm.observation(obs(), 1))
+    mean, _ = calm.gaussian(calm.observation(obs(), 1))
     expected = calm.action_normalizer.unnormalize(mean.tanh())
     torch.testing.assert_close(calm.act(obs())[:, 0], expected.detach())
     one, two = lively.act(obs(), n=2, generator=torch.Generator().manual_seed(0)).unbind(1)
@@ -95,7 +96,7 @@ def test_the_standard_deviation_is_kept_between_its_ends():
     policy = actor("squashed_gaussian", log_std=[-1.0, -0.5])
     with torch.no_grad():
         policy.net[-1].bias[2:] = torch.tensor([50.0, -50.0])
-    _, log_std = policy._heads(policy.observation(obs(), 1))
+    _, log_std = policy.gaussian(policy.observation(obs(), 1))
     assert torch.equal(log_std[:, 0], torch.tensor([-0.5, -1.0]).expand(4, 2))
     with pytest.raises(ConfigError, match="least, greatest"):
         actor("squashed_gaussian", log_std=[1.0, 0.0])
@@ -135,3 +136,11 @@ def test_large_observations_are_not_clipped():
 def test_bounds_must_exist():
     with pytest.raises(ConfigError, match="some action has none"):
         actor("deterministic", high=(math.inf, 1.0))
+
+
+def test_the_gradient_of_a_sample_and_its_density_is_right():
+    torch.manual_seed(0)
+    said = 2 * torch.randn(5, 2, 3, 2, dtype=torch.float64)
+    said[0, 1] = 4.0  # beyond the ends of log_std, where the gradient stops
+    noise = torch.randn(5, 3, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: _Squash.apply(x, noise, -3.0, 1.0), (said.requires_grad_(),))

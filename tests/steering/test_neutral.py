@@ -5,8 +5,11 @@ import torch
 from policies.test_policies import POLICIES, SPEC, make, obs
 from steering.known import LinearConfig
 
-from robopol.policies import Previous
+from robopol.config import parse
+from robopol.models.q import QConfig
+from robopol.policies import PolicySpec, Previous
 from robopol.policies.generative import GenerativePolicy
+from robopol.policies.squashed_gaussian import SquashedGaussianConfig
 from robopol.registry import kinds
 from robopol.steering import (
     AgreementConfig,
@@ -26,6 +29,8 @@ from robopol.steering import (
 )
 from robopol.steering.agreement import Agreement
 from robopol.steering.composition import Composition
+from robopol.steering.learned_edit import LearnedEdit
+from robopol.steering.learned_noise import LearnedNoise
 from robopol.steering.mixture import Mixture
 from robopol.steering.objectives.motion import Motion
 
@@ -35,6 +40,24 @@ GOAL |= {"guidance": {"keys": ["aux"]}}
 
 def composition(policy, weights, other):
     return Composition(CompositionConfig(policies=("elsewhere",), weights=weights), [other])
+
+
+def actor(policy):
+    size = 1 if policy.noise_shape is None else policy.noise_shape[0] * policy.noise_shape[1]
+    told = {"action_names": [f"noise {i}" for i in range(size)], "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1}
+    told |= {"action_low": [-1.0] * size, "action_high": [1.0] * size}
+    return SquashedGaussianConfig(hidden=(8,)).build(parse(PolicySpec, policy.spec.tree() | told))
+
+
+def edits(policy):
+    """One proposal and no edit: an editor of two actions and a critic of these."""
+    shapes, size = policy.spec.tree()["obs_shapes"], 2 * policy.spec.action_dim
+    told = {"action_names": [f"edit {i}" for i in range(size)], "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1}
+    told |= {"action_low": [-1.0] * size, "action_high": [1.0] * size, "obs_shapes": shapes | {"proposal": [size]}}
+    editor = SquashedGaussianConfig(hidden=(8,)).build(parse(PolicySpec, policy.spec.tree() | told))
+    judged = parse(PolicySpec, policy.spec.tree() | {"n_obs_steps": 1, "horizon": 2, "n_action_steps": 2})
+    critic = QConfig(n_action_steps=2, hidden=(8,), action_normalization="identity").build(judged)
+    return LearnedEdit(editor, critic, policy, 1, 0.0)
 
 
 PATH = Motion(actions=(0, 1), means="absolute")
@@ -50,6 +73,8 @@ NEUTRAL = {
     "guide": lambda policy: GuideConfig(objective=LinearConfig(), scale=0.0).build(policy),
     "inner_steps": lambda policy: InnerStepsConfig(count=1).build(policy),
     "inpainting": lambda policy: InpaintingConfig(delay=0).build(policy),
+    "learned_edit": edits,
+    "learned_noise": lambda policy: LearnedNoise(actor(policy), policy, 0.0),
     "mixture": lambda policy: Mixture(
         MixtureConfig(policies=("elsewhere",), priors=(1.0, 0.0)), [make(POLICIES["flow-mlp"])]
     ),

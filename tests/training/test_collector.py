@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from robopol.algos.algorithm import Explored
 from robopol.data.replay import ReplayBuffer
 from robopol.envs import make_env
 from robopol.errors import CheckpointError
@@ -15,7 +16,7 @@ LIMIT = 7
 def choose(obs, rng):
     """Towards the east, with noise: some episodes succeed, others reach their limit."""
     count = len(obs["state"])
-    return torch.tensor([0.05, 0.0]) + 0.02 * torch.randn(count, 2, generator=rng)
+    return Explored(torch.tensor([0.05, 0.0]) + 0.02 * torch.randn(count, 1, 2, generator=rng))
 
 
 def collector(envs: int = 3, limit: int = LIMIT, capacity: int = 500, id: str = "robopol/MultiGoal-v0") -> Collector:
@@ -92,14 +93,14 @@ def test_random_actions_fill_the_bounds_and_nothing_else():
 def test_what_is_stored_is_what_the_world_executed():
     made = collector(envs=1)
     made.begin()
-    made.step(lambda obs, rng: torch.full((1, 2), 1e6))
+    made.step(lambda obs, rng: Explored(torch.full((1, 1, 2), 1e6)))
     assert torch.equal(rows(made.replay)[0, 2:4], torch.tensor(made.env.spec.action_high))
 
 
 @pytest.mark.parametrize("id", ["robopol/MultiGoal-v0", "Pendulum-v1", "HalfCheetah-v5"])
 def test_a_collector_that_is_taken_up_again_goes_on_to_the_same_bits(id):
     def act(obs, rng):
-        return torch.randn(2, len(one.env.spec.action_low), generator=rng)
+        return Explored(torch.randn(2, 1, len(one.env.spec.action_low), generator=rng))
 
     one, other = collector(2, 9, id=id), collector(2, 9, id=id)
     one.begin()

@@ -224,6 +224,18 @@ class Sampler(ABC, Generic[RowT]):
             x = following
         return x.clamp(-1, 1) if self.config.clip == "last" else x
 
+    def steps(self, field: Field, cond: Tensor, draw: Draw, first: int = 0, hook: Hook | None = None) -> Stepper:
+        """Return the steps of a walk, to be taken one by one and from any state; see `walk`.
+
+        Args:
+            field: The field to follow.
+            cond: Encoded observation history, (B, To, D).
+            draw: Source of the noise of stochastic steps.
+            first: Number of the first step that is taken.
+            hook: Told about every step.
+        """
+        return self._steps(field, cond, draw, first, hook)
+
     @abstractmethod
     def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
         """Return the steps of a walk that begins at step ``first``; see `walk`. The same step may be taken again."""

@@ -1,0 +1,129 @@
+"""FixPO (Zentner et al. 2023, arXiv 2312.05405): a penalty, then steps that mend every state where it was too weak."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.on_policy import BLOCK, Lesson
+from robopol.algos.optimizer import AdamW
+from robopol.algos.ppo import PPO, PPOConfig, clip_gradients
+from robopol.algos.scoring import Said
+from robopol.algos.surrogates import UnclippedConfig
+from robopol.config import OneOf
+from robopol.models import Model
+from robopol.networks.precision import Runtime
+from robopol.policies import Policy
+
+
+class FixPOConfig(PPOConfig):
+    """Fixup policy optimisation: after every update KL(old || new) <= max_kl in every state of the rollout.
+
+        L = -mean r A + beta mean_s KL_s + ...,   L_beta = beta (max_kl - target_coefficient max_s KL_s)
+
+    After each pass, and until all states keep the bound, steps are taken with beta KL alone. Should they not get there
+    in ``patience`` passes over the rollout, the policy goes back to what it was before the update.
+
+    Attributes:
+        surrogate: r A.
+        max_kl: The bound, nats.
+        target_coefficient: C; beta is adapted for a bound that is C times narrower, which leaves some slack.
+        beta: Weight of the divergence to begin with.
+        beta_lr: Its learning rate.
+        patience: Passes of mending until the policy goes back.
+        normalize_advantage: As in the authors' code, advantages stay as they are, and rewards are scaled.
+    """
+
+    kind: Literal["fixpo"] = "fixpo"  # type: ignore[assignment]
+    surrogate: Annotated[Any, OneOf("surrogate")] = UnclippedConfig()
+    max_kl: float = Field(0.5, gt=0)
+    target_coefficient: float = Field(3.0, ge=1)
+    beta: float = Field(1.0, ge=0)
+    beta_lr: float = Field(0.01, ge=0)
+    patience: int = Field(50, ge=1)
+    value_weight: float = Field(0.1, gt=0)
+    value_clip: float | None = Field(0.2, gt=0)
+    normalize_advantage: Literal["minibatch", "rollout", "no"] = "no"
+    scale_rewards: bool = True
+    anneal: bool = True
+
+    def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "FixPO":
+        """Return the algorithm; see `PPOConfig.build`."""
+        return FixPO(self, policy, model, total_updates, runtime)
+
+
+class FixPO(PPO):
+    """See `FixPOConfig`.
+
+    Attributes:
+        beta: Weight of the divergence, a scalar.
+    """
+
+    config: FixPOConfig
+
+    def __init__(self, config: FixPOConfig, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> None:
+        """See `PPOConfig.build`."""
+        super().__init__(config, policy, model, total_updates, runtime)
+        self.beta = torch.tensor(config.beta, device=model.device, requires_grad=True)
+        self.beta_optimizer = AdamW([self.beta], (0.9, 0.999), 0.0)
+
+    def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
+        """See `OnPolicy.improve`."""
+        before = [weight.detach().clone() for weight in self.actor_weights]
+        told: dict[str, Tensor] = {}
+        mended = 0
+        for _ in range(self.config.epochs):
+            told = self.pass_over(lesson, step, generator, minibatch)
+            if step >= self.config.warmup:
+                mended += self.mend(lesson, self.rate(step), before)
+        return told | {"train/mending_steps": torch.tensor(float(mended)), "train/beta": self.beta.detach().clone()}
+
+    def bound(self, said: Said, part: Lesson) -> Tensor:
+        """See `PPO.bound`; beta is adapted to what is found."""
+        divergence = self.scoring.kl(said, part.old)
+        self.adapt(divergence.detach())
+        return self.beta.detach() * divergence.mean()
+
+    def adapt(self, divergence: Tensor) -> None:
+        """Raise beta if ``target_coefficient`` times the largest divergence exceeds the bound; else lower it."""
+        config = self.config
+        self.beta.grad = config.max_kl - config.target_coefficient * divergence.max()
+        self.beta_optimizer.step(config.beta_lr)
+        with torch.no_grad():
+            self.beta.clamp_(min=0)
+
+    def mend(self, lesson: Lesson, rate: float, before: list[Tensor]) -> int:
+        """Take steps until every state keeps the bound, or go back to the weights before; return the steps."""
+        steps = 0
+        for _ in range(self.config.patience):
+            kept = True
+            for at in range(0, lesson.size, BLOCK):
+                part = lesson.rows(slice(at, at + BLOCK))
+                divergence = self.scoring.kl(self.say(part), part.old)
+                if bool((divergence <= self.config.max_kl).all()):
+                    continue
+                kept, steps = False, steps + 1
+                (self.beta.detach() * divergence.mean()).backward(inputs=self.actor_weights)
+                if self.config.clip_norm is not None:
+                    clip_gradients(self.actor_weights, self.config.clip_norm)
+                self.policy_optimizer.step(self.config.lr * rate)
+                self.adapt(divergence.detach())
+            if kept:
+                return steps
+        with torch.no_grad():
+            torch._foreach_copy_(self.actor_weights, before)
+        return steps
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Algorithm.state`."""
+        return super().state() | owned("beta_optimizer", self.beta_optimizer.state()) | {"beta": self.beta.detach()}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """See `Algorithm.load_state`."""
+        super().load_state(state)
+        self.beta_optimizer.load_state(by_owner(state)["beta_optimizer"])
+        with torch.no_grad():
+            self.beta.copy_(state["beta"])

@@ -1,0 +1,136 @@
+"""Surrogates: what a policy-gradient method makes of likelihood ratios and advantages, one rule each.
+
+Each is an objective to be raised, element by element; at ratio 1 its gradient is that of r A, the policy gradient.
+"""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from robopol.config import Config
+
+FURTHEST = 10.0
+"""Log-ratios are cut off here where a surrogate has no bound of its own."""
+
+
+class UnclippedConfig(Config):
+    """r A, for methods that bound the policy's step by other means."""
+
+    kind: Literal["unclipped"] = "unclipped"
+
+    def build(self) -> "UnclippedConfig":
+        """Return itself: a surrogate has no state."""
+        return self
+
+    def objective(self, log_ratio: Tensor, advantage: Tensor, share: Tensor | None) -> Tensor:
+        """Return the objective of rows (B, R).
+
+        Args:
+            log_ratio: log pi_new / pi_old, (B, R).
+            advantage: A, (B, R).
+            share: Factor on the clip range in each row, (R,); None is 1.
+        """
+        return log_ratio.exp() * advantage
+
+    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
+        """Return which ratios (B, R) lie outside the clip range, if there is one."""
+        return None
+
+
+class ClipConfig(Config):
+    """PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7): min(r A, clip(r, 1 - e, 1 + e) A).
+
+    Attributes:
+        clip: e.
+        dual: c > 1 bounds the objective from below by c A where A < 0 (Ye et al. 2020); None does not.
+    """
+
+    kind: Literal["clip"] = "clip"
+    clip: float = Field(0.2, gt=0)
+    dual: float | None = Field(None, gt=1)
+
+    def build(self) -> "ClipConfig":
+        """See `UnclippedConfig.build`."""
+        return self
+
+    def objective(self, log_ratio: Tensor, advantage: Tensor, share: Tensor | None) -> Tensor:
+        """See `UnclippedConfig.objective`."""
+        ratio, width = log_ratio.exp(), _width(self.clip, share)
+        inside = ratio.clamp(1 - width, 1 + width)  # type: ignore[arg-type]
+        least = torch.minimum(ratio * advantage, inside * advantage)
+        if self.dual is None:
+            return least
+        return torch.where(advantage < 0, torch.maximum(least, self.dual * advantage), least)
+
+    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
+        """See `UnclippedConfig.outside`."""
+        return (ratio - 1).abs() > _width(self.clip, share)
+
+
+class SimpleConfig(Config):
+    """SPO (Xie et al. 2025, arXiv 2401.16025v8): r A - |A| (r - 1)^2 / (2 e), greatest at r = 1 + sign(A) e.
+
+    Attributes:
+        clip: e.
+    """
+
+    kind: Literal["simple"] = "simple"
+    clip: float = Field(0.2, gt=0)
+
+    def build(self) -> "SimpleConfig":
+        """See `UnclippedConfig.build`."""
+        return self
+
+    def objective(self, log_ratio: Tensor, advantage: Tensor, share: Tensor | None) -> Tensor:
+        """See `UnclippedConfig.objective`."""
+        ratio = log_ratio.clamp(-FURTHEST, FURTHEST).exp()
+        return ratio * advantage - advantage.abs() * (ratio - 1) ** 2 / (2 * _width(self.clip, share))
+
+    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
+        """See `UnclippedConfig.outside`."""
+        return (ratio - 1).abs() > _width(self.clip, share)
+
+
+class DiscoveredConfig(Config):
+    """The drift that was found by evolution and written down (Lu et al. 2022, arXiv 2210.05639).
+
+    The objective is r A minus the drift:
+
+        A >= 0: relu((r - 1) A - a tanh((r - 1) A / a)),   A < 0: relu(A log r - b tanh(A log r / b))
+
+    a and b are in the unit of normalised advantages.
+
+    Attributes:
+        positive: a.
+        negative: b.
+    """
+
+    kind: Literal["discovered"] = "discovered"
+    positive: float = Field(2.0, gt=0)
+    negative: float = Field(0.6, gt=0)
+
+    def build(self) -> "DiscoveredConfig":
+        """See `UnclippedConfig.build`."""
+        return self
+
+    def drift(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        """Return the drift of rows (B, R): at least 0, and 0 with slope 0 at ratio 1."""
+        log_ratio = log_ratio.clamp(-FURTHEST, FURTHEST)
+        up, down = (log_ratio.exp() - 1) * advantage, log_ratio * advantage
+        rewarded = torch.relu(up - self.positive * torch.tanh(up / self.positive))
+        punished = torch.relu(down - self.negative * torch.tanh(down / self.negative))
+        return torch.where(advantage >= 0, rewarded, punished)
+
+    def objective(self, log_ratio: Tensor, advantage: Tensor, share: Tensor | None) -> Tensor:
+        """See `UnclippedConfig.objective`; the drift knows no range."""
+        return log_ratio.exp() * advantage - self.drift(log_ratio, advantage)
+
+    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
+        """See `UnclippedConfig.outside`."""
+        return None
+
+
+def _width(clip: float, share: Tensor | None) -> Tensor | float:
+    return clip if share is None else clip * share

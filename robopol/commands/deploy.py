@@ -1,0 +1,215 @@
+"""Let a policy move a robot.
+
+  robopol deploy checkpoint=DIR robot=NAME [robot.speed=0.1] [seconds=20] [record=FOLDER] [out=FILE.hdf5] [executed=4]
+  robopol deploy checkpoint=DIR robot=ur5e_simulated seconds=10
+  robopol deploy checkpoint=DIR robot=ur5e_simulated rehearse=20 [latency=0.1] [matched=false]
+  robopol deploy checkpoint=ws://127.0.0.1:8000 robot=NAME 'observe={state: [q, gripper]}'
+
+The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
+typed: arm, run, hold, stop, stop success, stop failure, abort, reset 1, quit. With it, it is armed, the policy runs so
+long, and the arm is stopped. Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md
+says what each line means, and what to do before a policy moves an arm for the first time.
+
+``rehearse`` lets the policy act so many episodes in the task that it was trained for, through the same servo loop and
+filter, in virtual time, and judges it as `robopol eval` does.
+"""
+
+import select
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from robopol.config import parse
+from robopol.configs import load_config
+from robopol.errors import ConfigError, RobotError
+from robopol.real_robot.policy_process import Speaker
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import Command, State, describe
+
+_WORDS = {
+    "arm": (Command.ARM, 0),
+    "run": (Command.RUN, 0),
+    "hold": (Command.HOLD, 0),
+    "stop": (Command.STOP, 0),
+    "stop failure": (Command.STOP, 1),
+    "stop success": (Command.STOP, 2),
+    "abort": (Command.ABORT, 0),
+    "quit": (Command.QUIT, 0),
+}
+
+
+class DeployCommand(Speaker):
+    """What `robopol deploy` is told.
+
+    Attributes:
+        robot: The robot.
+        seconds: How long the policy runs; None does what is typed.
+        record: Folder that the episodes are recorded in.
+        out: Dataset that they are written to at the end; the suffix says the format.
+        rehearse: Episodes of a rehearsal in simulation; 0 moves the robot.
+        latency: Time by which chunks are late in a rehearsal, s.
+        matched: Whether latency is matched in a rehearsal.
+        episode_seed: Seed of a rehearsal's first episode, or of the simulated scene.
+    """
+
+    robot: RobotConfig
+    seconds: float | None = Field(None, gt=0)
+    record: str | None = None
+    out: str | None = None
+    rehearse: int = Field(0, ge=0)
+    latency: float = Field(0.0, ge=0)
+    matched: bool = True
+    episode_seed: int = Field(100_000, ge=0)
+
+
+def run(words: list[str]) -> int:
+    """Run the verb; see the module's text."""
+    tree = load_config("deploy", words)
+    command = parse(DeployCommand, tree)
+    if command.rehearse:
+        with tempfile.TemporaryDirectory() as folder:
+            return _rehearse(command, _modelled(command.robot, Path(folder)))
+    if command.out is not None and command.record is None:
+        raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
+    if command.robot.watch.deadman is not None:
+        raise ConfigError(
+            "this robot has a deadman's switch, and nobody can hold one by typing: a program of yours has to call "
+            "Supervisor.hold_switch, or say robot.watch.deadman=null"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        speaker = {key: value for key, value in tree.items() if key in Speaker.model_fields}
+        return _move(command, speaker, Path(folder))
+
+
+def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
+    from collections import Counter
+
+    from robopol.evaluation.statistics import wilson
+    from robopol.real_robot.rehearsal import rehearse
+
+    policy = command.load()
+    if policy.spec.env is None:
+        raise ConfigError(f"{command.checkpoint} does not say which task it is for, so it cannot be rehearsed")
+    seeds = range(command.episode_seed, command.episode_seed + command.rehearse)
+    told: Counter[str] = Counter()
+    outcomes = rehearse(
+        policy,
+        robot,
+        policy.spec.env,
+        seeds,
+        latency=command.latency,
+        matched=command.matched,
+        executed=command.executed,
+        report=lambda seed, event: told.update([event.code.name.lower()]),
+        on_outcome=lambda outcome: print(
+            f"seed {outcome.seed}: {'success' if outcome.success else 'no success'} in {outcome.length} steps"
+        ),
+    )
+    wins = sum(outcome.success for outcome in outcomes)
+    low, high = wilson(wins, len(outcomes))
+    print(f"success: {wins} of {len(outcomes)}, 95% interval {low:.2f} to {high:.2f}")
+    print("events: " + ", ".join(f"{count} {name}" for name, count in sorted(told.items())))
+    return 0
+
+
+def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
+    from robopol.real_robot.checkup import verdict
+    from robopol.real_robot.supervisor import END_TIME, Supervisor
+
+    robot, world = _placed(command, folder)
+    record = None if command.record is None else Path(command.record)
+    before = set() if record is None else set(record.glob("*/episode.json"))
+    supervisor = Supervisor(robot, speaker, record, world)
+    status = 1
+    try:
+        print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
+        print(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
+        status = _watch(supervisor, command.seconds)
+    finally:
+        supervisor.order(Command.QUIT)
+        end = time.monotonic() + END_TIME
+        while "servo_process" not in supervisor.deaths() and time.monotonic() < end:
+            _print(supervisor)
+            time.sleep(0.02)
+        _print(supervisor)
+        supervisor.close()
+    if record is not None:
+        found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
+        print(f"{record}: {len(found)} new episodes")
+        if command.out is not None and found:
+            from robopol.data import save_episodes
+            from robopol.real_robot.dataset import episodes_of
+
+            save_episodes(episodes_of(found), command.out)
+            print(f"{command.out}: {len(found)} episodes")
+    return status
+
+
+def _watch(supervisor: Any, seconds: float | None) -> int:
+    """Pass on what the operator says and print what happens, until the end."""
+    end, script = None, [] if seconds is None else ["arm"]
+    listening = seconds is None
+    while True:
+        _print(supervisor)
+        for name in supervisor.deaths():
+            if name == "servo_process":
+                raise RobotError("the servo loop has ended; the arm's own watchdog stops it, if it has one")
+            print(f"ALARM: {name} has died" + (", the arm holds: quit and start anew" if name != "recorder" else ""))
+        if seconds is not None:
+            if end is None and supervisor.state is State.ARMED:
+                script, end = ["run"], time.monotonic() + seconds
+            elif (end is not None and time.monotonic() > end) or supervisor.state in (State.FAULT, State.ESTOP):
+                return int(supervisor.state in (State.FAULT, State.ESTOP))
+        for word in script:
+            supervisor.order(*_WORDS[word])
+        script = []
+        if listening and select.select([sys.stdin], [], [], 0.05)[0]:
+            line = sys.stdin.readline()
+            words = line.strip().lower()
+            if not line or words == "quit":
+                return 0
+            if words.startswith("reset ") and words[6:].isdigit():
+                supervisor.order(Command.RESET, int(words[6:]))
+            elif words in _WORDS:
+                script = [words]
+            elif words:
+                print(f"say one of {', '.join(_WORDS)}, or reset and the number of the reason")
+        elif not listening:
+            time.sleep(0.05)
+
+
+def _print(supervisor: Any) -> None:
+    for event in supervisor.events():
+        print(describe(event), flush=True)
+
+
+def _modelled(robot: RobotConfig, folder: Path) -> RobotConfig:
+    """Return the robot with the file of its model, where that is the arm suite's."""
+    if robot.geometry is None or robot.geometry.model != "ur5e_table":
+        return robot
+    from robopol.envs.scene import scene_mjcf
+
+    path = folder / "ur5e_table.xml"
+    path.write_text(scene_mjcf("ur5e_table", ""), encoding="utf-8")
+    return robot.model_copy(update={"geometry": robot.geometry.model_copy(update={"model": str(path)})})
+
+
+def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int] | None]:
+    """Return the robot, and, if it is simulated in the scene of the policy's task, the sizes of that."""
+    robot = _modelled(command.robot, folder)
+    if robot.driver.kind != "simulated" or robot.driver.model:
+        return robot, None
+    from robopol.real_robot.scenes import Scene
+
+    policy = command.load()
+    if policy.spec.env is None:
+        raise ConfigError(
+            f"{command.checkpoint} does not say which task it is for: name an MJCF file, robot.driver.model"
+        )
+    scene = Scene(policy.spec.env)
+    placed = scene.reset(command.episode_seed, folder / "scene.xml", robot)
+    return placed, [len(scene.world.qpos), len(scene.world.mocap_pos)]

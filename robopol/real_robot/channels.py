@@ -1,0 +1,100 @@
+"""All the memory that the processes of one robot share."""
+
+import numpy as np
+
+from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.events import NUMBERS, Code, Event, Severity
+from robopol.real_robot.rings import Box, Memory, Ring
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.ticks import tick_type
+
+EVENT_ROW = np.dtype(
+    [
+        ("t", np.int64),
+        ("code", np.int64),
+        ("severity", np.int64),
+        ("count", np.int64),
+        ("numbers", np.float64, (NUMBERS,)),
+    ]
+)
+ORDER_ROW = np.dtype([("command", np.int64), ("argument", np.int64)])
+
+_TICKS, _EVENTS, _ORDERS, _STEPS = 4096, 4096, 64, 1 << 23  # rows; of the last, bytes
+
+
+class Channels:
+    """The rings and boxes between supervisor, servo loop, policy and recorder.
+
+    Attributes:
+        ticks: Rows of the servo loop.
+        events: Its events.
+        orders: What the operator says.
+        switch: When the deadman's switch was held, ns.
+        policy: Chunks of the policy.
+        human: Chunks of the human.
+        steps: Memory for the policy's own record, whose rows are known once the policy is.
+    """
+
+    def __init__(self, robot: RobotConfig, memories: dict[str, Memory]) -> None:
+        """Look at memories of `sizes`."""
+        self.memories = memories
+        self.ticks = Ring(memories["ticks"], tick_type(len(robot.joints)))
+        self.events = Ring(memories["events"], EVENT_ROW)
+        self.orders = Ring(memories["orders"], ORDER_ROW)
+        self.switch = Box(memories["switch"], 8)
+        self.policy = Box(memories["policy"], Chunk.size(robot.columns))
+        self.human = Box(memories["human"], Chunk.size(robot.columns))
+        self.steps = memories["steps"]
+
+    @classmethod
+    def new(cls, robot: RobotConfig) -> "Channels":
+        """Make them."""
+        sizes = {
+            "ticks": Ring.size(tick_type(len(robot.joints)), _TICKS),
+            "events": Ring.size(EVENT_ROW, _EVENTS),
+            "orders": Ring.size(ORDER_ROW, _ORDERS),
+            "switch": Box.size(8),
+            "policy": Box.size(Chunk.size(robot.columns)),
+            "human": Box.size(Chunk.size(robot.columns)),
+            "steps": _STEPS,
+        }
+        return cls(robot, {name: Memory.new(size) for name, size in sizes.items()})
+
+    @classmethod
+    def open(cls, robot: RobotConfig, handles: dict[str, list[int]]) -> "Channels":
+        """Open them in a child process."""
+        return cls(robot, {name: Memory(*handle) for name, handle in handles.items()})
+
+    def handles(self) -> dict[str, list[int]]:
+        """Return what a child process opens them by."""
+        return {name: memory.handle() for name, memory in self.memories.items()}
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The descriptors that a child process must inherit."""
+        return [memory.fd for memory in self.memories.values()]
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        for memory in self.memories.values():
+            memory.close()
+
+    def report(self, event: Event) -> None:
+        """Put an event into its ring."""
+        row = np.zeros(1, EVENT_ROW)
+        numbers = event.numbers[:NUMBERS]
+        row["t"], row["code"], row["severity"], row["count"] = event.t, event.code, event.severity, len(numbers)
+        row["numbers"][0, : len(numbers)] = numbers
+        self.events.put(row)
+
+    def order(self, command: int, argument: int = 0) -> None:
+        """Put a command of the operator into its ring."""
+        row = np.zeros(1, ORDER_ROW)
+        row["command"], row["argument"] = command, argument
+        self.orders.put(row)
+
+
+def event_of(row: np.void) -> Event:
+    """Return the event that a row holds."""
+    numbers = tuple(float(number) for number in row["numbers"][: int(row["count"])])
+    return Event(int(row["t"]), Code(int(row["code"])), Severity(int(row["severity"])), numbers)

@@ -1,0 +1,103 @@
+"""From recorded episodes to a dataset: what was observed, and what was done about it, by whomever."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopol import __version__
+from robopol.config import parse
+from robopol.data import EpisodeBuilder, Episodes, EpisodesMeta
+from robopol.errors import DataError
+from robopol.policies import PolicySpec
+from robopol.real_robot.recorder import load
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import MOVING, State
+from robopol.real_robot.ticks import Source
+from robopol.real_robot.waypoints import waypoints_for
+
+SOURCES = ("policy", "human")
+"""Who chose an action."""
+
+
+def episodes_of(folders: Sequence[str | Path]) -> Episodes:
+    """Make a dataset of recorded episodes, one row a step of the policy.
+
+    Three kinds of action are kept apart in a record: proposed (``steps``), commanded and achieved (``ticks``). The
+    dataset has the commanded ones, as that is what led to the next observation: after the filter, and of the human
+    where one had taken over. They are said in the policy's space. The only reward is 1 for the last step of what the
+    operator called a success.
+
+    Args:
+        folders: Folders that a `robopol.real_robot.recorder.Recorder` wrote, of one policy on one robot.
+
+    Raises:
+        DataError: If an episode has no two steps between motion and stop.
+    """
+    return Episodes.concat([_episode(Path(folder)) for folder in folders])
+
+
+def _episode(folder: Path) -> Episodes:
+    found, about = load(folder)
+    ticks, steps = found["ticks"], found["steps"]
+    robot, spec = parse(RobotConfig, about["robot"]), parse(PolicySpec, about["policy"]["spec"])
+    reach = int(about["policy"]["speaker"].get("reach", 1))
+    waypoints, dt = waypoints_for(spec, robot), round(1e9 / spec.control_hz)
+    begin, end = _span(ticks)
+    last = int(ticks["t_hold"][-1])
+    used = (steps["t_observed"] >= begin) & (steps["t_observed"] <= end) & (steps["t_observed"] + reach * dt <= last)
+    steps = steps[used]
+    if len(steps) < 2:
+        raise DataError(f"{folder} has {len(steps)} steps between motion and stop; a dataset needs two at least")
+    builder = EpisodeBuilder()
+    success = about["success"] is True
+    for k, step in enumerate(steps[:-1]):
+        observed = int(step["t_observed"])
+        start, stop = (_commanded(ticks, robot, observed + (reach + side) * dt) for side in (-1, 0))
+        during = ticks[(ticks["t"] >= observed) & (ticks["t"] < observed + dt)]
+        human = bool(np.any(during["state"] == State.HUMAN))
+        over = k == len(steps) - 2
+        builder.add(
+            _observation(step),
+            waypoints.action(start, stop).astype(np.float32),
+            float(over and success),
+            over and success,
+            over and not success,
+            source=int(human),
+            intervention=human,
+        )
+    builder.finish(_observation(steps[-1]), success)
+    return builder.build(
+        EpisodesMeta(
+            env_id="" if spec.env is None else spec.env.id,
+            control_hz=spec.control_hz,
+            action_space=spec.action_space,
+            action_names=spec.action_names,
+            action_low=spec.action_low,
+            action_high=spec.action_high,
+            source_names=SOURCES,
+            versions={"robopol": __version__},
+        )
+    )
+
+
+def _span(ticks: NDArray[np.void]) -> tuple[int, int]:
+    """Return when the arm began to follow somebody and when it was told to stop, ns."""
+    moving = np.flatnonzero(np.isin(ticks["state"], MOVING) | (ticks["source"] < Source.HOLD))
+    if not len(moving):
+        return 0, -1
+    return int(ticks["t"][moving[0]]), int(ticks["t"][moving[-1]])
+
+
+def _commanded(ticks: NDArray[np.void], robot: RobotConfig, t: int) -> NDArray[np.float64]:
+    """Return what was commanded to hold at a time, joints and, if there is one, gripper."""
+    columns: list[Any] = [*ticks["command"].T] + ([ticks["opening"]] if robot.gripper else [])
+    since = (ticks["t_hold"] - ticks["t_hold"][0]).astype(np.float64)
+    return np.array([np.interp(float(t - ticks["t_hold"][0]), since, column) for column in columns])
+
+
+def _observation(step: np.void) -> dict[str, NDArray[np.float32]]:
+    names = step.dtype.names or ()
+    return {name.removeprefix("obs."): np.asarray(step[name]) for name in names if name.startswith("obs.")}

@@ -1,0 +1,198 @@
+"""The life of an arm: connected, armed, held, stopped, at fault and reset, as operators and alarms will have it."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from robopol.errors import RobotError
+from robopol.real_robot.clock import Clock
+from robopol.real_robot.driver import FAULTS, Driver, Reading, Status, StopLevel
+from robopol.real_robot.events import Code, Event, Severity
+from robopol.real_robot.motion import Motion
+from robopol.real_robot.outlet import Outlet
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import LATCHED, MOVING, WRITING, Command, Machine, State
+from robopol.real_robot.watchdogs import Alarm, ArmWatch, Reaction
+
+ARMING_TIME = 2.0
+"""Longest time from the arming of a device to its first state with power on, s."""
+_SEVERITY = {Reaction.HOLD: Severity.WARNING}
+
+
+class Lifecycle:
+    """Owns the arm's state and everything that changes it.
+
+    Attributes:
+        machine: The state.
+        motion: Plan, filter and command.
+        outlet: Where commands go out.
+        watch: What is known of the arm's health.
+        reading: The newest state of the arm.
+        quitting: Whether the operator said QUIT.
+    """
+
+    def __init__(self, robot: RobotConfig, driver: Driver, clock: Clock, report: Callable[[Event], None]) -> None:
+        """Begin disconnected."""
+        self.robot, self.driver, self.clock, self._report = robot, driver, clock, report
+        self.machine, self.motion, self.outlet = Machine(report), Motion(robot), Outlet(driver, robot)
+        self.watch, self.reading = ArmWatch(robot), Reading(len(robot.joints))
+        self._arming = 0
+        self.quitting = False
+
+    def connect(self) -> None:
+        """Connect the arm.
+
+        Raises:
+            RobotError: If it cannot be, or is not the robot that the configuration describes.
+        """
+        info, robot = self.driver.connect(), self.robot
+        if info.joints != len(robot.joints) or info.gripper != (robot.gripper is not None):
+            hand = {True: "a gripper", False: "no gripper"}
+            raise RobotError(
+                f"{info.model} has {info.joints} joints and {hand[info.gripper]}; {robot.name} is said to have "
+                f"{len(robot.joints)} and {hand[robot.gripper is not None]}"
+            )
+        self.watch.reset(self.clock.now())
+        self.machine.enter(State.CONNECTED, self.clock.now())
+
+    def obey(self, number: int, argument: int, now: int, t: int) -> bool:
+        """Do what the operator says, if it is possible now.
+
+        Args:
+            number: A `Command`.
+            argument: Its argument.
+            now: The time, ns.
+            t: When the present tick was due, ns.
+
+        Returns:
+            Whether it was done.
+        """
+        known = number in Command.__members__.values()
+        done = known and self._do(Command(number), argument, now, t)
+        code, severity = (Code.COMMANDED, Severity.INFO) if done else (Code.COMMAND_REFUSED, Severity.WARNING)
+        self.tell(now, code, severity, number, argument if done else self.machine.state)
+        return done
+
+    def _do(self, command: Command, argument: int, now: int, t: int) -> bool:
+        state = self.machine.state
+        if command is Command.QUIT:
+            self.quitting = True
+            self.stop(now, t)
+        elif command is Command.ABORT:
+            self.fault(now, State.FAULT, StopLevel.ABORT)
+        elif command is Command.RESET:
+            return argument != 0 and self._reset(now)
+        elif command is Command.ARM:
+            return state is State.CONNECTED and not self._arming and self._begin_arming(now)
+        elif state not in WRITING or state is State.STOPPING or self.quitting:
+            return False
+        elif command is Command.STOP:
+            self.stop(now, t)
+        else:
+            speaker = {Command.RUN: State.RUNNING, Command.HUMAN: State.HUMAN, Command.HOLD: None}[command]
+            if speaker is not state:  # else they are speaking already
+                self.hold(now, t)
+                self.machine.begin_epoch()
+            self.machine.wanted = speaker
+        return True
+
+    def react(self, alarm: Alarm, now: int, t: int) -> None:
+        """Do what an alarm asks for."""
+        code, reaction, numbers = alarm
+        self.tell(now, code, _SEVERITY.get(reaction, Severity.STOP), *numbers)
+        if reaction is Reaction.HOLD:
+            if code is not Code.STATE_STALE:  # the others need the operator's word to go on
+                self.machine.wanted = None
+                self.machine.begin_epoch()
+            self.hold(now, t)
+        elif reaction is Reaction.STOP:
+            self.stop(now, t)
+        else:
+            self.fault(now, State.ESTOP if reaction is Reaction.ESTOP else State.FAULT)
+
+    def hold(self, now: int, t: int) -> None:
+        """Brake and hold, if it moves."""
+        if self.machine.state in MOVING:
+            self.machine.enter(State.HOLD, now)
+            self.motion.begin(t)
+
+    def stop(self, now: int, t: int) -> None:
+        """Brake; `end_stopping` follows at rest."""
+        if self.machine.state in WRITING:
+            self.machine.enter(State.STOPPING, now)
+            self.motion.begin(t)
+
+    def end_stopping(self, now: int, t: int) -> None:
+        """Stop the device, which is at rest, and hold where it is."""
+        if not self._device_stop(now, StopLevel.STOP):
+            self.fault(now, State.FAULT)
+            return
+        self._stand(t)
+        self.machine.enter(State.ARMED, now)
+
+    def fault(self, now: int, state: State, level: StopLevel = StopLevel.STOP) -> None:
+        """Stop the device at once; nothing is written from here on."""
+        self._arming = 0
+        known = self.machine.state in LATCHED
+        if self.machine.state is State.DISCONNECTED:
+            return
+        self.machine.enter(state, now)
+        if not known:
+            self._device_stop(now, StopLevel.ABORT if state is State.ESTOP else level)
+
+    def finish_arming(self, now: int, t: int, fresh: bool) -> None:
+        """Hold where the arm is, once it says that it follows."""
+        if not self._arming or self.machine.state is not State.CONNECTED:
+            return
+        if fresh and self.reading.t_received >= self._arming and self.reading.status & Status.POWERED:
+            self._arming = 0
+            self._stand(t)
+            self.machine.enter(State.ARMED, now)
+        elif now - self._arming > ARMING_TIME * 1e9:
+            self._arming = 0
+            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 1)
+
+    def tell(self, now: int, code: Code, severity: Severity, *numbers: float) -> None:
+        """Report an event."""
+        self._report(Event(now, code, severity, tuple(float(number) for number in numbers)))
+
+    def _begin_arming(self, now: int) -> bool:
+        try:
+            self.driver.arm()
+        except RobotError:
+            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 1)
+            return False
+        self._arming = self.clock.now()
+        self.watch.reset(self._arming)
+        return True
+
+    def _reset(self, now: int) -> bool:
+        """Leave a latched fault if the arm is well; one that was lost is connected anew."""
+        if self.machine.state not in LATCHED:
+            return False
+        if self.watch.failures or self.watch.age(now) > self.robot.watch.lost:
+            self.driver.close()
+            try:
+                self.driver.connect()
+                self.driver.read(self.reading)
+            except RobotError:
+                self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 0)
+                return False
+        if self.reading.status & FAULTS:
+            return False
+        self.watch.reset(self.clock.now())
+        self.machine.enter(State.CONNECTED, now)
+        return True
+
+    def _stand(self, t: int) -> None:
+        """Let the command be where the arm is, which is at rest."""
+        self.motion.reset(self.reading.q, float(np.nan_to_num(self.reading.gripper)), t)
+        self.outlet.reset(self.reading.q)
+
+    def _device_stop(self, now: int, level: StopLevel) -> bool:
+        try:
+            self.driver.stop(level)
+        except RobotError:
+            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 2)
+            return False
+        return True

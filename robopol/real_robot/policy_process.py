@@ -1,0 +1,168 @@
+"""The process of the policy: ``python -m robopol.real_robot.policy_process``; see `supervisor`."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from robopol.config import Config, parse
+from robopol.envs.config import EnvConfig
+from robopol.errors import RobopolError
+from robopol.policies import Policy, PolicySpec
+from robopol.policies.remote import RemoteOptions
+from robopol.policies.resampling import Acting
+from robopol.real_robot.channels import Channels
+from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
+from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.observing import ArmObserver, Observation, Observer
+from robopol.real_robot.policy_loop import PolicyLoop, Step
+from robopol.real_robot.rings import Memory, Ring
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.scenes import Scene, World
+from robopol.real_robot.servo_process import world_type
+from robopol.real_robot.waypoints import waypoints_for
+from robopol.steering.steering import Steerings
+
+
+class Speaker(Config):
+    """Which policy speaks to the robot, and how.
+
+    Attributes:
+        checkpoint: Whatever `robopol eval` takes: a run, a checkpoint, an exported policy, ws://HOST:PORT.
+        trust: Allow a checkpoint that runs code when it is loaded.
+        remote: What is said about a server.
+        device: Where the policy runs.
+        policy: How it is walked, if not as it was saved.
+        steering: What steers it, in the order in which it acts.
+        observe: Observation -> the fields of the arm's state that it is joined of: q, dq, effort, wrench, gripper,
+            tool.
+        reach: Steps from an action to the time at which it is to hold: 1 where actions were recorded as targets that
+            are reached a step later, as in the arm suite; 0 where as positions at their own time.
+        executed: Actions of a plan after which the next is asked for; None is the policy's own number.
+        seed: All noise is drawn from it.
+        threads: Processor threads of the policy.
+    """
+
+    checkpoint: str
+    trust: bool = False
+    remote: RemoteOptions = RemoteOptions()
+    device: str = "cpu"
+    policy: Acting = Acting()
+    steering: Steerings = ()
+    observe: dict[str, tuple[str, ...]] = {"state": ("q", "tool", "gripper")}  # noqa: RUF012 - pydantic copies it
+    reach: int = Field(1, ge=0)
+    executed: int | None = Field(None, ge=1)
+    seed: int = Field(0, ge=0)
+    threads: int = Field(1, ge=1)
+
+    def load(self) -> Policy:
+        """Return the policy, steered and walked as it is to be."""
+        from robopol.loading import load_policy
+
+        policy = load_policy(self.checkpoint, self.device, trust=self.trust, remote=self.remote)
+        if self.steering:
+            policy = policy.steered(*self.steering)
+        self.policy.apply(policy)
+        return policy
+
+
+def step_type(spec: PolicySpec) -> np.dtype[np.void]:
+    """Return the row of a policy's step: times, ns, epoch, number of the chunk or 0, what was seen and proposed."""
+    head: list[Any] = [(name, np.int64) for name in ("t", "t_observed", "epoch", "seq", "t_created")]
+    seen = [(f"obs.{key}", np.float32, shape) for key, shape in spec.obs_shapes.items()]
+    return np.dtype([*head, *seen, ("actions", np.float32, (spec.chunk, spec.action_dim))])
+
+
+class SceneObserver:
+    """Sees a simulated world that another process publishes."""
+
+    def __init__(self, env: EnvConfig, world: dict[str, Any]) -> None:
+        """Look at a scene."""
+        self._scene = Scene(env)
+        self._ring = Ring(Memory(*world["memory"]), world_type(world["sizes"]))
+
+    def observe(self, row: np.void) -> Observation:
+        """See `robopol.real_robot.observing.Observer`."""
+        worlds = self._ring.take()
+        if len(worlds):
+            self._scene.world = World(*(worlds[-1][name].copy() for name in ("qpos", "pos", "quat")))
+        return self._scene.observe(row)
+
+
+def latency_of(policy: Policy, plans: int = 3) -> float:
+    """Return how long a plan takes, the longest of some after a first one, s."""
+    import torch
+
+    obs = {
+        key: torch.zeros(1, policy.spec.n_obs_steps, *shape, device=policy.device)
+        for key, shape in policy.spec.obs_shapes.items()
+    }
+    longest = 0.0
+    for k in range(plans + 1):
+        start = time.perf_counter()
+        policy.plan(obs, 1, [torch.Generator().manual_seed(k)])
+        longest = max(longest, (time.perf_counter() - start) * (k > 0))
+    return longest
+
+
+def main() -> None:
+    """Load the policy, tell the parent what it is, and let it speak until the parent is gone."""
+    lifeline = Lifeline()
+    die_with_parent()
+    be_polite()
+    setup, clock = lifeline.setup, MonotonicClock()
+    robot, speaker = parse(RobotConfig, setup["robot"]), parse(Speaker, setup["speaker"])
+    channels = Channels.open(robot, setup["channels"])
+    try:
+        import torch
+
+        torch.set_num_threads(speaker.threads)
+        policy = speaker.load()
+        spec, world = policy.spec, setup.get("world")
+        observer: Observer
+        if world and spec.env is not None:
+            observer = SceneObserver(spec.env, world)
+        else:
+            observer = ArmObserver(robot, spec, speaker.observe)
+        waypoints, latency = waypoints_for(spec, robot), latency_of(policy)
+    except RobopolError as error:
+        say(error=str(error))
+        raise SystemExit(1) from None
+    loop = PolicyLoop(
+        policy,
+        robot,
+        observer,
+        waypoints,
+        clock,
+        channels.ticks.take,
+        channels.policy.put,
+        reach=speaker.reach,
+        executed=speaker.executed,
+        seed=speaker.seed,
+    )
+    row_type = step_type(spec)
+    ring, row = Ring(channels.steps, row_type), np.zeros(1, row_type)
+
+    def record(step: Step) -> None:
+        for name in ("t", "t_observed", "epoch", "seq", "t_created"):
+            row[name] = getattr(step, name)
+        for key, value in step.observation.items():
+            row[f"obs.{key}"] = value
+        row["actions"] = math.nan if step.actions is None else step.actions
+        ring.put(row)
+
+    say(
+        ready=True,
+        id=loop.id.hex(),
+        latency=latency,
+        executed=speaker.executed or spec.n_action_steps,
+        spec=spec.tree(),
+        steps=np.lib.format.dtype_to_descr(row_type),
+    )
+    loop.run(lifeline.held, record)
+
+
+if __name__ == "__main__":
+    main()

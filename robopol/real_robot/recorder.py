@@ -1,0 +1,175 @@
+"""Recording: from the rings to files, one folder an episode, which is there whole or under another name.
+
+``python -m robopol.real_robot.recorder`` is the process; see `supervisor`. It only reads rings, so whatever happens to
+it, a stop, a full disk, a kill, the servo loop does not notice; what it lost is counted.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopol import __version__
+from robopol.config import parse
+from robopol.files import TEMPORARY, write_json
+from robopol.real_robot.channels import EVENT_ROW, Channels
+from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
+from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.events import Code
+from robopol.real_robot.rings import Ring
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import MOVING, Command, State
+from robopol.real_robot.ticks import tick_type
+
+LABELS = {0: None, 1: False, 2: True}
+"""Argument of `Command.STOP` -> whether the operator calls the episode a success."""
+_OVER = (State.ARMED, State.CONNECTED, State.FAULT, State.ESTOP)
+_EVERY = 0.05  # s
+
+
+class Recorder:
+    """Writes episodes: from the first tick in which the arm follows somebody, to the one in which it is stopped.
+
+    An episode is a folder with ``ticks.bin``, ``events.bin`` and ``steps.bin``, rows one after the other, and
+    ``episode.json``, which says what the rows are, and all that is known of the episode.
+
+    Attributes:
+        written: Folders of the episodes so far.
+        dropped: Rows that could not be written.
+    """
+
+    def __init__(self, folder: Path, rows: dict[str, np.dtype[Any]], about: dict[str, Any]) -> None:
+        """Record into a folder.
+
+        Args:
+            folder: It is made; episodes of before stay.
+            rows: ``ticks``, ``events`` and ``steps`` -> their rows.
+            about: What is true of all episodes: the robot, the policy.
+        """
+        self._folder, self._rows, self._about = folder, rows, about
+        self._files: dict[str, BinaryIO] = {}
+        self._draft: Path | None = None
+        self._label: bool | None = None
+        self.written: list[Path] = []
+        self.dropped = 0
+
+    def add(self, found: dict[str, NDArray[np.void]], lost: int) -> None:
+        """Take new rows of all kinds; they are recorded if an episode is going on.
+
+        Args:
+            found: Name -> rows.
+            lost: Rows that the rings lost so far.
+        """
+        for event in found["events"]:
+            if event["code"] == Code.COMMANDED and event["numbers"][0] == Command.STOP:
+                self._label = LABELS.get(int(event["numbers"][1]))
+        ticks = found["ticks"]
+        moving = np.isin(ticks["state"], MOVING)
+        if self._draft is None and moving.any():
+            self._begin(lost)
+        self._write(found)
+        if self._draft is not None and len(ticks) and State(int(ticks["state"][-1])) in _OVER:
+            self.end(lost)
+
+    def end(self, lost: int) -> None:
+        """End the episode that is going on, if there is one."""
+        if self._draft is None:
+            return
+        draft, self._draft = self._draft, None
+        tree = self._about | {
+            "robopol_version": __version__,
+            "wall_time": self._wall,
+            "success": self._label,
+            "dropped": self.dropped + lost - self._lost,
+            "rows": {name: np.lib.format.dtype_to_descr(row) for name, row in self._rows.items()},
+        }
+        try:
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+                file.close()
+            write_json(draft / "episode.json", tree)
+            final = draft.with_name(draft.name.removeprefix(TEMPORARY))
+            draft.rename(final)
+            self.written.append(final)
+        except OSError:
+            self.dropped += 1
+        self._files, self._label = {}, None
+
+    def _begin(self, lost: int) -> None:
+        self._lost, self._wall = lost, time.time()
+        name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._wall)) + f"-{len(self.written):03d}"
+        draft = self._folder / f"{TEMPORARY}{name}"
+        try:
+            draft.mkdir(parents=True)
+            self._files = {name: (draft / f"{name}.bin").open("wb") for name in self._rows}
+        except OSError:
+            self.dropped += 1
+            return
+        self._draft = draft
+
+    def _write(self, found: dict[str, NDArray[np.void]]) -> None:
+        for name, rows in found.items():
+            if self._draft is None:
+                continue
+            try:
+                self._files[name].write(rows.tobytes())
+            except OSError:  # a full disk; go on reading, so that what comes later may fit
+                self.dropped += len(rows)
+
+
+def record(recorder: Recorder, rings: dict[str, Ring], alive: Callable[[], bool]) -> None:
+    """Empty the rings into a recorder while ``alive``, and once more."""
+    going = True
+    while going:
+        going = alive()
+        lost = sum(ring.lost for ring in rings.values())
+        recorder.add({name: ring.take() for name, ring in rings.items()}, lost)
+        if going:
+            time.sleep(_EVERY)
+    recorder.end(sum(ring.lost for ring in rings.values()))
+
+
+def main() -> None:
+    """Record until the parent is gone."""
+    lifeline = Lifeline()
+    die_with_parent()
+    be_polite()
+    setup, clock = lifeline.setup, MonotonicClock()
+    robot = parse(RobotConfig, setup["robot"])
+    channels = Channels.open(robot, setup["channels"])
+    steps = np.lib.format.descr_to_dtype(_tuples(setup["steps"]))
+    rows = {"ticks": tick_type(len(robot.joints)), "events": EVENT_ROW, "steps": steps}
+    about = {"robot": setup["robot"], "policy": setup["policy"], "monotonic_ns": clock.now()}
+    recorder = Recorder(Path(setup["folder"]), rows, about)
+    rings = {"ticks": channels.ticks, "events": channels.events, "steps": Ring(channels.steps, steps)}
+    say(ready=True)
+    record(recorder, rings, lifeline.held)
+
+
+def _tuples(tree: Any) -> Any:
+    """Return a row's description as numpy takes it, with tuples where JSON has lists."""
+    return [tuple(tuple(x) if isinstance(x, list) else x for x in field) for field in tree]
+
+
+def load(folder: str | Path) -> tuple[dict[str, NDArray[np.void]], dict[str, Any]]:
+    """Read an episode.
+
+    Returns:
+        ``ticks``, ``events`` and ``steps`` -> rows; and what ``episode.json`` says.
+    """
+    tree = json.loads(Path(folder, "episode.json").read_text(encoding="utf-8"))
+    found = {}
+    for name, descr in tree["rows"].items():
+        row = np.lib.format.descr_to_dtype(_tuples(descr))
+        found[name] = np.fromfile(Path(folder, f"{name}.bin"), row)
+    return found, tree
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""A robot, as a configuration says it: its arm, limits, timing and thresholds."""
+
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from robopol.config import Config, OneOf
+from robopol.real_robot.chunk import Gate, GateConfig
+from robopol.real_robot.geometry import GeometryConfig
+from robopol.real_robot.limiter import Limiter
+from robopol.real_robot.merging import ReplaceConfig
+
+Vector = NDArray[np.float64]
+
+
+class JointConfig(Config):
+    """One joint.
+
+    Attributes:
+        name: As in the model.
+        low: Least position that is ever commanded, rad; within what the arm itself allows, with a margin.
+        high: Greatest position, rad.
+        speed: Greatest speed, rad/s.
+        acceleration: Greatest acceleration, rad/s^2; arms brake with 0.9 of it.
+        effort: Torque, N m, or current, A, above which the arm stops; None looks at none.
+    """
+
+    name: str
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
+    speed: float = Field(gt=0, allow_inf_nan=False)
+    acceleration: float = Field(gt=0, allow_inf_nan=False)
+    effort: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "JointConfig":
+        if self.low >= self.high:
+            raise ValueError(f"joint {self.name}: low={self.low} must be less than high={self.high}")
+        return self
+
+
+class GripperConfig(Config):
+    """The gripper, whose opening goes from 0, closed, to 1.
+
+    Attributes:
+        speed: Greatest speed, strokes/s.
+        acceleration: Greatest acceleration, strokes/s^2.
+        latency: Time from a command until it holds, s.
+    """
+
+    speed: float = Field(2.0, gt=0)
+    acceleration: float = Field(40.0, gt=0)
+    latency: float = Field(0.0, ge=0)
+
+
+class WatchConfig(Config):
+    """When motion ends by itself.
+
+    Attributes:
+        tracking: Greatest distance of a joint's measured from its commanded position, rad.
+        force: Greatest force at the tool, N; None looks at none.
+        ticks: For how many ticks one after the other tracking, effort or force must be exceeded.
+        stale: Age of the newest state at which the arm brakes and holds, s; at least three periods.
+        lost: Age at which it is a fault, s.
+        failures: Failed reads or writes one after the other that are a fault.
+        missed: Missed deadlines of the last hundred ticks at which the arm brakes and holds.
+        rejections: Refused chunks one after the other at which it does.
+        silence: Time without a chunk after which an event says so, s.
+        deadman: The operator's switch must have been held within so many seconds; None needs no switch.
+    """
+
+    tracking: float = Field(0.35, gt=0)
+    force: float | None = Field(None, gt=0)
+    ticks: int = Field(5, ge=1)
+    stale: float = Field(0.02, gt=0)
+    lost: float = Field(0.1, gt=0)
+    failures: int = Field(5, ge=1)
+    missed: int = Field(10, ge=1)
+    rejections: int = Field(3, ge=1)
+    silence: float = Field(0.5, gt=0)
+    deadman: float | None = Field(None, gt=0)
+
+
+class RobotConfig(Config):
+    """A robot.
+
+    Attributes:
+        name: What it is called in records.
+        driver: What speaks to the arm.
+        joints: Its n joints, in the order of the driver.
+        gripper: Its gripper, if it has one.
+        period: T_s, time between two commands, s.
+        latency: L_act, time from a command until it holds, s.
+        speed: Share of the speed limits that is used at all; begin with 0.1 on a new arm.
+        merging: What becomes of the plan when a chunk comes.
+        gate: Which chunks are taken.
+        watch: When motion ends by itself.
+        geometry: Its model and workspace; None looks at joints only.
+    """
+
+    name: str
+    driver: Annotated[Any, OneOf("driver")]
+    joints: tuple[JointConfig, ...] = Field(min_length=1)
+    gripper: GripperConfig | None = None
+    period: float = Field(gt=0)
+    latency: float = Field(0.0, ge=0)
+    speed: float = Field(1.0, gt=0, le=1)
+    merging: Annotated[Any, OneOf("merging")] = ReplaceConfig()
+    gate: GateConfig = GateConfig()
+    watch: WatchConfig = WatchConfig()
+    geometry: GeometryConfig | None = None
+
+    @property
+    def columns(self) -> int:
+        """Columns of a chunk: the joints, and the gripper if there is one."""
+        return len(self.joints) + (self.gripper is not None)
+
+    @property
+    def period_ns(self) -> int:
+        """T_s, ns."""
+        return round(self.period * 1e9)
+
+    def joint(self, field: str) -> Vector:
+        """Return one attribute of every joint, (n,)."""
+        return np.array([getattr(joint, field) for joint in self.joints], np.float64)
+
+    def make_limiter(self) -> Limiter:
+        """Return the limiter of the joints."""
+        speed, acceleration = self.joint("speed") * self.speed, self.joint("acceleration")
+        return Limiter(self.joint("low"), self.joint("high"), speed, acceleration, self.period)
+
+    def make_gripper_limiter(self) -> Limiter:
+        """Return the limiter of the gripper, of one entry, or of none if there is no gripper."""
+        low, high = np.zeros(1), np.ones(1)
+        if self.gripper is None:
+            return Limiter(low[:0], high[:0], high[:0], high[:0], self.period)
+        speed, acceleration = self.gripper.speed * high, self.gripper.acceleration * high
+        return Limiter(low, high, speed, acceleration, self.period)
+
+    def make_gate(self) -> Gate:
+        """Return the gate for chunks."""
+        hand = self.columns - len(self.joints)
+        low, high = np.append(self.joint("low"), np.zeros(hand)), np.append(self.joint("high"), np.ones(hand))
+        return Gate(self.gate, len(self.joints), low, high)

@@ -1,0 +1,252 @@
+"""The servo loop: one tick after the other, each of which reads, listens, moves by one period and writes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robopol.errors import MessageError, RobotError
+from robopol.real_robot.chunk import Chunk, Rejection
+from robopol.real_robot.clock import Clock
+from robopol.real_robot.driver import Driver, Reading
+from robopol.real_robot.events import Code, Event, Severity
+from robopol.real_robot.filter import Mark
+from robopol.real_robot.lifecycle import Lifecycle
+from robopol.real_robot.outlet import CommandRefused
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import LATCHED, MOVING, WRITING, State
+from robopol.real_robot.ticks import Source, new_tick
+from robopol.real_robot.watchdogs import Alarm, LoopWatch, Reaction
+
+HUMAN_ID = b"human".ljust(16, b"\0")
+"""Id of the chunks that a human's device makes."""
+
+
+class Mailbox(Protocol):
+    """Where chunks come from."""
+
+    def take(self) -> bytes | None:
+        """Return the newest packed chunk, once; None if there is no new one."""
+
+
+class Operator(Protocol):
+    """Where commands come from."""
+
+    def commands(self) -> Iterable[tuple[int, int]]:
+        """Return the commands since the last call, each with its argument."""
+
+    def held(self) -> int:
+        """Return when the deadman's switch was last known to be held, ns."""
+
+
+class Servo:
+    """The servo loop of one arm.
+
+    Attributes:
+        life: The arm's state and what changes it.
+        row: What the last tick left behind; see `robopol.real_robot.ticks`.
+        done: Whether the loop has ended.
+    """
+
+    def __init__(
+        self,
+        robot: RobotConfig,
+        driver: Driver,
+        clock: Clock,
+        operator: Operator,
+        mailboxes: Mapping[State, Mailbox],
+        policy: bytes,
+        report: Callable[[Event], None],
+        publish: Callable[[NDArray[np.void]], None],
+    ) -> None:
+        """Make the loop; nothing is connected yet.
+
+        Args:
+            robot: The robot.
+            driver: Its driver.
+            clock: Time.
+            operator: Who commands.
+            mailboxes: `State.RUNNING` -> chunks of the policy, `State.HUMAN` -> those of the human.
+            policy: Id of the policy whose chunks are taken.
+            report: Told of every event.
+            publish: Given the row of every tick, which is used again.
+        """
+        self.robot, self.clock = robot, clock
+        self.life = Lifecycle(robot, driver, clock, report)
+        self._driver, self._operator, self._mailboxes, self._publish = driver, operator, mailboxes, publish
+        self._loop = LoopWatch(robot)
+        self._gates = {State.RUNNING: robot.make_gate(), State.HUMAN: robot.make_gate()}
+        self._gates[State.RUNNING].policies, self._gates[State.HUMAN].policies = {policy}, {HUMAN_ID}
+        self.row, self._next = new_tick(len(robot.joints)), Reading(len(robot.joints))
+        self._rejections = self._write_failures = self._heard = 0
+        self._marks, self.done = Mark(0), False
+
+    def connect(self) -> None:
+        """Connect the arm; see `Lifecycle.connect`."""
+        self.life.connect()
+
+    def run(self) -> None:
+        """Tick on an absolute schedule until an operator says QUIT; late ticks are skipped, never made up for."""
+        period = self.robot.period_ns
+        t = self.clock.now() + period
+        while not self.done:
+            self.clock.sleep_until(t)
+            skipped = max(0, (self.clock.now() - t) // period)
+            t += skipped * period
+            self.tick(t, skipped)
+            t += period
+
+    def tick(self, t: int, skipped: int = 0) -> None:
+        """Do everything once.
+
+        Args:
+            t: When this tick was due, ns.
+            skipped: How many ticks before it were skipped.
+        """
+        now, life = self.clock.now(), self.life
+        if skipped:
+            life.tell(now, Code.DEADLINE_MISSED, Severity.WARNING, (now - t) * 1e-9, skipped)
+        well, fresh = self._read(now)
+        for number, argument in self._operator.commands():
+            if life.obey(number, argument, now, t):
+                self._rejections, self._heard = 0, now
+        for alarm in self._alarms(now, fresh, skipped):
+            life.react(alarm, now, t)
+        life.finish_arming(now, t, fresh)
+        self._listen(now, t)
+        self._move(now, t)
+        self.done = life.quitting and life.machine.state not in (State.STOPPING, State.HOLD, *MOVING)
+        written = life.machine.state in WRITING and not self.done and self._write(now)
+        self._note(now, t, fresh, written)
+        if well and written:
+            self._driver.feed_watchdog()
+
+    def _read(self, now: int) -> tuple[bool, bool]:
+        """Read the arm; return whether it answered, and whether with a new state."""
+        life = self.life
+        if life.machine.state is State.DISCONNECTED:
+            return False, False
+        try:
+            fresh = self._driver.read(self._next)
+            if fresh and not np.isfinite(self._next.q).all():
+                raise RobotError("a joint's position is not a number")
+        except RobotError:
+            life.watch.read_failed()
+            if life.machine.state not in LATCHED:
+                life.tell(now, Code.READ_FAILED, Severity.WARNING, life.watch.failures)
+            return False, False
+        if fresh:  # so that half an answer is never looked at
+            life.reading, self._next = self._next, life.reading
+        life.watch.saw(now, fresh)
+        return True, fresh
+
+    def _alarms(self, now: int, fresh: bool, skipped: int) -> list[Alarm]:
+        """Look at the arm, the loop and the operator's switch."""
+        life, machine = self.life, self.life.machine
+        alarms = list(self._loop.tick(skipped))
+        if machine.state is State.DISCONNECTED or machine.state in LATCHED:
+            return alarms
+        alarms += life.watch.silent(now)
+        if fresh:
+            alarms += life.watch.ill(life.reading, machine.state in WRITING)
+            if machine.state in WRITING:
+                alarms += life.watch.astray(life.reading, life.motion.filter.limiter.q)
+        deadman, held = self.robot.watch.deadman, (now - self._operator.held()) * 1e-9
+        if deadman is not None and machine.wanted is not None and held > deadman:
+            alarms.append(Alarm(Code.DEADMAN_LOST, Reaction.HOLD, (held,)))
+        return alarms
+
+    def _listen(self, now: int, t: int) -> None:
+        """Empty the mailboxes; look at what comes from the one who is wanted, while the arm can be seen."""
+        for speaker, mailbox in self._mailboxes.items():
+            message = mailbox.take()
+            if speaker is not self.life.machine.wanted or self.life.watch.stale:
+                continue
+            if message is not None:
+                self._heard = now
+                self._consider(message, speaker, now, t)
+            elif now - self._heard > self.robot.watch.silence * 1e9:
+                self.life.tell(now, Code.POLICY_SILENT, Severity.WARNING, (now - self._heard) * 1e-9)
+                self._heard = now
+
+    def _consider(self, message: bytes, speaker: State, now: int, t: int) -> None:
+        """Take a chunk or refuse it."""
+        machine, motion, gate = self.life.machine, self.life.motion, self._gates[speaker]
+        try:
+            chunk = Chunk.unpack(message)
+        except MessageError:
+            self._refuse(Rejection(Code.CHUNK_SHAPE, (-1, -1, self.robot.columns)), now, t)
+            return
+        found = gate.judge(chunk, now, motion.due(t), machine.epoch, motion.filter.limiter.q)
+        if isinstance(found, Rejection):
+            self._refuse(found, now, t)
+            return
+        self._rejections = 0
+        if machine.state is not speaker:
+            motion.begin(t)
+            machine.enter(speaker, now)
+        if found.clipped:
+            self.life.tell(now, Code.CHUNK_CLIPPED, Severity.WARNING, found.clipped)
+        if not motion.adopt(t, chunk, found):
+            numbers = chunk.committed, chunk.executed, len(chunk.data)
+            self.life.tell(now, Code.CHUNK_NOT_CONTINUED, Severity.WARNING, *numbers)
+
+    def _refuse(self, why: Rejection, now: int, t: int) -> None:
+        self.life.tell(now, why.code, Severity.WARNING, *why.numbers)
+        self._rejections += 1
+        if self._rejections == self.robot.watch.rejections and self.life.machine.state in MOVING:
+            self.life.tell(now, Code.REJECTED_TOO_OFTEN, Severity.WARNING, self._rejections)
+            self.life.hold(now, t)
+
+    def _move(self, now: int, t: int) -> None:
+        """Move the command by one period."""
+        life, state = self.life, self.life.machine.state
+        self._marks = Mark(0)
+        if state in MOVING:
+            self._marks, findings = life.motion.follow(t)
+            for code, numbers in findings:
+                life.tell(now, code, Severity.WARNING, *numbers)
+            if Mark.HELD in self._marks:
+                life.machine.enter(State.HOLD, now)
+            elif life.motion.ended(t):
+                life.tell(now, Code.STARVED, Severity.WARNING, (now - self._heard) * 1e-9)
+                life.machine.enter(State.HOLD, now)
+        elif state in WRITING:
+            life.motion.brake()
+            if state is State.STOPPING and life.motion.at_rest:
+                life.end_stopping(now, t)
+
+    def _write(self, now: int) -> bool:
+        """Send the command; return whether it was sent."""
+        life = self.life
+        try:
+            life.outlet.write(life.motion.filter.limiter.q, life.motion.opening)
+        except CommandRefused as error:
+            life.tell(now, Code.WRITE_REFUSED, Severity.STOP, *error.numbers)
+            life.fault(now, State.FAULT)
+            return False
+        except RobotError:
+            self._write_failures += 1
+            life.tell(now, Code.WRITE_FAILED, Severity.WARNING, self._write_failures)
+            if self._write_failures >= self.robot.watch.failures:
+                self._write_failures = 0
+                life.fault(now, State.FAULT)
+            return False
+        self._write_failures = 0
+        return True
+
+    def _note(self, now: int, t: int, fresh: bool, written: bool) -> None:
+        """Publish what this tick did."""
+        row, life = self.row[0], self.life
+        reading, motion, state = life.reading, life.motion, life.machine.state
+        speaker = {State.RUNNING: Source.POLICY, State.HUMAN: Source.HUMAN}.get(state, Source.HOLD)
+        row["t"], row["late"], row["t_hold"] = t, now - t, motion.holds_at(t)
+        row["t_received"], row["t_device"], row["fresh"] = reading.t_received, reading.t_device, fresh
+        row["q"], row["dq"], row["effort"] = reading.q, reading.dq, reading.effort
+        row["wrench"], row["gripper"], row["status"] = reading.wrench, reading.gripper, reading.status
+        row["state"], row["epoch"], row["marks"] = state, life.machine.epoch, self._marks
+        row["source"] = Source.FILTER if self._marks else speaker
+        row["reference"], row["command"] = motion.reference, motion.filter.limiter.q
+        row["command_speed"], row["opening"], row["written"] = motion.filter.limiter.dq, motion.opening, written
+        self._publish(self.row)

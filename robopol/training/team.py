@@ -1,0 +1,114 @@
+"""Several processes that train one policy: each computes the gradients of its share of every batch.
+
+They are started by ``torchrun``, which tells each its number. Every process loads the data and holds the weights; it
+draws the same batch as the others, takes its own rows of it, and averages every gradient with theirs as soon as it is
+there. So all take the same step, the one that one process would take of the whole batch. Only the leader writes.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from robopol.errors import ConfigError
+
+
+class Team:
+    """The processes that train together; by itself, one.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        size: How many there are.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        """Be one of some; `join` says which."""
+        self.rank, self.size = rank, size
+
+    @property
+    def leader(self) -> bool:
+        """Whether this is the process that logs, evaluates and saves."""
+        return self.rank == 0
+
+    def check(self, batch_size: int) -> None:
+        """Check that batches can be shared.
+
+        Raises:
+            ConfigError: If they cannot be shared evenly.
+        """
+        if batch_size % self.size:
+            raise ConfigError(f"{self.size} processes cannot share a batch of {batch_size} evenly: set batch_size")
+
+    def share(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return this process's rows of a batch: every ``size``-th one, so that each gets some of every source."""
+        if self.size == 1:
+            return batch
+        return {key: self.share(v) if isinstance(v, dict) else v[self.rank :: self.size] for key, v in batch.items()}
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Let every gradient of some parameters be averaged over the processes whenever it is computed."""
+        if self.size > 1:
+            for parameter in parameters:
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(self._average)
+
+    def mean(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return the means of some figures, of the same names everywhere, over the processes."""
+        if self.size == 1 or not metrics:
+            return dict(metrics)
+        figures = torch.tensor(list(metrics.values()), dtype=torch.float64, device=_meeting_place())
+        dist.all_reduce(figures)
+        return dict(zip(metrics, (figures / self.size).tolist(), strict=True))
+
+    def agree(self, tree: dict[str, Any]) -> dict[str, Any]:
+        """Return what the leader says, of JSON types."""
+        if self.size == 1:
+            return tree
+        said = torch.tensor(list(json.dumps(tree).encode()), dtype=torch.uint8, device=_meeting_place())
+        length = torch.tensor([len(said)], device=said.device)
+        dist.broadcast(length, 0)
+        heard = said if self.leader else torch.zeros(int(length), dtype=torch.uint8, device=said.device)
+        dist.broadcast(heard, 0)
+        agreed: dict[str, Any] = json.loads(bytes(heard.tolist()))
+        return agreed
+
+    def wait(self) -> None:
+        """Wait until all are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def _average(self, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= self.size
+
+
+@contextmanager
+def join() -> Iterator[Team]:
+    """Join the processes that ``torchrun`` started beside this one; alone, if it started none.
+
+    Yields:
+        The team. Leaving the block leaves it.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team()
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Team(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
+
+
+def _meeting_place() -> torch.device:
+    """Return where tensors that are exchanged lie."""
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

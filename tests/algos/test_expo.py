@@ -1,0 +1,154 @@
+"""EXPO: what is proposed, edited and chosen, and who learns from what."""
+
+import pytest
+import torch
+from algos.test_dsrl import ROWS, RUNTIME, base, batch, rng
+from algos.test_off_policy import part
+
+from robopol.checkpoint import load_policy, save_part
+from robopol.config import parse
+from robopol.errors import ConfigError
+from robopol.registry import lookup
+from robopol.steering.learned_edit import LearnedEdit
+
+
+def frozen():
+    return base(None, horizon=3, past=1, taken=2)
+
+
+def build(policy=None, model="q", **changes):
+    torch.manual_seed(0)
+    editor = {"kind": "squashed_gaussian", "hidden": [32], "deterministic": False}
+    told = {"kind": "expo", "proposals": 4, "edit": 0.3, "editor": editor, "cloning": {"kind": "bc", "warmup": 0}}
+    return parse(lookup("algo", "expo"), told | changes).build(
+        policy=frozen() if policy is None else policy,
+        model=part("model", model, hidden=[32], discount=0.9, ensemble=2),
+        total_updates=100,
+        runtime=RUNTIME,
+    )
+
+
+def weights(module):
+    return [value.clone() for value in module.state_dict().values()]
+
+
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_candidates_are_proposals_and_edits_within_their_reach():
+    algo = build()
+    obs = {"state": torch.randn(50, 2, 1, generator=rng())}
+    found = algo.candidates(algo.base, obs, rng(1))
+    assert found.shape == (50, 8, 2, 1)
+    plain, edits = found.split(4, 1)
+    assert torch.equal(plain, algo.base.act(obs, 4, rng(1))[:, :, :2].clamp(-1, 1))
+    assert 0.1 < (edits - plain).abs().max() <= 0.3 + 1e-5
+    assert torch.equal(build(edit=0.0).candidates(algo.base, obs, rng(1)), plain)
+
+
+def test_what_comes_next_is_worth_the_best_candidate():
+    algo, data = build(), batch(build())
+    with torch.no_grad():
+        goal = algo.goals(data, rng(2))
+        found = algo.candidates(algo.base, data["next_obs"], rng(2))
+        each = torch.stack([algo.target.q(data["next_obs"], found[:, i]).amin(0) for i in range(8)], 1)
+    torch.testing.assert_close(goal, data["reward"] + data["discount"] * each.amax(1))
+    assert goal[0] == data["reward"][0]
+    alone = build(edit=0.0, proposals=1)
+    with torch.no_grad():
+        goal = alone.goals(data, rng(2))
+        action = alone.base.act(data["next_obs"], 1, rng(2))[:, 0, :2].clamp(-1, 1)
+        worth = alone.target.q(data["next_obs"], action).amin(0)
+    torch.testing.assert_close(goal, data["reward"] + data["discount"] * worth)
+
+
+def test_without_edits_it_acts_by_the_best_of_n():
+    algo = build(edit=0.0)
+    obs = {"state": torch.randn(20, 2, 1, generator=rng())}
+    tried = algo.explore(obs, rng(3)).action
+    averaged = algo.cloning.deployed()
+    chunks = averaged.act(obs, 4, rng(3))[:, :, :2].clamp(-1, 1)
+    best = algo.target.q(obs, chunks).amin(0).argmax(1)
+    assert torch.equal(tried, chunks[torch.arange(20), best])
+    plan = algo.deployed().plan(obs, 1, rng(3))[:, 0]
+    assert torch.equal(plan[:, 1:3].clamp(-1, 1), tried)
+    base_alone = build(edit=0.0, proposals=1)
+    expected = base_alone.cloning.deployed().plan(obs, 2, rng(3))
+    assert torch.equal(base_alone.deployed().plan(obs, 2, rng(3)), expected)
+
+
+def test_everyone_learns_from_their_own_loss():
+    algo, data = build(), batch(build())
+    own = data | {"action": algo.model.actions(data)}
+    parts = {"base": algo.base, "editor": algo.policy, "critics": algo.model}
+    for moves, act in (
+        ({"critics"}, lambda: algo.fit_critics(own, 0, rng())),
+        ({"editor"}, lambda: algo.improve_edits(own, rng())),
+        ({"base"}, lambda: algo.cloning.update(data, 0, rng())),
+    ):
+        before = {name: weights(module) for name, module in parts.items()}
+        act()
+        assert {name for name, module in parts.items() if not same(before[name], weights(module))} == moves
+        assert all(p.grad is None for module in parts.values() for p in module.parameters())
+
+
+def test_base_and_editor_move_once_in_so_many_updates():
+    algo = build(delay=3)
+    for step in range(6):
+        before = weights(algo.base), weights(algo.policy), weights(algo.model)
+        algo.update(batch(algo, step), step, rng(step))
+        after = weights(algo.base), weights(algo.policy), weights(algo.model)
+        assert [same(*pair) for pair in zip(before, after, strict=True)] == [step % 3 != 2, step % 3 != 2, False]
+
+
+def test_edits_reach_what_is_never_proposed():
+    """The base policy proposes 0.2 or so; 0.5 is best, and within reach of an edit."""
+    algo = build(base(((0.2,),), horizon=1), edit=0.4, alpha=0.02, lr=3e-3, critic_lr=3e-3)
+    for step in range(250):
+        source = rng(step)
+        action = 2 * torch.rand(64, 1, 1, generator=source) - 1
+        data = {"obs": {"state": torch.zeros(64, 1, 1)}, "next_obs": {"state": torch.zeros(64, 1, 1)}, "action": action}
+        data |= {"reward": -3 * (action[:, 0, 0] - 0.5).abs(), "discount": torch.zeros(64), "weight": torch.ones(64)}
+        data |= {"next_mask": torch.ones(64, dtype=torch.bool)}
+        algo.fit_critics(data, step, source)
+        proposed = algo.base.act(data["obs"], 1, source)[:, 0]
+        algo.improve_edits(data | {"action": proposed}, source)
+        algo.follow()
+    obs = {"state": torch.zeros(100, 1, 1)}
+    assert algo.base.act(obs, 1, rng())[:, 0].mean().item() == pytest.approx(0.2, abs=0.03)
+    assert algo.deployed().act(obs, 1, rng())[:, 0, 0].mean().item() == pytest.approx(0.5, abs=0.06)
+    assert algo.explore(obs, rng()).action.mean().item() == pytest.approx(0.5, abs=0.06)
+
+
+def test_what_was_learned_is_a_policy_that_is_saved_whole(tmp_path):
+    algo = build()
+    for step in range(2):
+        algo.update(batch(algo, step), step, rng(step))
+    obs = {"state": torch.randn(4, 2, 1)}
+    expected = algo.deployed().act(obs, 3, rng())
+    save_part(algo.deployed(), tmp_path)
+    assert torch.equal(load_policy(tmp_path).act(obs, 3, rng()), expected)
+
+
+def test_its_state_is_all_that_further_updates_depend_on():
+    algo, other = build(), build(alpha=0.5)
+    for step in range(2):
+        algo.update(batch(algo, step), step, rng(step))
+    other.load_state({name: value.clone() for name, value in algo.state().items()})
+    for step in range(2, 4):
+        for one in (algo, other):
+            one.update(batch(one, step), step, rng(step))
+    state = other.state()
+    assert all(torch.equal(value, state[name]) for name, value in algo.state().items())
+
+
+def test_parts_that_do_not_fit_are_refused_in_words():
+    with pytest.raises(ConfigError, match="set model=q"):
+        build(model="value")
+    algo, other = build(), build(base(None, horizon=3, past=0, taken=1))
+    with pytest.raises(ConfigError, match="changes 2 numbers of a proposal, and the critic judges 1"):
+        LearnedEdit(algo.policy, other.target, algo.base, 2)
+    with pytest.raises(ConfigError, match="judged by a q model"):
+        LearnedEdit(algo.base, other.target, algo.base, 2)
+    assert len(batch(algo)["reward"]) == ROWS

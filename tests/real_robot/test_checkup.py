@@ -1,0 +1,55 @@
+"""`robopol doctor robot=...`: what is said of a robot that is not moved."""
+
+import pytest
+from lockstep import robot
+
+from robopol import cli
+from robopol.config import parse
+from robopol.doctor import check_arm
+from robopol.errors import ConfigError
+from robopol.real_robot.checkup import answers, verdict
+from robopol.real_robot.drivers.simulated import SimulatedDriver
+from robopol.real_robot.robot import RobotConfig
+
+SPEC = {"control_hz": 10.0, "horizon": 16, "n_obs_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("latency", "executed", "text"),
+    [(0.1, 8, "in time"), (0.6, 8, "refused"), (0.4, 12, "stop in between"), (0.4, 10, "in time")],
+)
+def test_the_verdict_says_whether_plans_come_in_time(latency, executed, text):
+    assert text in verdict(robot(), latency, executed, SPEC)
+
+
+def test_an_arm_is_read_and_never_moved(monkeypatch):
+    for name in ("arm", "write"):
+        monkeypatch.setattr(SimulatedDriver, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+    found = answers(robot(period=0.004), ticks=20)
+    assert found.model == "so101"
+    assert found.fresh > 0
+    assert found.failed == 0
+
+
+def test_what_is_wrong_with_an_arm_is_said(capsys):
+    (check,) = check_arm(robot(driver={"kind": "simulated", "model": "/nowhere.xml"}))
+    assert check.status == "fail"
+    assert "/nowhere.xml" in check.detail
+    assert cli.run(["doctor", "robot=nowhere"]) == 1
+    assert "there is no robot=nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"joints": []}, "joints"),
+        ({"joints": [{"name": "a", "low": 1.0, "high": 0.0, "speed": 1.0, "acceleration": 1.0}]}, "must be less"),
+        ({"merging": "replce"}, "did you mean replace"),
+        ({"speed": 1.5}, "less than or equal to 1"),
+        ({"period": 0.0}, "greater than 0"),
+        ({"geometry": {"model": "x", "stop": 0.1, "slow": 0.05}}, "must be less than slow"),
+    ],
+)
+def test_a_robot_that_makes_no_sense_is_refused_in_words(change, text):
+    with pytest.raises(ConfigError, match=text):
+        parse(RobotConfig, robot().tree() | change)

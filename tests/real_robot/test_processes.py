@@ -1,0 +1,231 @@
+"""The servo loop and the recorder in processes of their own, in real time: no figure of time is asserted tightly."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lockstep import MS, POLICY, robot
+
+from robopol.errors import RobotError
+from robopol.real_robot.channels import EVENT_ROW, Channels, event_of
+from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.events import Code
+from robopol.real_robot.recorder import Recorder, load, record
+from robopol.real_robot.states import Command, State
+from robopol.real_robot.supervisor import Child
+from robopol.real_robot.ticks import tick_type
+
+DT = 50 * MS
+STEPS = np.dtype([("t", np.int64)])
+
+
+class Alone:
+    """A servo process whose supervisor and policy the test is."""
+
+    def __init__(self, **fields):
+        self.robot = robot(**fields)
+        self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
+        self.child = self.child_of("servo_process", policy=POLICY.hex())
+        self.child.ready()
+        self.rows, self.events, self.seq = [], [], 0
+
+    def child_of(self, module, **setup):
+        common = {"robot": self.robot.tree(), "channels": self.channels.handles()}
+        return Child(module, common | setup, self.channels.descriptors)
+
+    def look(self):
+        self.rows += list(self.channels.ticks.take())
+        self.events += [event_of(row) for row in self.channels.events.take()]
+        return self.rows[-1] if self.rows else None
+
+    def until(self, wanted, patience=20.0):
+        end = time.monotonic() + patience
+        while time.monotonic() < end:
+            row = self.look()
+            if row is not None and wanted(row):
+                return row
+            time.sleep(0.005)
+        raise AssertionError(f"it never came to that: {self.events[-5:]}")
+
+    def start(self):
+        self.channels.order(Command.ARM)
+        before = self.until(lambda row: row["state"] == State.ARMED)["epoch"]
+        self.channels.order(Command.RUN)
+        epoch = self.until(lambda row: row["epoch"] > before)["epoch"]
+        self.send(int(epoch), 40)
+        self.until(lambda row: row["state"] == State.RUNNING)
+        return self
+
+    def send(self, epoch, rows):
+        now, q = self.clock.now(), self.rows[-1]["command"]
+        way = q + 0.03 * np.arange(1, rows + 1)[:, None] * np.array([1, 0.5, -0.5, 1, -1])
+        data = np.concatenate([way, np.full((rows, 1), 0.5)], 1)
+        self.seq += 1
+        self.channels.policy.put(Chunk(POLICY, self.seq, epoch, now, now, now + 2 * DT, DT, data).pack())
+
+    def check(self):
+        """The commands that were written stay within speed and acceleration."""
+        self.look()
+        written = np.array([row["command"] for row in self.rows if row["written"]])
+        assert np.all(np.abs(np.diff(written, axis=0)) <= 3.0 * self.robot.period * (1 + 1e-9))
+        assert np.all(np.abs(np.diff(written, n=2, axis=0)) <= 15.0 * self.robot.period**2 * (1 + 1e-6))
+
+    def close(self):
+        self.child.end(5.0)
+        self.channels.close()
+
+
+@pytest.fixture
+def alone():
+    # the machine that tests run on may be busy: what is late is not what is tested here
+    made = Alone(watch={"missed": 1000, "lost": 10.0, "stale": 5.0}, driver={"kind": "simulated", "watchdog": 0})
+    yield made
+    made.close()
+
+
+def test_when_the_supervisor_is_gone_the_arm_is_braked_and_the_process_ends(alone):
+    alone.start()
+    alone.child.process.stdin.close()  # what the kernel does when the supervisor is killed
+    assert alone.child.process.wait(10) == 0
+    alone.child.process.stdin = None
+    alone.check()
+    codes = [event.code for event in alone.events]
+    assert Code.SUPERVISOR_LOST in codes
+    states = [State(int(event.numbers[1])) for event in alone.events if event.code is Code.STATE_CHANGED]
+    assert states[-2:] == [State.STOPPING, State.ARMED]
+    lost = codes.index(Code.SUPERVISOR_LOST)
+    assert alone.events[-1].t - alone.events[lost].t < 2_000 * MS
+
+
+def test_sigterm_stops_the_arm_as_well(alone):
+    alone.start()
+    os.kill(alone.child.process.pid, signal.SIGTERM)
+    assert alone.child.process.wait(10) == 0
+    alone.check()
+
+
+def test_without_a_policy_it_comes_to_rest_and_goes_on_with_the_next_chunk(alone):
+    alone.start()
+    alone.until(lambda row: row["state"] == State.HOLD)
+    assert Code.STARVED in [event.code for event in alone.events]
+    alone.send(int(alone.rows[-1]["epoch"]), 10)
+    alone.until(lambda row: row["state"] == State.RUNNING)
+    alone.channels.order(Command.QUIT)
+    assert alone.child.process.wait(10) == 0
+    alone.check()
+
+
+def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
+    config = robot(driver={"kind": "simulated", "model": "/nowhere.xml"})
+    channels = Channels.new(config)
+    setup = {"robot": config.tree(), "channels": channels.handles(), "policy": POLICY.hex()}
+    child = Child("servo_process", setup, channels.descriptors)
+    with pytest.raises(RobotError, match="nowhere"):
+        child.ready()
+    child.end(1.0)
+    channels.close()
+
+
+# T16: the recorder
+
+
+def test_a_recorder_that_is_stopped_or_killed_costs_the_loop_nothing(alone, tmp_path):
+    recorder = alone.child_of(
+        "recorder", folder=str(tmp_path), policy={"id": POLICY.hex()}, steps=np.lib.format.dtype_to_descr(STEPS)
+    )
+    recorder.ready()
+    alone.start()
+    alone.channels.order(Command.STOP, 2)
+    alone.until(lambda row: row["state"] == State.ARMED)
+    end = time.monotonic() + 10
+    while not list(tmp_path.glob("2*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    (folder,) = tmp_path.glob("2*")
+    alone.start()
+    os.kill(recorder.process.pid, signal.SIGSTOP)
+    count = len(alone.rows)
+    time.sleep(0.3)
+    alone.look()
+    assert len(alone.rows) > count
+    os.kill(recorder.process.pid, signal.SIGKILL)
+    recorder.end(0.0)
+    time.sleep(0.1)
+    alone.look()
+    assert alone.child.alive
+    found, about = load(folder)  # the first episode is whole, the second is not there
+    assert len(list(tmp_path.glob("2*"))) == 1
+    assert about["success"] is True
+    assert about["robot"]["name"] == "so101"
+    assert set(found["ticks"]["state"].tolist()) >= {State.RUNNING, State.ARMED}
+    assert Code.COMMANDED in found["events"]["code"]
+    np.testing.assert_array_equal(np.diff(found["ticks"]["t"]) % alone.robot.period_ns, 0)
+
+
+def tick(state):
+    row = np.zeros(1, tick_type(5))
+    row["state"] = state
+    return row
+
+
+def rows_of(ticks):
+    return {"ticks": ticks, "events": np.zeros(0, EVENT_ROW), "steps": np.zeros(0, STEPS)}
+
+
+def recorder_in(folder):
+    return Recorder(folder, {"ticks": tick_type(5), "events": EVENT_ROW, "steps": STEPS}, {"robot": {}})
+
+
+def test_a_full_disk_is_counted_and_what_fits_afterwards_is_recorded(tmp_path):
+    made = recorder_in(tmp_path)
+    made.add(rows_of(tick(State.RUNNING)), 0)
+
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    file, made._files["ticks"] = made._files["ticks"], Full()
+    made.add(rows_of(np.concatenate([tick(State.RUNNING)] * 7)), 0)
+    made._files["ticks"] = file
+    made.add(rows_of(tick(State.ARMED)), 3)  # and three were lost by the ring
+    (folder,) = made.written
+    found, about = load(folder)
+    assert len(found["ticks"]) == 2
+    assert about["dropped"] == 7 + 3
+
+
+def test_a_folder_that_cannot_be_written_is_counted_too(tmp_path):
+    (tmp_path / "file").write_text("")
+    made = recorder_in(tmp_path / "file" / "below")
+    made.add(rows_of(tick(State.RUNNING)), 0)
+    made.add(rows_of(tick(State.ARMED)), 0)
+    assert made.dropped > 0
+    assert not made.written
+
+
+def test_an_episode_is_what_lies_between_motion_and_stop(tmp_path):
+    made, times = recorder_in(tmp_path), iter([True, True, False])
+
+    class Slow:
+        lost = 0
+
+        def __init__(self, *parts):
+            self.parts = list(parts)
+
+        def take(self):
+            return self.parts.pop(0)
+
+    ticks = Slow(
+        np.concatenate([tick(s) for s in (State.CONNECTED, State.ARMED)]),
+        np.concatenate([tick(s) for s in (State.ARMED, State.RUNNING, State.HOLD)]),
+        np.concatenate([tick(s) for s in (State.RUNNING, State.STOPPING)]),
+    )
+    record(made, {"ticks": ticks, "events": Slow(*[np.zeros(0, EVENT_ROW)] * 3)}, lambda: next(times))
+    (folder,) = made.written
+    found = np.fromfile(Path(folder, "ticks.bin"), tick_type(5))
+    assert found["state"].tolist() == [State.ARMED, State.RUNNING, State.HOLD, State.RUNNING, State.STOPPING]
+    assert json.loads(Path(folder, "episode.json").read_text())["success"] is None

@@ -1,0 +1,104 @@
+"""What was recorded of an arm becomes a dataset: who did what, and that exactly."""
+
+import shutil
+
+import numpy as np
+import pytest
+from lockstep import MS, Bench
+from reaching import reach_policy
+
+from robopol.data import load_episodes, save_episodes
+from robopol.errors import DataError
+from robopol.real_robot.channels import EVENT_ROW
+from robopol.real_robot.dataset import episodes_of
+from robopol.real_robot.policy_process import step_type
+from robopol.real_robot.recorder import Recorder
+from robopol.real_robot.states import Command, State
+from robopol.real_robot.ticks import tick_type
+
+DT = 100 * MS
+
+
+def spec(space):
+    policy, _ = reach_policy()
+    names = tuple(f"j{i}" for i in range(6))
+    low, high = (-3.0,) * 5 + (0.0,), (3.0,) * 5 + (1.0,)
+    update = {"action_names": names, "action_low": low, "action_high": high, "action_space": space, "env": None}
+    return policy.spec.model_copy(update=update | {"obs_shapes": {"state": (5,)}})
+
+
+def recorded(folder, space="joint_pos", label=2):
+    """Let policy and human take turns at an arm in lock-step, record it, and return ticks and the folder."""
+    bench, contract = Bench().ready(), spec(space)
+    rows = {"ticks": tick_type(5), "events": EVENT_ROW, "steps": step_type(contract)}
+    about = {"robot": bench.robot.tree(), "policy": {"spec": contract.tree(), "speaker": {"reach": 1}}}
+    recorder, steps = Recorder(folder, rows, about), []
+    for k in range(30):
+        if k in (10, 20):
+            bench.say(Command.HUMAN if k == 10 else Command.RUN)
+            bench.run(0.01)
+        send = bench.send_human if 10 <= k < 20 else bench.send
+        direction = [1, 0.5, -0.5, 1, -1] if k < 10 or k >= 20 else [-1, 0, 0, 0, 0]
+        send(bench.q + 0.02 * np.arange(1, 7)[:, None] * np.array(direction))
+        step = np.zeros(1, rows["steps"])
+        step["t_observed"], step["obs.state"] = bench.servo.life.reading.t_received, bench.servo.life.reading.q
+        steps.append(step)
+        bench.run(0.1 if k not in (10, 20) else 0.09)
+    bench.say(Command.STOP, label)
+    bench.run(0.5)
+    assert bench.state is State.ARMED
+    events = np.zeros(len(bench.events), EVENT_ROW)
+    for row, event in zip(events, bench.events, strict=True):
+        row["t"], row["code"], row["numbers"][: len(event.numbers)] = event.t, event.code, event.numbers
+    ticks = np.array(bench.rows, rows["ticks"])
+    recorder.add({"ticks": ticks, "events": events, "steps": np.concatenate(steps)}, 0)
+    return ticks, recorder.written[0]
+
+
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory):
+    return recorded(tmp_path_factory.mktemp("record"))
+
+
+def test_actions_are_what_was_commanded_and_interventions_are_marked(taken):
+    ticks, folder = taken
+    episodes = episodes_of([folder])
+    assert 25 <= episodes.num_steps <= 30
+    assert episodes.success.tolist() == [True]
+    assert episodes.reward.sum() == 1
+    assert episodes.terminated[-1]
+    human = episodes.intervention.numpy()
+    np.testing.assert_array_equal(human, episodes.source.numpy() == 1)
+    assert np.abs(np.diff(human.astype(int))).sum() == 2  # taken and given back once
+    assert 9 <= human.sum() <= 11
+    for k in range(1, episodes.num_steps):
+        held = ticks["command"][np.argmin(np.abs(ticks["t_hold"] - 0)) :]
+        state, action = episodes.obs["state"][k].numpy(), episodes.action[k].numpy()
+        assert np.abs(action[:5] - state).max() < 0.2  # one step on from where it was seen
+        assert np.min(np.abs(held - action[:5]).max(1)) < 2e-3  # one of the commands that were written
+
+
+def test_changes_add_up_to_the_way_that_was_commanded(taken, tmp_path):
+    _, other = recorded(tmp_path, "joint_delta", label=1)
+    absolute, changes = episodes_of([taken[1]]), episodes_of([other])
+    assert changes.success.tolist() == [False]
+    assert changes.truncated[-1]
+    way = absolute.action[-1, :5] - absolute.action[0, :5]
+    np.testing.assert_allclose(changes.action[1:, :5].sum(0), way, atol=0.02)
+
+
+def test_an_export_is_a_dataset_like_any_other(taken, tmp_path):
+    episodes = episodes_of([taken[1], taken[1]])
+    assert len(episodes) == 2
+    save_episodes(episodes, tmp_path / "robot.hdf5")
+    again = load_episodes(tmp_path / "robot.hdf5")
+    np.testing.assert_array_equal(again.action, episodes.action)
+    np.testing.assert_array_equal(again.intervention, episodes.intervention)
+    assert again.meta.source_names == ("policy", "human")
+
+
+def test_an_episode_without_steps_is_an_error_in_words(taken, tmp_path):
+    folder = shutil.copytree(taken[1], tmp_path / "copy")
+    (folder / "steps.bin").write_bytes(b"")
+    with pytest.raises(DataError, match="0 steps"):
+        episodes_of([folder])
