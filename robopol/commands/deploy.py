@@ -14,10 +14,11 @@ says what each line means, and what to do before a policy moves an arm for the f
 filter, in virtual time, and judges it as `robopol eval` does.
 """
 
+import os
 import select
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
 def _watch(supervisor: Any, seconds: float | None) -> int:
     """Pass on what the operator says and print what happens, until the end."""
     end, script = None, [] if seconds is None else ["arm"]
-    listening = seconds is None
+    listening, keyboard = seconds is None, _Keyboard()
     while True:
         _print(supervisor)
         for name in supervisor.deaths():
@@ -167,19 +168,35 @@ def _watch(supervisor: Any, seconds: float | None) -> int:
         for word in script:
             supervisor.order(*_WORDS[word])
         script = []
-        if listening and select.select([sys.stdin], [], [], 0.05)[0]:
-            line = sys.stdin.readline()
-            words = line.strip().lower()
-            if not line or words == "quit":
+        if not listening:
+            time.sleep(0.05)
+            continue
+        for words in keyboard.lines(0.05):
+            if words in ("quit", None):
                 return 0
             if words.startswith("reset ") and words[6:].isdigit():
                 supervisor.order(Command.RESET, int(words[6:]))
             elif words in _WORDS:
-                script = [words]
+                supervisor.order(*_WORDS[words])
             elif words:
                 print(f"say one of {', '.join(_WORDS)}, or reset and the number of the reason")
-        elif not listening:
-            time.sleep(0.05)
+
+
+class _Keyboard:
+    """Lines from standard input, as they come."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def lines(self, patience: float) -> Iterator[str | None]:
+        """Yield the lines that have come after so many seconds at most, then None if there will be no more."""
+        if not select.select([0], [], [], patience)[0]:
+            return
+        found = os.read(0, 4096)  # not by sys.stdin, which keeps lines that select does not know of
+        *lines, self._rest = (self._rest + found).split(b"\n")
+        yield from (" ".join(line.decode(errors="replace").lower().split()) for line in lines)
+        if not found:
+            yield None
 
 
 def _print(supervisor: Any) -> None:

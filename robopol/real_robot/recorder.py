@@ -6,6 +6,7 @@ it, a stop, a full disk, a kill, the servo loop does not notice; what it lost is
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +139,7 @@ def record(recorder: Recorder, rings: dict[str, Ring], alive: Callable[[], bool]
 def main() -> None:
     """Record until the parent is gone."""
     lifeline = Lifeline()
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)  # to end the episode that is going on
     be_polite()
     setup, clock = lifeline.setup, MonotonicClock()
     robot = parse(RobotConfig, setup["robot"])

@@ -1,0 +1,207 @@
+"""The bridge in real time: how punctual the servo loop is, how fast it obeys, and what of it is left when parts are killed.
+
+    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--busy 2] [--checkpoint RUN] [--out benchmarks/results/bridge.json]
+
+The servo loop runs in its own process, as in `robopol deploy`, with the simulated SO-101; ``--busy`` processes that only
+compute take the processors besides. With a checkpoint of a task of the arm suite, its success in the simulator, through
+the bridge, and through the bridge with plans that are 100 ms late, with and without latency matching, over the same
+seeds, in virtual time. Figures of time are this machine's, which is printed with them: load and scheduling decide.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopol.config import parse
+from robopol.configs import load_config
+from robopol.files import write_json
+from robopol.real_robot.channels import Channels
+from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import Command, State
+from robopol.real_robot.supervisor import Child
+
+POLICY = b"benchmark".ljust(16, b"\0")
+SEED = 300_000
+
+
+class Loop:
+    """A servo process that is fed with chunks of a sine."""
+
+    def __init__(self, **overrides: Any) -> None:
+        words = ["checkpoint=x", "robot=so101_simulated", *(f"robot.{key}={value}" for key, value in overrides.items())]
+        self.robot = parse(RobotConfig, load_config("deploy", words)["robot"])
+        self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
+        setup = {"robot": self.robot.tree(), "channels": self.channels.handles(), "policy": POLICY.hex()}
+        self.child = Child("servo_process", setup, self.channels.descriptors)
+        self.scheduling = self.child.ready()["scheduling"]
+        self.rows: list[Any] = []
+        self._sent = 0
+
+    def run(self, seconds: float) -> list[Any]:
+        """Send a chunk every 100 ms and return the rows of that time."""
+        start, end = len(self.rows), time.monotonic() + seconds
+        while time.monotonic() < end:
+            now = self.clock.now()
+            self.rows += list(self.channels.ticks.take())
+            if self.rows and now - self._sent > 100_000_000:
+                self._sent, times = now, now + np.arange(1, 13) * 50_000_000
+                wave = 0.3 * np.sin(2 * np.pi * 0.5 * times * 1e-9)[:, None] * np.ones(5)
+                data = np.concatenate([wave, np.full((12, 1), 0.5)], 1)
+                epoch = int(self.rows[-1]["epoch"])
+                self.channels.policy.put(Chunk(POLICY, now, epoch, now, now, int(times[0]), 50_000_000, data).pack())
+            time.sleep(0.01)
+        return self.rows[start:]
+
+    def begin(self) -> None:
+        self.run(0.3)
+        self.channels.order(Command.ARM)
+        self.run(0.5)
+        self.channels.order(Command.RUN)
+        self.run(1.0)
+        if self.rows[-1]["state"] != State.RUNNING:
+            raise SystemExit(f"the loop does not run: it is {State(int(self.rows[-1]['state'])).name}")
+
+    def close(self) -> None:
+        self.child.end(5.0)
+        self.channels.close()
+
+
+def punctuality(period: float, seconds: float) -> dict[str, Any]:
+    """Lateness of the ticks and share of the missed ones (T1); time from an order to the first braking command (T11)."""
+    loop = Loop(period=period, **{"watch.missed": 99, "watch.lost": 5, "watch.stale": 5, "driver.watchdog": 0})
+    try:
+        loop.begin()
+        rows = loop.run(seconds)
+        steps = np.diff([int(row["t"]) for row in rows]) // loop.robot.period_ns
+        late = np.array([int(row["late"]) for row in rows]) * 1e-6
+        obeyed = []
+        for _ in range(10):
+            told = loop.clock.now()
+            loop.channels.order(Command.HOLD)
+            after = loop.run(0.2)
+            held = next((row for row in after if row["state"] == State.HOLD and row["t"] + row["late"] >= told), None)
+            if held is not None:
+                obeyed.append((int(held["t"]) + int(held["late"]) - told) * 1e-6)
+            loop.channels.order(Command.RUN)
+            loop.run(0.5)
+    finally:
+        loop.close()
+    return {
+        "hz": round(1 / period),
+        "scheduling": loop.scheduling,
+        "late_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))},
+        "missed": float((steps - 1).sum() / steps.sum()),
+        "order_to_braking_ms": {"p50": float(np.median(obeyed)), "worst": float(max(obeyed)), "orders": len(obeyed)},
+    }
+
+
+def killed() -> dict[str, Any]:
+    """Time from SIGKILL of the servo process until its supervisor knows (T4)."""
+    loop = Loop()
+    try:
+        loop.begin()
+        begun = time.monotonic()
+        loop.child.process.kill()
+        while loop.child.alive:
+            time.sleep(0.005)
+        return {"alarm_ms": (time.monotonic() - begun) * 1e3}
+    finally:
+        loop.close()
+
+
+def soak(seconds: float) -> dict[str, Any]:
+    """What the servo process has more of after some time, and how far its schedule has drifted (T20)."""
+    loop = Loop(**{"watch.missed": 99, "watch.lost": 5, "watch.stale": 5, "driver.watchdog": 0})
+    try:
+        loop.begin()
+        loop.run(2.0)
+        pid = loop.child.process.pid
+
+        def held() -> tuple[int, int, int]:
+            status = Path(f"/proc/{pid}/status").read_text().split("\n")
+            find = {line.split(":")[0]: line.split()[1] for line in status if ":" in line and len(line.split()) > 1}
+            return len(os.listdir(f"/proc/{pid}/fd")), int(find["Threads"]), int(find["VmRSS"])
+
+        before, rows = held(), loop.run(seconds)
+        after = held()
+        phase = {int(row["t"] - rows[0]["t"]) % loop.robot.period_ns for row in rows}
+    finally:
+        loop.close()
+    names = ("descriptors", "threads", "rss_kb")
+    more = {name: b - a for name, a, b in zip(names, before, after, strict=True)}
+    return {"seconds": seconds, "ticks": len(rows), "more": more, "drift_ns": max(phase)}
+
+
+def successes(checkpoint: str, episodes: int) -> dict[str, Any]:
+    """Success of a policy in its simulator and through the bridge (T17)."""
+    from robopol.commands.deploy import _modelled
+    from robopol.evaluation import rollout
+    from robopol.execution import RecedingHorizonConfig
+    from robopol.loading import load_policy
+    from robopol.real_robot.rehearsal import rehearse
+
+    policy, folder = load_policy(checkpoint), Path(os.environ.get("TMPDIR", "/tmp"))
+    robot = _modelled(
+        parse(RobotConfig, load_config("deploy", ["checkpoint=x", "robot=ur5e_simulated"])["robot"]), folder
+    )
+    seeds = range(SEED, SEED + episodes)
+    found: dict[str, Any] = {"task": policy.spec.env.id, "episodes": episodes}
+    with policy.spec.env.make(8) as env:
+        outcomes = rollout(RecedingHorizonConfig().build(policy), env, seeds)
+    found["simulator"] = sum(outcome.success for outcome in outcomes) / episodes
+    for name, options in {
+        "bridge": {},
+        "bridge, 100 ms late": {"latency": 0.1},
+        "bridge, 100 ms late, not matched": {"latency": 0.1, "matched": False},
+    }.items():
+        outcomes = rehearse(policy, robot, policy.spec.env, seeds, **options)
+        found[name] = sum(outcome.success for outcome in outcomes) / episodes
+        print(f"{name}: {found[name]:.2f}", flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--soak", type=float, default=60.0)
+    parser.add_argument("--busy", type=int, default=0)
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = next((line.split(":")[1].strip() for line in cpu.splitlines() if "model name" in line), platform.machine())
+    found: dict[str, Any] = {
+        "machine": {"kernel": platform.release(), "cores": os.cpu_count(), "cpu": model, "load": os.getloadavg()},
+        "busy": args.busy,
+    }
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
+    try:
+        for period in (0.01, 0.004):
+            found[f"loop_{round(1 / period)}_hz"] = punctuality(period, args.seconds)
+        found["killed"] = killed()
+        if args.soak:
+            found["soak"] = soak(args.soak)
+    finally:
+        for process in busy:
+            process.kill()
+    if args.checkpoint:
+        found["success"] = successes(args.checkpoint, args.episodes)
+    for key, value in found.items():
+        print(f"{key}: {value}")
+    if args.out is not None:
+        write_json(args.out, found)
+
+
+if __name__ == "__main__":
+    main()
