@@ -1,4 +1,4 @@
-"""DSRL and EXPO under the trainer: from a saved policy, in chunks; a stopped run loses nothing; the result is a policy."""
+"""DSRL and EXPO under the trainer: from a saved policy, in chunks; a stopped run loses nothing."""
 
 import json
 from pathlib import Path
