@@ -34,7 +34,7 @@ class DSRLConfig(SACConfig):
     w within [-magnitude, magnitude]; the first h actions are executed. With R the reward and Gamma the discount of a
     chunk (`robopol.data.windows.Batch`), w' ~ pi(s') and Q' the target:
 
-        y = R + Gamma (min_k Q'_k(s', f(s', w')) - alpha log pi(w'|s'))
+        y = R + Gamma min_k Q'_k(s', f(s', w'))  [- Gamma alpha log pi(w'|s'), if paid]
         L_Q = sum_k (Q_k(s, a) - y)^2, of any recorded actions
         L_W = sum_k (W_k(s, w) - Q_k(s, f(s, w)))^2
         L_pi = alpha log pi(w|s) - min_k W_k(s, w),  w ~ pi(s)
@@ -46,6 +46,8 @@ class DSRLConfig(SACConfig):
     histories, the actor at the newest observation.
 
     Attributes:
+        paid: Whether chance in what comes next is worth something, as released. It is in every decision of a long
+            noise, so that with rewards for success alone whoever takes longer would earn more.
         magnitude: Greatest size of an entry of the noise. As released it has no effect and is 1.
         prior: Share of the noises w of L_W that are the base policy's own, N(0, I); the others are the actor's. 1 as
             released, where W is asked for corners of the box that it was never taught.
@@ -54,6 +56,7 @@ class DSRLConfig(SACConfig):
     """
 
     kind: Literal["dsrl"] = "dsrl"  # type: ignore[assignment]
+    paid: bool = False
     target_entropy: float | None = 0.0
     magnitude: float = Field(1.5, gt=0)
     prior: float = Field(0.5, ge=0, le=1)

@@ -67,6 +67,7 @@ class FixPO(PPO):
     def __init__(self, config: FixPOConfig, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> None:
         """See `PPOConfig.build`."""
         super().__init__(config, policy, model, total_updates, runtime)
+        self.written_out = None  # it knows no divergence
         self.beta = torch.tensor(config.beta, device=model.device, requires_grad=True)
         self.beta_optimizer = AdamW([self.beta], (0.9, 0.999), 0.0)
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.gaussian_step import gaussian_step
 from robopol.algos.on_policy import Lesson, OnPolicy, OnPolicyConfig
 from robopol.algos.optimizer import AdamW
 from robopol.algos.scoring import Said
@@ -66,7 +67,11 @@ class PPOConfig(OnPolicyConfig):
 
 
 class PPO(OnPolicy):
-    """See `PPOConfig`."""
+    """See `PPOConfig`.
+
+    Attributes:
+        written_out: Its gradients written out, where policy and value network are plain perceptrons.
+    """
 
     def __init__(self, config: PPOConfig, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> None:
         """See `PPOConfig.build`."""
@@ -74,6 +79,9 @@ class PPO(OnPolicy):
         self.config, self.total_updates = config, total_updates
         self.policy_optimizer = AdamW(self.actor_weights, (0.9, 0.999), 0.0, config.adam_eps)
         self.surrogate = config.surrogate.build()
+        plain = config.value_clip is None and config.target_kl is None and runtime.precision == "fp32"
+        weights = (config.value_weight, config.entropy_weight)
+        self.written_out = gaussian_step(self.scoring, self.model, self.surrogate, *weights) if plain else None
 
     def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
         """See `OnPolicy.improve`."""
@@ -90,12 +98,18 @@ class PPO(OnPolicy):
         """Take a gradient step on every minibatch, once; return the mean losses."""
         config, rate = self.config, self.rate(step)
         told: list[Mapping[str, Tensor]] = []
+        written_out = self.written_out if step >= config.warmup else None
         for part in self.minibatches(lesson, minibatch, generator):
+            if written_out is not None:
+                told.append(written_out.gradients(part))
+                self.move(rate)
+                continue
             losses, drifted = self.losses(part, acting=step >= config.warmup)
             told.append({name: loss.detach() for name, loss in losses.items()})
             if config.target_kl is not None and drifted.item() > 1.5 * config.target_kl:
                 return _means(told) | {"train/stopped": torch.ones(())}
-            self.descend(losses["train/loss"], rate)
+            losses["train/loss"].backward()
+            self.move(rate)
         return _means(told)
 
     def rate(self, step: int) -> float:
@@ -138,10 +152,9 @@ class PPO(OnPolicy):
         """Return what else is added to the loss to keep the policy near the old one."""
         return None
 
-    def descend(self, loss: Tensor, rate: float) -> None:
-        """Move policy and value network down a loss; ``rate`` is a factor on both learning rates."""
+    def move(self, rate: float) -> None:
+        """Move policy and value network by their gradients; ``rate`` is a factor on both learning rates."""
         config = self.config
-        loss.backward()
         if config.clip_norm is not None:
             clip_gradients([*self.actor_weights, *self.critic_weights], config.clip_norm)
         self.policy_optimizer.step(config.lr * rate)

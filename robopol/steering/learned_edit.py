@@ -105,7 +105,7 @@ class LearnedEdit(Steering):
         return scores.unflatten(1, windows.shape[1:3]).argmax(-1)
 
     def score(self, obs: Mapping[str, Tensor], chunks: Tensor) -> Tensor:
-        """Return what the least hopeful head says of chunks (B, M, h, A), clipped as they are executed, (B, M)."""
+        """Return what the least hopeful head says of chunks (B, M, h, A), clipped to their bounds, (B, M)."""
         chunks = torch.minimum(torch.maximum(chunks, self._low.to(chunks.device)), self._high.to(chunks.device))
         return self.critic.q(newest(obs, self.critic.spec.n_obs_steps), chunks).amin(0)
 

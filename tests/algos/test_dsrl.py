@@ -88,15 +88,16 @@ def test_in_the_warm_up_the_base_policy_acts():
     assert algo.explore(obs, rng(4)).action.shape == (6, 2, 1)
 
 
-def test_the_target_by_hand():
-    algo = build(base(None, horizon=3, past=1, taken=2), alpha=0.3)
+@pytest.mark.parametrize("paid", [False, True])
+def test_the_target_by_hand(paid):
+    algo = build(base(None, horizon=3, past=1, taken=2), alpha=0.3, paid=paid)
     data = batch(algo)
     with torch.no_grad():
         goal = algo.goals(data, rng())
         drawn = algo.drawn(data["next_obs"], rng())
         plans = algo.base.plan_from(data["next_obs"], drawn.action.view(ROWS, 1, 3, 1))[:, 0, 1:3].clamp(-1, 1)
         worth = algo.target.q(data["next_obs"], plans).amin(0)
-    expected = data["reward"] + data["discount"] * (worth - 0.3 * drawn.log_prob)
+    expected = data["reward"] + data["discount"] * (worth - paid * 0.3 * drawn.log_prob)
     torch.testing.assert_close(goal, expected)
     assert goal[0] == data["reward"][0]
 

@@ -147,6 +147,41 @@ def test_ppo_learns_which_of_two_actions_is_paid_for():
     assert algo.model.v({"state": torch.zeros(1, 1, 3)}) > 0.2
 
 
+@pytest.mark.parametrize("surrogate", ["clip", "simple", "discovered", "unclipped"])
+@pytest.mark.parametrize("changes", [{}, {"entropy_weight": 0.1, "scoring": {"reduction": "mean"}}])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_gradients_that_are_written_out_are_those_of_autograd(surrogate, changes, activation):
+    shape = {"hidden": [8, 5], "activation": activation}
+    policy = {"horizon": 2, "n_action_steps": 2, **shape}
+    algo = build("ppo", "density", policy=policy, model=shape, surrogate={"kind": surrogate}, **changes)
+    lesson, _ = algo.lesson(rollout(algo))
+    moved(algo, 0.2)  # far enough to leave the range
+    weights = [*algo.actor_weights, *algo.critic_weights]
+    losses, _ = algo.losses(lesson)
+    theirs = torch.autograd.grad(losses["train/loss"], weights)
+    mine = algo.written_out.gradients(lesson)
+    for name, loss in losses.items():
+        torch.testing.assert_close(mine[name], loss.detach(), atol=1e-5, rtol=1e-5)
+    for weight, gradient in zip(weights, theirs, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("squashed", {}),
+        ("chunks", {}),
+        ("denoising", {}),
+        ("density", {"value_clip": 0.2}),
+        ("density", {"target_kl": 0.1}),
+        ("density", {"policy": {"activation": "elu"}}),
+    ],
+)
+def test_what_is_not_plain_is_left_to_autograd(name, changes):
+    assert build("ppo", name, **changes).written_out is None
+    assert build("fixpo", "density").written_out is None
+
+
 def test_a_minibatch_has_its_own_advantages_and_none_is_lost():
     algo = build("ppo", "density")
     lesson, _ = algo.lesson(rollout(algo, 7, 3))

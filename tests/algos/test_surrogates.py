@@ -98,3 +98,14 @@ def test_each_row_has_its_own_range(name):
         torch.testing.assert_close(found[:, row], expected)
     outside = ALL[name].outside(torch.tensor([[1.1, 1.1, 1.05]]), share)
     assert outside.tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_its_derivative_is_autograds(name):
+    log_ratio = torch.linspace(-12.3, 2, 57, dtype=torch.float64).repeat(2).requires_grad_(True)
+    advantage = torch.tensor([1.5, -0.7], dtype=torch.float64).repeat_interleave(57)
+    found = ALL[name].objective(log_ratio[:, None], advantage[:, None], None)[:, 0]
+    (slope,) = torch.autograd.grad(found.sum(), log_ratio)
+    mine, its = ALL[name].sloped(log_ratio.detach(), advantage)
+    torch.testing.assert_close(mine, found.detach())
+    torch.testing.assert_close(its, slope)

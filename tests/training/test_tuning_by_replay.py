@@ -1,0 +1,79 @@
+"""DSRL and EXPO under the trainer: from a saved policy, in chunks; a stopped run loses nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training.test_online import SMALL
+
+from robopol.checkpoint import load_policy
+from robopol.commands.train import configured
+from robopol.config import parse
+from robopol.data import save_episodes
+from robopol.envs import make_env
+from robopol.evaluation import ExpertActor
+from robopol.evaluation.collect import collect
+from robopol.training.config import TrainConfig
+from robopol.training.run import RunFolder
+from robopol.training.train import resume, train
+
+FLOW = ["policy=flow", "policy/net=mlp", "policy.net.width=16", "policy.n_obs_steps=2", "policy.horizon=4"]
+FLOW += ["policy.n_action_steps=2", "policy.sampler.steps=2", "data.demos.validation=0"]
+WORLD = [word for word in SMALL if not word.startswith("policy.")]
+ACTING = ["phases.online.env_steps=48", "phases.online.warmup=24", "collection.num_envs=2", "checkpoint.every=12"]
+EDITOR = "algo.editor={kind: squashed_gaussian, hidden: [16], deterministic: false}"
+WAYS = {
+    "dsrl": ["algo=dsrl", "algo.actor={kind: squashed_gaussian, hidden: [16], deterministic: false}"],
+    "expo": ["algo=expo", EDITOR, "algo.proposals=2"],
+    "expo beside records": ["algo=expo", EDITOR, "algo.proposals=2", "phases.online.sources={demos: 1.0, replay: 1.0}"],
+}
+
+
+def config(*words: str) -> TrainConfig:
+    return parse(TrainConfig, configured(list(words)))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    with make_env("robopol/MultiGoal-v0", 2) as env:
+        save_episodes(collect(ExpertActor(env), env, 4, 0, source="expert", only_success=True), folder / "goals.hdf5")
+    plain = [word for word in WORLD if not word.startswith("model.")]
+    words = [*plain, *FLOW, f"data.demos.uri={folder / 'goals.hdf5'}", "phases.cloning.updates=20"]
+    train(config(*words, f"run={folder / 'run'}"), [])
+    return folder
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, base, way):
+    words = [*WAYS[way], *WORLD, *ACTING, f"checkpoint={base / 'run'}"]
+    if "beside" in way:
+        words += [f"data.demos.uri={base / 'goals.hdf5'}", "data.demos.validation=0"]
+    train(config(*words, f"run={tmp_path / 'whole'}"), [])
+    save = RunFolder.save
+
+    def save_and_stop(self, step, *rest):
+        save(self, step, *rest)
+        if step == 36:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(*words, f"run={tmp_path / 'stopped'}"), [])
+    monkeypatch.undo()
+    torch.rand(3)
+    resume(tmp_path / "stopped")
+    for file in ("policy/model.safetensors", "model/model.safetensors", "train/state.safetensors"):
+        one, other = (load_file(tmp_path / run / "checkpoints" / "last" / file) for run in ("whole", "stopped"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(value, other[key]) for key, value in one.items()), file
+    assert json.loads((tmp_path / "whole" / "summary.json").read_text())["updates"] == 24
+    before, after = load_policy(base / "run"), load_policy(tmp_path / "whole")
+    obs = {"state": torch.zeros(2, 2, 2)}
+    shape = before.act(obs).shape
+    assert after.act(obs, generator=torch.Generator().manual_seed(0)).shape == shape
+    frozen = {name: value for name, value in after.state_dict().items() if name.startswith("base.")}
+    kept = all(torch.equal(value, frozen[f"base.{name}"]) for name, value in before.state_dict().items())
+    assert kept == (way == "dsrl")
