@@ -31,11 +31,14 @@ def test_a_late_answer_shifts_the_vendors_reads_for_good(tmp_path, monkeypatch):
         assert handler.read2ByteTxRx(port, 1, 9)[1] == sdk.COMM_RX_TIMEOUT
         while not port.getBytesAvailable():
             time.sleep(0.001)
-        asked = {9: 2, 11: 2, 3: 2, 48: 2}
-        values = {address: handler.read2ByteTxRx(port, 1, address)[:2] for address in asked}
+        values = {}
+        for address in (9, 11, 3, 48):
+            while not port.getBytesAvailable():  # the answer to the question before
+                time.sleep(0.001)
+            values[address] = handler.read2ByteTxRx(port, 1, address)[:2]
         port.closePort()
     memory = rig.bus.servos[1]
-    true = {address: memory.get(address, 2) for address in asked}
+    true = {address: memory.get(address, 2) for address in values}
     assert all(result == sdk.COMM_SUCCESS for _, result in values.values())
     assert [value for value, _ in values.values()] == [true[9], true[9], true[11], true[3]]
 

@@ -8,6 +8,7 @@ the state is fresh, and calls that wait are made in a thread that is given up. A
 one that can be killed (`Driver.isolated`).
 """
 
+import ctypes
 import math
 import threading
 from collections.abc import Callable
@@ -37,6 +38,8 @@ _PLAYING = 2
 _PROTECTIVE, _EMERGENCY, _FAULT = 1 << 2 | 1 << 10, 7 << 5, 3 << 8
 """Bits of safety_status_bits: protective stop and stopped for safety; emergency stops; violation and fault."""
 _SAFEGUARD = 1 << 4
+SILENT = 2.0
+"""After so long without a state the client is not to be touched any more, s."""
 STALE = 0.1
 """Goals are sent only while the last fresh state is younger, s."""
 
@@ -53,7 +56,8 @@ class URConfig(Config):
         period: Time that servoj is given for each goal, s: that of the servo loop.
         lookahead: Of servoj, s: 0.03 is stiff, 0.2 smooth.
         gain: Of servoj.
-        watchdog: Least rate of goals, Hz; below it the controller ends the program and brakes.
+        watchdog: Least rate of goals, Hz; below it the controller ends the program and brakes. Less than 20 is for
+            tests on machines that are busy.
         deceleration: Of a stop, rad/s^2.
         timeout: Longest time that a call takes but for connecting and arming, s.
     """
@@ -67,7 +71,7 @@ class URConfig(Config):
     period: float = Field(0.008, gt=0)
     lookahead: float = Field(0.1, ge=0.03, le=0.2)
     gain: float = Field(300.0, ge=100, le=2000)
-    watchdog: float = Field(20.0, ge=20)
+    watchdog: float = Field(20.0, gt=0)
     deceleration: float = Field(10.0, gt=0)
     timeout: float = Field(0.05, gt=0)
 
@@ -88,6 +92,7 @@ class URDriver(Driver):
         self._control: Any = None
         self._armed = False
         self._fresh = self._stamp = 0
+        self._lost = False
         self._waiting: threading.Thread | None = None
         try:
             import rtde_control
@@ -111,7 +116,7 @@ class URDriver(Driver):
             self._receive = self._receive_class(c.host, c.frequency, _VARIABLES)
         except Exception as error:
             raise RobotError(f"ur-rtde cannot listen to {c.host}: {error}") from error
-        self._fresh, self._stamp = self.clock.now(), 0
+        self._fresh, self._stamp, self._lost = self.clock.now(), 0, False
         return DeviceInfo(model, serial, 6, False, 1 / c.watchdog)
 
     def arm(self) -> None:
@@ -155,6 +160,7 @@ class URDriver(Driver):
             raise RobotError(f"ur-rtde cannot read from {self.config.host}: {error}") from error
         t = round(stamp * 1e9)
         if t <= self._stamp:
+            self._lost |= self.clock.now() - self._fresh > SILENT * 1e9
             return False
         out.q[:], out.dq[:] = self._finite(q, "positions"), self._finite(dq, "speeds")
         out.effort[:], out.wrench[:] = current, wrench
@@ -213,22 +219,39 @@ class URDriver(Driver):
     def close(self) -> None:
         """See `Driver.close`: goals stop coming, so the watchdog ends the program."""
         self._armed = False
-        self._release()
-        receive, self._receive = self._receive, None
-        if receive is not None:
-            with suppress(Exception):
-                self._within(3.0, "disconnect", receive.disconnect)
+        lost = self._silent()
+        for client in (self._control, self._receive):
+            self._part(client, lost)
+        self._control = self._receive = None
 
     def _release(self) -> None:
         control, self._control = self._control, None
-        if control is not None:
-            with suppress(Exception):
-                self._within(3.0, "disconnect", control.disconnect)
+        self._part(control, self._silent())
+
+    def _silent(self) -> bool:
+        """Return whether the controller was silent for so long that the client may be at work on it by itself."""
+        with suppress(Exception):
+            if round(self._receive.getTimestamp() * 1e9) > self._stamp:  # it spoke, and nobody read
+                return self._lost
+        return self._lost or self.clock.now() - self._fresh > SILENT * 1e9
+
+    def _part(self, client: Any, lost: bool) -> None:
+        """Disconnect a client, or, if it lost its controller, leave it as it is to the end of the process.
+
+        After 2.5 s of silence its own thread reconnects, and to disconnect or destroy it meanwhile crashes.
+        """
+        if client is None:
+            return
+        with suppress(Exception):
+            if not lost and client.isConnected():
+                self._within(3.0, "disconnect", client.disconnect)
+                return
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(client))
 
     def _begin_program(self) -> None:
         """Upload the program and see that it runs, with the client that there is if it is still of use."""
         control = self._control
-        if control is not None and control.isConnected():
+        if control is not None and not self._lost and control.isConnected():
             with suppress(RobotError):
                 self._within(3.0, "take the program", control.reuploadScript)
                 end = self.clock.now() + 3_000_000_000
