@@ -108,7 +108,8 @@ class Driver(ABC):
         """Fill in the newest state.
 
         Returns:
-            Whether it is fresh: whether ``t_device`` advanced. If not, the rest of ``out`` is what it was.
+            Whether it is fresh: whether the arm's time advanced since the last fresh state, whatever ``out`` holds. If
+            not, ``out`` is what it was.
 
         Raises:
             RobotError: If no sound answer came in time.

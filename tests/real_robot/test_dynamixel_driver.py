@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from robopol.errors import RobotError
-from robopol.real_robot.driver import Status
+from robopol.real_robot.driver import Reading, Status
 from robopol.real_robot.emulators.dynamixel import DynamixelBus, crc16, frame
 
 sdk = pytest.importorskip("dynamixel_sdk", reason="needs dynamixel-sdk: pip install 'robopol[dynamixel]'")
@@ -162,6 +162,7 @@ def test_servos_whose_clock_stands_still_are_not_fresh(tmp_path):
     for _ in range(5):
         rig.tick()
         assert not rig.driver.read(rig.state)
+        assert not rig.driver.read(Reading(5))  # whatever the reading that it is given knew
     assert was[:2] == (rig.state.t_device, rig.state.t_received)
     np.testing.assert_array_equal(was[2], rig.state.q)
 

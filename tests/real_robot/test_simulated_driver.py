@@ -64,6 +64,7 @@ def test_a_state_is_fresh_once():
     assert driver.read(state)
     was = state.t_device
     assert not driver.read(state)
+    assert not driver.read(Reading(5))  # whatever the reading that it is given knew
     clock.sleep_until(clock.now() + 2 * MS)
     assert driver.read(state)
     assert state.t_device == was + 2 * MS

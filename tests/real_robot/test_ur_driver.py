@@ -206,6 +206,7 @@ def test_a_frozen_controller_is_not_fresh_and_gets_no_goals(driver, emulated):
     while True:
         assert time.monotonic() < deadline
         assert not driver.read(state)
+        assert not driver.read(Reading(6))  # whatever the reading that it is given knew
         try:
             driver.write(q, 0.0)
         except RobotError as error:

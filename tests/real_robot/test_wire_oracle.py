@@ -63,6 +63,16 @@ def test_limits_are_exact_without_rounding():
     assert feed(oracle(tick=0.0, accel=1e9), [0.0, 0.010001]).count == 1
 
 
+def test_with_a_period_goals_are_judged_by_their_schedule():
+    for period, jitters in ((0.0, True), (0.01, False)):
+        one = Oracle(np.full(1, -1.0), np.full(1, 1.0), np.full(1, 1.0), np.full(1, 10.0), 0.0, period)
+        for t, position in ((0.0, 0.0), (0.01, 0.0), (0.021, 0.001), (0.0305, 0.003), (0.041, 0.006), (0.0495, 0.009)):
+            one.goal(round(t * 1e9), 0, position)
+        assert (one.count > 0) is jitters
+    one.goal(69_000_000, 0, 0.0291)  # two periods later, and more than two periods' way at the limit of speed
+    assert "speed 1.005" in one.violations[0]
+
+
 def test_after_a_rest_a_motion_begins_anew():
     one = feed(oracle(), [0.0])
     one.rest()

@@ -112,7 +112,7 @@ class DynamixelDriver(ServoBusDriver):
         for servo in self.calibration.ids:
             self._set(servo, *WATCHDOG, WATCHDOG_TICKS)
 
-    def _state(self, out: Reading) -> None:
+    def _state(self, out: Reading) -> bool:
         asked = self.clock.now()
         answers = self._ask(WATCHDOG[0], LENGTHS)
         bits = [_status(answer) for answer in answers]
@@ -128,15 +128,16 @@ class DynamixelDriver(ServoBusDriver):
         else:
             steps = [(new - old) % 32768 for new, old in zip(clocks, self._clocks, strict=True)]
             if 0 in steps:  # one that stands still makes none of it fresh
-                return
+                return False
             self._passed = [t + 1_000_000 * step for t, step in zip(self._passed, steps, strict=True)]
         self._clocks = clocks
         q, gripper = self.calibration.to_angles(_column(answers, POSITION, 4))
-        out.q[:], out.gripper, out.t_device = q, gripper, max(min(self._passed), out.t_device)
+        out.q[:], out.gripper, out.t_device = q, gripper, min(self._passed)
         out.dq[:] = self.calibration.to_speeds(_column(answers, VELOCITY, 4).astype(np.float64) * SPEED_UNIT * _COUNTS)
         scale = [joint.sign * self._amperes[joint.id] for joint in self.calibration.joints]
         out.effort[:] = _column(answers, CURRENT, 2)[: len(scale)] * np.array(scale)
         out.status = worst(bits)
+        return True
 
     def _positions(self) -> Ticks:
         return _column(self._ask(WATCHDOG[0], LENGTHS), POSITION, 4)

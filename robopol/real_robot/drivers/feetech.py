@@ -93,7 +93,7 @@ class FeetechDriver(ServoBusDriver):
             self._set(servo, *GOAL, magnitude(int(goal), 15))
             self._set(servo, *TORQUE, 1)
 
-    def _state(self, out: Reading) -> None:
+    def _state(self, out: Reading) -> bool:
         asked = self.clock.now()
         answers = self._ask()
         q, gripper = self.calibration.to_angles(_column(answers, POSITION))
@@ -102,6 +102,7 @@ class FeetechDriver(ServoBusDriver):
         signs = [joint.sign for joint in self.calibration.joints]
         out.effort[:] = AMPERES * _column(answers, CURRENT)[: len(signs)] * signs
         out.status = worst([_status(answer) for answer in answers])
+        return True
 
     def _positions(self) -> Ticks:
         return _column(self._ask(), POSITION)

@@ -104,8 +104,8 @@ class ServoBusDriver(Driver):
         """Set limits, write goals, switch torque on."""
 
     @abstractmethod
-    def _state(self, out: Reading) -> None:
-        """Ask all servos once and fill in ``out`` but for ``t_received``."""
+    def _state(self, out: Reading) -> bool:
+        """Ask all servos once, fill in ``out`` but for ``t_received``, and return whether it is new."""
 
     @abstractmethod
     def _positions(self) -> Ticks:
@@ -154,14 +154,9 @@ class ServoBusDriver(Driver):
 
     def read(self, out: Reading) -> bool:
         """See `Driver.read`; ``t_device`` is when the servos were asked unless they have a clock."""
-        was = out.t_device
-
-        def ask() -> None:
-            self._state(out)
-
-        self._counted(ask, "state", tries=2)
+        new = self._counted(lambda: self._state(out), "state", tries=2)
         self.failures = 0  # only an answer says that the bus works: goals are not acknowledged
-        if out.t_device <= was:
+        if not new:
             return False
         out.t_received = self.clock.now()
         if not self._armed:
@@ -197,10 +192,10 @@ class ServoBusDriver(Driver):
             with suppress(Exception):  # an unplugged one cannot be closed either
                 port.line.close()
 
-    def _counted(self, ask: Callable[[], None], what: str, tries: int) -> None:
+    def _counted(self, ask: Callable[[], T], what: str, tries: int) -> T:
         """Do an exchange; after `MAX_FAILURES` in a row send no more goals, so that the servos hold their last ones."""
         try:
-            self._try(ask, what, tries)
+            return self._try(ask, what, tries)
         except RobotError as error:
             self.failures += 1
             if self.failures < MAX_FAILURES or not self._armed:

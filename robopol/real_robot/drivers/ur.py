@@ -87,7 +87,7 @@ class URDriver(Driver):
         self._receive: Any = None
         self._control: Any = None
         self._armed = False
-        self._fresh = 0
+        self._fresh = self._stamp = 0
         self._waiting: threading.Thread | None = None
         try:
             import rtde_control
@@ -111,7 +111,7 @@ class URDriver(Driver):
             self._receive = self._receive_class(c.host, c.frequency, _VARIABLES)
         except Exception as error:
             raise RobotError(f"ur-rtde cannot listen to {c.host}: {error}") from error
-        self._fresh = self.clock.now()
+        self._fresh, self._stamp = self.clock.now(), 0
         return DeviceInfo(model, serial, 6, False, 1 / c.watchdog)
 
     def arm(self) -> None:
@@ -154,10 +154,11 @@ class URDriver(Driver):
         except Exception as error:
             raise RobotError(f"ur-rtde cannot read from {self.config.host}: {error}") from error
         t = round(stamp * 1e9)
-        if t <= out.t_device:
+        if t <= self._stamp:
             return False
         out.q[:], out.dq[:] = self._finite(q, "positions"), self._finite(dq, "speeds")
         out.effort[:], out.wrench[:] = current, wrench
+        self._stamp = t
         out.t_device, out.t_received = t, self.clock.now()
         out.status = status | (Status.POWERED if self._armed and playing else Status(0))
         self._fresh = out.t_received

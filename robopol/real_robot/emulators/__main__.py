@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
     arm = Arm(models.read(options.model or ("ur5e" if options.arm == "ur" else "so101")), clock.now())
     tick = TICK if options.arm in BUSES else 0.0
     n = len(arm.names)
-    oracle = Oracle(arm.low, arm.high, np.full(n, options.max_speed), np.full(n, options.max_accel), tick)
+    speed, accel = np.full(n, options.max_speed), np.full(n, options.max_accel)
+    oracle = Oracle(arm.low, arm.high, speed, accel, tick, options.period)
     running = threading.Event()
     running.set()
     if options.arm == "ur":
@@ -92,6 +93,7 @@ def _options() -> argparse.ArgumentParser:
     common.add_argument("--model", help="MJCF file; so101 for buses and ur5e for ur unless given")
     common.add_argument("--max-speed", type=float, default=np.inf, help="limit that goals are judged by, rad/s")
     common.add_argument("--max-accel", type=float, default=np.inf, help="limit that goals are judged by, rad/s^2")
+    common.add_argument("--period", type=float, default=0.0, help="of the goals, s; 0 judges by when they came")
     for name in BUSES:
         bus = kinds.add_parser(name, parents=[common], help=f"a bus of {name} servos, on a pty unless --tcp is given")
         bus.add_argument("--tcp", type=int, help="port for socket://127.0.0.1:PORT; 0 for any that is free")

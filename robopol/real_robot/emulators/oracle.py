@@ -31,13 +31,19 @@ class Oracle:
     more than one tick over the time between them, or if the second difference exceeds the acceleration limit by more
     than what rounding three goals to ticks can make of it, 2 ticks over the square of that time.
 
+    With a period, the time between two goals is that of the schedule: the nearest multiple of the period, and at least
+    one. The wire delays goals by what else is on it, so without a period limits that are used to the full seem to be
+    exceeded; with one, delays may differ by less than half a period.
+
     Attributes:
         log: Every goal, in order.
         count: Violations so far.
         violations: The first `KEPT` of them, in words.
     """
 
-    def __init__(self, low: Vector, high: Vector, speed: Vector, accel: Vector, tick: float) -> None:
+    def __init__(
+        self, low: Vector, high: Vector, speed: Vector, accel: Vector, tick: float, period: float = 0.0
+    ) -> None:
         """Declare the limits.
 
         Args:
@@ -46,7 +52,9 @@ class Oracle:
             speed: Of the goals (n,), rad/s.
             accel: Of the goals (n,), rad/s^2.
             tick: Resolution of the wire, rad.
+            period: Between goals by their schedule, s; 0 judges by when they came.
         """
+        self.period = period
         self.low, self.high, self.speed, self.accel, self.tick = low, high, speed, accel, tick
         self.log: list[Goal] = []
         self.count = 0
@@ -72,6 +80,8 @@ class Oracle:
         if before is not None:
             t0, position0, speed0 = before
             dt = max(t - t0, 1) * 1e-9
+            if self.period:
+                dt = self.period * max(round(dt / self.period), 1)
             speed = (position - position0) / dt
             slack = 1.0 + 1e-9
             if abs(speed) > slack * self.speed[servo] + self.tick / dt:

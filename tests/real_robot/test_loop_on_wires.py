@@ -1,0 +1,89 @@
+"""The servo loop over the vendors' clients to emulated buses: what the witness at the wire sees of a wild policy."""
+
+import numpy as np
+import pytest
+from arms_on_wires import Rig
+from lockstep import MS, POLICY, Bench, Box, robot
+
+from robopol.real_robot.driver import Status
+from robopol.real_robot.emulators.dynamixel import DynamixelBus
+from robopol.real_robot.emulators.feetech import FeetechBus
+from robopol.real_robot.servo import Servo
+from robopol.real_robot.states import State
+from robopol.registry import lookup
+
+BUSES = {"feetech": (FeetechBus, "scservo_sdk"), "dynamixel": (DynamixelBus, "dynamixel_sdk")}
+
+
+class WiredBench(Bench):
+    """A bench whose arm is at the other end of a wire."""
+
+    def __init__(self, rig):
+        self.robot, self.clock, self.driver = robot(), rig.clock, rig.driver
+        self.orders, self.held_at, self.seq = [], 0, 0
+        self.policy, self.human = Box(), Box()
+        self.events, self.rows = [], []
+        boxes = {State.RUNNING: self.policy, State.HUMAN: self.human}
+        publish = lambda row: self.rows.append(row[0].copy())  # noqa: E731
+        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, self.events.append, publish)
+        self.servo.connect()
+        self.t = self.clock.now() // (10 * MS) * (10 * MS)
+
+
+@pytest.fixture(params=BUSES)
+def rig(request, tmp_path):
+    bus, package = BUSES[request.param]
+    pytest.importorskip(package, reason=f"needs the vendor's client: pip install 'robopol[{request.param}]'")
+    rig = Rig(bus, lookup("driver", request.param), tmp_path, speed=3.0, accel=15.0, max_speed=6.0, max_accel=60.0)
+    stroke = rig.arm.high[5] - rig.arm.low[5]
+    rig.oracle.period, rig.oracle.speed[5], rig.oracle.accel[5] = 0.01, 2.0 * stroke, 40.0 * stroke
+    return rig
+
+
+def test_nothing_out_of_limits_is_on_the_wire_whatever_the_policy_says(rig):
+    """T12 at the wire: jumps, late chunks, and some that are no numbers."""
+    bench = WiredBench(rig).ready()
+    rng = np.random.default_rng(0)
+    for _ in range(15):
+        steps = rng.normal(0, rng.choice([0.02, 0.2, 1.0]), (rng.integers(1, 9), 5))
+        data = np.clip(bench.q + np.cumsum(steps, 0), -3, 3)
+        if rng.random() < 0.2:
+            data[0, 0] = np.nan
+        bench.send(data, late=float(rng.uniform(0, 0.1)))
+        bench.run(float(rng.uniform(0.05, 0.2)))
+    assert len(rig.oracle.log) > 1000
+    assert rig.oracle.violations == []
+    assert np.ptp([goal.position for goal in rig.oracle.log if goal.servo == 0]) > 0.1
+
+
+def test_a_fault_is_the_last_thing_on_the_wire(rig):
+    """T10 end to end: within two periods, latched, and nothing is written after."""
+    bench = WiredBench(rig).ready()
+    bench.send(bench.q + np.linspace(0.05, 0.4, 8)[:, None])
+    bench.run(0.1)
+    assert bench.state is State.RUNNING
+    rig.faults.overheated = True
+    bench.run(0.02)
+    assert bench.state is State.FAULT
+    assert Status.OVERHEATED in Status(int(bench.rows[-1]["status"]))
+    logged = len(rig.oracle.log)
+    bench.run(0.3)
+    rig.faults.overheated = False
+    bench.run(0.1)
+    assert bench.state is State.FAULT
+    assert len(rig.oracle.log) == logged
+
+
+def test_a_silent_bus_is_a_fault_after_a_tenth_of_a_second(rig):
+    """T9 end to end: nothing is written when it is back."""
+    bench = WiredBench(rig).ready()
+    bench.send(bench.q + np.linspace(0.05, 0.4, 8)[:, None])
+    bench.run(0.1)
+    rig.faults.stall = 500.0
+    bench.run(0.13)
+    assert bench.state is State.FAULT
+    bench.run(0.5)
+    logged = len(rig.oracle.log)
+    bench.run(0.2)
+    assert bench.state is State.FAULT
+    assert len(rig.oracle.log) == logged
