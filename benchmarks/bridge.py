@@ -1,11 +1,11 @@
-"""The bridge in real time: how punctual the servo loop is, how fast it obeys, and what of it is left when parts are killed.
+"""The bridge in real time: how punctual the servo loop is, how fast it obeys, what is left when parts are killed.
 
-    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--busy 2] [--checkpoint RUN] [--out benchmarks/results/bridge.json]
+    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--busy 2] [--checkpoint RUN] [--out FILE.json]
 
-The servo loop runs in its own process, as in `robopol deploy`, with the simulated SO-101; ``--busy`` processes that only
-compute take the processors besides. With a checkpoint of a task of the arm suite, its success in the simulator, through
-the bridge, and through the bridge with plans that are 100 ms late, with and without latency matching, over the same
-seeds, in virtual time. Figures of time are this machine's, which is printed with them: load and scheduling decide.
+The servo loop runs in its own process, as in `robopol deploy`, with the simulated SO-101; ``--busy`` processes that
+only compute take the processors besides. With a checkpoint of a task of the arm suite, its success in the simulator,
+through the bridge, and through the bridge with plans that are 100 ms late, with and without latency matching, over the
+same seeds, in virtual time. Figures of time are this machine's, which is printed with them: load and scheduling decide.
 """
 
 import argparse
@@ -37,6 +37,7 @@ class Loop:
     """A servo process that is fed with chunks of a sine."""
 
     def __init__(self, **overrides: Any) -> None:
+        """Start the process; overrides are of the robot."""
         words = ["checkpoint=x", "robot=so101_simulated", *(f"robot.{key}={value}" for key, value in overrides.items())]
         self.robot = parse(RobotConfig, load_config("deploy", words)["robot"])
         self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
@@ -62,6 +63,7 @@ class Loop:
         return self.rows[start:]
 
     def begin(self) -> None:
+        """Arm the arm and let the sine move it."""
         self.run(0.3)
         self.channels.order(Command.ARM)
         self.run(0.5)
@@ -71,12 +73,13 @@ class Loop:
             raise SystemExit(f"the loop does not run: it is {State(int(self.rows[-1]['state'])).name}")
 
     def close(self) -> None:
+        """End the process."""
         self.child.end(5.0)
         self.channels.close()
 
 
 def punctuality(period: float, seconds: float) -> dict[str, Any]:
-    """Lateness of the ticks and share of the missed ones (T1); time from an order to the first braking command (T11)."""
+    """Lateness of ticks and share of the missed ones (T1); time from an order to the first braking command (T11)."""
     loop = Loop(period=period, **{"watch.missed": 99, "watch.lost": 5, "watch.stale": 5, "driver.watchdog": 0})
     try:
         loop.begin()

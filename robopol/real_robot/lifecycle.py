@@ -16,6 +16,8 @@ from robopol.real_robot.watchdogs import Alarm, ArmWatch, Reaction
 
 ARMING_TIME = 2.0
 """Longest time from the arming of a device to its first state with power on, s."""
+NEAR = 0.5
+"""Share of the greatest tracking error within which an arm must be of its command to be held there after a stop."""
 _SEVERITY = {Reaction.HOLD: Severity.WARNING}
 
 
@@ -79,6 +81,8 @@ class Lifecycle:
             self.quitting = True
             self.stop(now, t)
         elif command is Command.ABORT:
+            if state in LATCHED:
+                return self._device_stop(now, StopLevel.ABORT)
             self.fault(now, State.FAULT, StopLevel.ABORT)
         elif command is Command.RESET:
             return argument != 0 and self._reset(now)
@@ -122,13 +126,18 @@ class Lifecycle:
             self.machine.enter(State.STOPPING, now)
             self.motion.begin(t)
 
-    def end_stopping(self, now: int, t: int) -> None:
-        """Stop the device, which is at rest, and hold where it is."""
-        if not self._device_stop(now, StopLevel.STOP):
+    def end_stopping(self, now: int) -> None:
+        """Stop the device, which is at rest by now, and hold.
+
+        The command stays what it is: the arm, which follows it with a lag, is still on its way there. One that is far
+        from it was held back, and is not to be drawn there any longer: a fault.
+        """
+        stopped = self._device_stop(now, StopLevel.STOP)
+        distance = np.abs(self.reading.q - self.motion.filter.limiter.q).max()
+        if not stopped or not distance <= NEAR * self.robot.watch.tracking:
             self.fault(now, State.FAULT)
-            return
-        self._stand(t)
-        self.machine.enter(State.ARMED, now)
+        else:
+            self.machine.enter(State.ARMED, now)
 
     def fault(self, now: int, state: State, level: StopLevel = StopLevel.STOP) -> None:
         """Stop the device at once; nothing is written from here on."""

@@ -215,7 +215,7 @@ class Servo:
         elif state in WRITING:
             life.motion.brake()
             if state is State.STOPPING and life.motion.at_rest:
-                life.end_stopping(now, t)
+                life.end_stopping(now)
 
     def _write(self, now: int) -> bool:
         """Send the command; return whether it was sent."""

@@ -373,9 +373,29 @@ def test_an_arm_that_is_held_back_is_stopped():
     lost = [event for event in bench.events if event.code is Code.TRACKING_LOST]
     assert lost
     assert lost[0].numbers[0] == 0
-    assert bench.state is State.ARMED
+    assert bench.state is State.FAULT  # it is not drawn to where it cannot go
     assert StopLevel.STOP in bench.driver.calls
+    written = len(bench.driver.goals)
+    bench.run(0.1, each)
+    assert len(bench.driver.goals) == written
+    bench.say(Command.RESET, 1)
+    bench.run(0.02)
+    bench.say(Command.ARM)
+    bench.run(0.1)
+    assert bench.state is State.ARMED
+    assert abs(bench.q[0] - bench.driver.device.q[0]) < 0.03
     bench.driver.check()
+
+
+def test_after_a_stop_the_command_goes_on_from_where_it_was():
+    bench = Bench().ready()
+    each = feed(bench, [0.8, 0.3, 0.3, 0.3, 0.3])
+    bench.run(0.4, each)
+    bench.say(Command.STOP)
+    bench.run(0.5, each)
+    assert bench.state is State.ARMED
+    goals = np.array([goal[1] for goal in bench.driver.goals if goal])  # over the stop too
+    assert np.abs(np.diff(goals, n=2, axis=0)).max() <= 15.0 * 0.01**2 * (1 + 1e-6)
 
 
 # T11
