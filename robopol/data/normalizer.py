@@ -132,7 +132,7 @@ class Normalizer(nn.Module):
         """
         self._check_fitted()
         self._check_shape(x)
-        return (x - self.offset) * self.scale
+        return x if self.mode == "identity" else (x - self.offset) * self.scale
 
     def unnormalize(self, y: Tensor) -> Tensor:
         """Map the network's range back to environment units, the inverse of `normalize`.
@@ -149,7 +149,7 @@ class Normalizer(nn.Module):
         """
         self._check_fitted()
         self._check_shape(y)
-        return y * self.unscale + self.offset
+        return y if self.mode == "identity" else y * self.unscale + self.offset
 
     def _merge(self, values: Tensor) -> None:
         """Add rows to those that were seen, by their means and sums of squared deviations (Chan et al. 1979)."""
