@@ -1,6 +1,6 @@
 """From a policy that was cloned to a better one: success over environment steps, every method from the same bases.
 
-    python benchmarks/finetune.py [--task maze] [--rows dppo fpo] [--seeds 3] [--steps 128000] [--every 12800]
+    python benchmarks/finetune.py [--task goals] [--rows dppo fpo] [--seeds 3] [--steps 115200] [--every 11520]
                                   [--episodes 100] [--threads 1] [--bases runs/bases]
                                   [--out benchmarks/results/finetune.json]
 
@@ -35,7 +35,8 @@ from robopol.training.run import RunFolder
 from robopol.training.trainer import Trainer
 
 TASKS: dict[str, tuple[str, dict[str, Any], int, int]] = {
-    "maze": ("robopol/MultiGoal-v0", {"obstacles": "maze"}, 20, 600),
+    "goals": ("robopol/MultiGoal-v0", {"max_episode_steps": 30}, 20, 300),
+    "maze": ("robopol/MultiGoal-v0", {"obstacles": "maze"}, 100, 3000),
     "reach": ("robopol/Reach-v0", {}, 10, 300),
 }
 """Name -> id and options of the world, demonstrations, and updates of cloning: few, so that something can be gained."""
@@ -45,7 +46,7 @@ CHUNK = [
     "policy.horizon=4",
     "policy.n_action_steps=4",
     "policy/net=mlp",
-    "policy.net.width=256",
+    "policy.net.width=128",
 ]
 BASES = {
     "diffusion": ["policy=diffusion", *CHUNK, "policy.path.train_steps=20"],
@@ -53,7 +54,7 @@ BASES = {
 }
 """Kind of base -> how it is described."""
 
-ACTING = ["collection.num_envs=32", "phases.online.rollout=6400", "batch_size=400"]
+ACTING = ["collection.num_envs=32", "phases.online.rollout=3840", "batch_size=240"]
 BESIDE = ["collection.num_envs=4", "phases.online.warmup=1600", "phases.online.updates_per_step=0.5", "batch_size=128"]
 BESIDE += ["model.hidden=[128,128]", "model.discount=0.98"]
 ROWS = {
@@ -89,6 +90,7 @@ def base(task: str, kind: str, seed: int, folder: Path, threads: int) -> Path:
     if not (run / "checkpoints" / "last").exists():
         words = [*BASES[kind], *world(task), f"data.demos.uri={data}", f"seed={seed}", f"run={run}"]
         words += [f"phases.cloning.updates={updates}", f"checkpoint.every={updates}", f"runtime.threads={threads}"]
+        words += ["algo.lr=1e-3", "algo.warmup=50"]
         config = parse(TrainConfig, configured([*words, "data.demos.validation=0"]))
         with Trainer(config) as trainer:
             trainer.start(RunFolder.create(run, trainer.config.tree()))
@@ -140,11 +142,11 @@ def measures(curves: np.ndarray) -> dict[str, np.ndarray]:
 def main() -> None:
     """Compute what is missing, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="maze", choices=list(TASKS))
+    parser.add_argument("--task", default="goals", choices=list(TASKS))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=128_000)
-    parser.add_argument("--every", type=int, default=12_800)
+    parser.add_argument("--steps", type=int, default=115_200)
+    parser.add_argument("--every", type=int, default=11_520)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bases", type=Path, default=Path("runs/bases"))

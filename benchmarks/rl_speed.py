@@ -1,10 +1,12 @@
-"""Environment steps a second of SAC and TD3 against Stable-Baselines3, and critic updates a second of RLPD.
+"""Environment steps a second of SAC, TD3 and PPO against Stable-Baselines3, and critic updates a second of RLPD.
 
-    python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3 rlpd] [--rounds 5] [--steps 200] [--threads 1]
-                                  [--contention 0.15] [--out benchmarks/results/rl_speed.json]
+    python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3 ppo ppo512 rlpd] [--rounds 5] [--steps 200]
+                                  [--threads 1] [--contention 0.15] [--out benchmarks/results/rl_speed.json]
 
-Networks of 2 x 256, batches of 256, twin critics, one environment. A turn is ``--steps`` environment steps after 500
-random ones, acting, stepping, storing, sampling and updating included. `robopol` is the loop of ``robopol train``,
+SAC and TD3: networks of 2 x 256, batches of 256, twin critics, one environment, one update for each step. A turn is
+``--steps`` environment steps after 500 random ones, acting, stepping, storing, sampling and updating included. PPO:
+networks of 2 x 64, 8 environments, 10 passes over rollouts of 2048 steps in batches of 64 (``ppo``) or 512
+(``ppo512``); a turn is one rollout and what is learned from it. `robopol` is the loop of ``robopol train``,
 `sb3` Stable-Baselines3 as shipped, both with torch's default products; `medium` is the same after
 ``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
 AMX) computes in bfloat16. `rlpd` is the update that is done twenty times a step: ten critics of 2 x 256 with
@@ -34,9 +36,15 @@ from robopol.training.run import cpu_model
 from robopol.training.trainer import Trainer
 
 WARM_UP, CAPACITY, BATCH = 500, 100_000, 256
+PPO = {"ppo": 64, "ppo512": 512}
+"""Name -> batch size."""
+ROLLOUT = 2048
+PAIRS = (("robopol", "sb3"), ("robopol medium", "sb3 medium"), ("robopol medium", "sb3"))
 
 
 def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+    if algo in PPO:
+        return robopol_ppo(algo, env, threads, precision)
     words = [f"algo={algo}", "env=gym", f"env.id={env}", f"phases.online.warmup={WARM_UP}", "run=none"]
     words += [f"collection.capacity={CAPACITY}", f"runtime.threads={threads}", f"runtime.matmul={precision}"]
     trainer = Trainer(parse(TrainConfig, load_config("train", words)))
@@ -55,13 +63,45 @@ def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Tu
     return turn
 
 
+def robopol_ppo(algo: str, env: str, threads: int, precision: str) -> Turn:
+    words = ["algo=ppo", "env=gym", f"env.id={env}", f"batch_size={PPO[algo]}", "collection.num_envs=8", "run=none"]
+    words += [f"runtime.threads={threads}", f"runtime.matmul={precision}"]
+    trainer = Trainer(parse(TrainConfig, load_config("train", words)))
+    (phase,) = trainer.config.phases.values()
+    assert trainer.collector is not None
+    trainer.collector.begin()
+
+    def turn() -> float:
+        begin = time.perf_counter()
+        for _ in range(ROLLOUT // 8):
+            trainer.advance(phase, 0)
+        return ROLLOUT / (time.perf_counter() - begin)
+
+    turn()
+    return turn
+
+
 def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     import numpy as np
     import stable_baselines3
+    from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.noise import NormalActionNoise
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
+    if algo in PPO:
+        envs = make_vec_env(env, 8)
+        learner = stable_baselines3.PPO(
+            "MlpPolicy", envs, seed=0, n_steps=ROLLOUT // 8, batch_size=PPO[algo], device="cpu"
+        )
+        learner.learn(ROLLOUT)
+
+        def rollout() -> float:
+            begin = time.perf_counter()
+            learner.learn(ROLLOUT, reset_num_timesteps=False)
+            return ROLLOUT / (time.perf_counter() - begin)
+
+        return rollout
     more: dict[str, Any] = {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "device": "cpu"}
     agent = getattr(stable_baselines3, algo.upper())(
         "MlpPolicy", env, seed=0, batch_size=256, buffer_size=CAPACITY, learning_starts=WARM_UP, **more
@@ -145,7 +185,12 @@ def main() -> None:
     """Race, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="HalfCheetah-v5")
-    parser.add_argument("--algos", nargs="+", default=["sac", "td3", "rlpd"], choices=["sac", "td3", "ddpg", "rlpd"])
+    parser.add_argument(
+        "--algos",
+        nargs="+",
+        default=["sac", "td3", "ppo", "ppo512", "rlpd"],
+        choices=["sac", "td3", "ddpg", *PPO, "rlpd"],
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)

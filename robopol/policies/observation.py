@@ -164,7 +164,7 @@ class LowDimObservation(Encoder):
     ) -> Tensor:
         """See `Encoder.forward`; nothing is disturbed."""
         parts = [take(obs, key, (steps, size)) for key, size in zip(self.keys, self.sizes, strict=True)]
-        features = self.normalizer.normalize(torch.cat(parts, -1))
+        features = self.normalizer.normalize(parts[0] if len(parts) == 1 else torch.cat(parts, -1))
         return features if self.limit is None else features.clamp(-self.limit, self.limit)
 
 
