@@ -50,10 +50,7 @@ class Perceptron:
             layer.weight.grad, layer.bias.grad = torch.mm(slope.t(), x), slope.sum(0)
             if index:
                 slope = torch.mm(slope, layer.weight)
-                if self._is_tanh:
-                    slope = torch.ops.aten.tanh_backward(slope, x)
-                else:
-                    slope = slope * (x > 0)
+                slope = torch.ops.aten.tanh_backward(slope, x) if self._is_tanh else slope * (x > 0)
 
 
 class GaussianStep:
