@@ -39,7 +39,6 @@ WARM_UP, CAPACITY, BATCH = 500, 100_000, 256
 PPO = {"ppo": 64, "ppo512": 512}
 """Name -> batch size."""
 ROLLOUT = 2048
-PAIRS = (("robopol", "sb3"), ("robopol medium", "sb3 medium"), ("robopol medium", "sb3"))
 
 
 def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:

@@ -74,7 +74,7 @@ def cost(policy: Policy, seeds: range) -> list[int]:
     return [int(inside[start : start + length].sum()) for start, length in zip(starts, lengths, strict=True)]
 
 
-def rows(base: Policy, critic: Path) -> dict[str, Policy]:
+def rows(base: Policy, critic: Path, records: Path) -> dict[str, Policy]:
     """Return every policy that is compared, by name."""
     feasible = FeasibleConfig(critic=str(critic))
     found: dict[str, Policy] = {"base": base}
@@ -82,7 +82,7 @@ def rows(base: Policy, critic: Path) -> dict[str, Policy]:
         found[f"any feasible of {n}"] = base.steered(BestOfConfig(constraint=feasible, n=n))
     found["safest of 16"] = base.steered(BestOfConfig(objective=feasible, n=16))
     found["any of 16"] = base.steered(BestOfConfig(n=16))
-    other = BestOf(BestOfConfig(objective=feasible, n=16), vgps.Shuffled(feasible.build(base)), None)
+    other = BestOf(BestOfConfig(objective=feasible, n=16), vgps.Shuffled(feasible.build(base), records), None)
     found["safest of 16 in another's state"] = SteeredPolicy(base, [other])
     return found
 
@@ -105,7 +105,8 @@ def main() -> None:
     ledger = Ledger(args.out, setting | {"episodes": args.episodes})
     for seed in args.seeds:
         run, critic = prepare(seed, args.work)
-        measure(rows(load_policy(run), critic), seed, args.episodes, ledger)
+        records = args.work / f"rollouts-{seed}.hdf5"
+        measure(rows(load_policy(run), critic, records), seed, args.episodes, ledger)
 
 
 def measure(candidates: dict[str, Policy], seed: int, episodes: int, ledger: Ledger) -> None:

@@ -88,7 +88,7 @@ def cloned(name: str, seed: int, work: Path) -> Policy:
     return load_policy(run)
 
 
-def ranked(base: Policy, run: Path) -> dict[str, Policy]:
+def ranked(base: Policy, run: Path, records: Path) -> dict[str, Policy]:
     """Return every policy that the critic makes of the base, and the controls, by name."""
     value = ValueConfig(critic=str(run))
     found: dict[str, Policy] = {"base": base}
@@ -101,8 +101,8 @@ def ranked(base: Policy, run: Path) -> dict[str, Policy]:
     found["random of 16"] = base.steered(BestOfConfig(n=16))
     against = WeightedSumConfig(objectives=(value,), weights=(-1.0,))
     found["worst of 16"] = base.steered(BestOfConfig(objective=against, n=16))
-    other = BestOf(BestOfConfig(objective=value, n=16), vgps.Shuffled(value.build(base)), None)
-    found["best of 16 in another's state"] = SteeredPolicy(base, [other])
+    other = BestOf(BestOfConfig(objective=value, n=16), vgps.Shuffled(value.build(base), records), None)
+    found["best of 16 in others' states"] = SteeredPolicy(base, [other])
     return found
 
 
@@ -124,7 +124,7 @@ def main() -> None:
     budget = {"demos": DEMOS, "updates": UPDATES, "critic_updates": CRITIC_UPDATES}
     ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
     for seed in args.seeds:
-        rows = ranked(cloned("base", seed, args.work), critic(seed, args.work))
+        rows = ranked(cloned("base", seed, args.work), critic(seed, args.work), demonstrations(args.work))
         rows["not told"] = cloned("not told", seed, args.work)
         for name in ("told", "told by chance"):
             rows |= told(cloned(name, seed, args.work), name)

@@ -23,7 +23,7 @@ import torch
 from ledger import Ledger
 from torch import Tensor
 
-from robopol import load_policy, make_env
+from robopol import load_episodes, load_policy, make_env
 from robopol.execution import BLOCK
 from robopol.policies import Policy
 from robopol.steering import BestOfConfig, GuideConfig, SteeredPolicy
@@ -41,17 +41,22 @@ HELD_OUT = 500_000
 
 
 class Shuffled(Objective):
-    """A control: what a critic says of the plans of one episode in the state of another."""
+    """A control: what a critic says of the plans of an episode in the states of others, drawn anew for every plan."""
 
-    def __init__(self, objective: Objective) -> None:
-        """Take over the critic's objective."""
+    def __init__(self, objective: Objective, records: Path) -> None:
+        """Take over the critic's objective, and the states of recorded episodes."""
         super().__init__(objective.config)
         self.objective = objective
         self.obs_shapes = objective.obs_shapes
+        self._seen = load_episodes(str(records)).obs
+        self._generator = torch.Generator().manual_seed(0)
 
     def score(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
-        """See `Objective.score`; the rows of a batch are other episodes."""
-        return self.objective.score({key: rows.roll(1, 0) for key, rows in obs.items()}, windows)
+        """See `Objective.score`."""
+        rows, steps = next(iter(obs.values())).shape[:2]
+        drawn = torch.randint(len(next(iter(self._seen.values()))), (rows,), generator=self._generator)
+        others = {key: self._seen[key][drawn][:, None].repeat_interleave(steps, 1) for key in obs}
+        return self.objective.score(others, windows)
 
 
 def prepare(seed: int, work: Path) -> tuple[Path, dict[str, Path]]:
@@ -98,7 +103,7 @@ def prepare(seed: int, work: Path) -> tuple[Path, dict[str, Path]]:
     return base, critics
 
 
-def rows(base: Policy, critics: Mapping[str, Path]) -> dict[str, Policy]:
+def rows(base: Policy, critics: Mapping[str, Path], records: Path) -> dict[str, Policy]:
     """Return every policy that is compared, by name."""
     found: dict[str, Policy] = {"base": base}
     for algo, run in critics.items():
@@ -112,7 +117,7 @@ def rows(base: Policy, critics: Mapping[str, Path]) -> dict[str, Policy]:
                 found[f"{algo}, 16, temperature {share} std"] = base.steered(steering)
             config = BestOfConfig(objective=value, n=16)
             found["another state's critic, best of 16"] = SteeredPolicy(
-                base, [BestOf(config, Shuffled(value.build(base)), None)]
+                base, [BestOf(config, Shuffled(value.build(base), records), None)]
             )
             guide = GuideConfig(objective=value, scale=2.0, cap=0.3)
             found["iql, guided by its gradient"] = base.steered(guide)
@@ -144,7 +149,7 @@ def main() -> None:
         policy = load_policy(base)
         assert policy.spec.env is not None
         with make_env(policy.spec.env.id, BLOCK, **policy.spec.env.options) as env:
-            for name, one in rows(policy, critics).items():
+            for name, one in rows(policy, critics, args.work / "push.hdf5").items():
                 kept = ledger.measure(name, seed, lambda one=one: steered.measured(one, env, args.episodes, HELD_OUT))
                 print(f"seed {seed}: {name:36} {np.mean(steered.succeeded(kept)):.1%}", flush=True)
     ledger.tables["rows"] = steered.table(ledger, "base", ledger.measured)
