@@ -46,10 +46,11 @@ class AdamW:
         Args:
             lr: Learning rate.
         """
-        if all(p.grad is not None for p in self._ordered):
+        counted = [self._steps[p] for p in self._ordered if p.grad is not None]
+        if len(counted) == len(self._ordered):
             self._all_steps += 1
-        else:
-            torch._foreach_add_([self._steps[p] for p in self._ordered if p.grad is not None], 1)
+        elif counted:
+            torch._foreach_add_(counted, 1)
         for group, weight_decay in self._groups:
             moved = [p for p in group if p.grad is not None]
             if not moved:

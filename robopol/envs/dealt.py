@@ -76,7 +76,7 @@ class DealtVectorEnv(VectorEnv):
     def save_state(self, slot: int) -> Tensor | None:
         """See `VectorEnv.save_state`."""
         state = self._one("save_state", slot)
-        return None if state is None else torch.from_numpy(state)
+        return None if state is None else torch.tensor(state)
 
     def restore_state(self, slot: int, state: Tensor) -> Observation:
         """See `VectorEnv.restore_state`."""

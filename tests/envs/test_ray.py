@@ -1,5 +1,7 @@
 """Worlds on a Ray cluster of several nodes, some of which die."""
 
+import time
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -40,6 +42,8 @@ def test_a_lost_worker_and_a_lost_node_change_nothing_of_what_is_learned(cluster
         if taken == 25:
             cluster.add_node(num_cpus=1)
             cluster.remove_node(cluster.other, allow_graceful=False)
+            while sum(node["Alive"] for node in ray.nodes()) > 3:  # the head, one, and the new one
+                time.sleep(0.1)
         result = step(self, slots, actions)
         lost.append(self.lost)
         return result

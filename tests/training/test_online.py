@@ -172,7 +172,7 @@ def test_every_batch_holds_its_share_of_the_replay(tmp_path, demos):
         alone = trainer.sources.batch({"replay": 1.0}, 16, 0)
     assert (alone["reward"] == 1234).all()
     assert alone.keys() - batch.keys() == {"trace"}  # which records have none of
-    assert all(alone[key].dtype == batch[key].dtype for key in alone if not key.endswith("obs"))
+    assert all(alone[key].dtype == batch[key].dtype for key in batch if not key.endswith("obs"))
 
 
 def test_the_replay_tells_what_terminated_and_what_was_cut_off(tmp_path):
