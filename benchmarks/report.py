@@ -285,8 +285,8 @@ def steer_ways() -> list[str]:
         "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
         "is drawn past one side; in rows that are named so by where a dynamics model says that the disc gets to "
         "(DynaGuide), by a box that the tool is to keep out of (PoCo), by what keeps the disc off one side for good "
-        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. Obeyed: the disc passed on the side "
-        "that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
+        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. Obeyed: the disc passed on the "
+        "side that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
         "`python benchmarks/steer_ways.py`",
         "",
         "| steering | obeyed | by seed, left and right | success | lost / won | steps |",
