@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 help:
 	@echo "make demo      demonstrations, a policy, its evaluation, a video: some five minutes after the install"
 	@echo "make test      all tests, types, style and the layer contract"
-	@echo "make test-extras   tests in worlds that need an environment of their own (metaworld, robosuite, warp)"
+	@echo "make test-extras   tests in worlds that need an environment of their own (metaworld, robosuite, warp, ray)"
 	@echo "make install   robopol in $(VENV)"
 
 demo: install
@@ -22,10 +22,11 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Each in $(VENV)-<name>. TORCH names another build of torch, e.g. TORCH=torch==2.13.0+cpu.
-test-extras: $(VENV)-metaworld/.test $(VENV)-robosuite/.test $(VENV)-warp/.test
+test-extras: $(VENV)-metaworld/.test $(VENV)-robosuite/.test $(VENV)-warp/.test $(VENV)-ray/.test
 	$(VENV)-metaworld/bin/python -m pytest tests/extras/metaworld
 	$(VENV)-robosuite/bin/python -m pytest tests/extras/robosuite
 	$(VENV)-warp/bin/python -m pytest tests/extras/warp
+	$(VENV)-ray/bin/python -m pytest tests/envs/test_ray.py tests/sweeps/test_launchers.py
 
 $(VENV)-%/.test: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "robopol needs Python 3.11 or newer: make PYTHON=/path/to/python"; exit 1; }
