@@ -374,8 +374,7 @@ def vgps() -> list[str]:
         f"{budget['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
         f"the same held-out episodes, {seeds(tree)} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
         "",
-        "What the critic knows is mostly a side, which is the better one in every state: a critic that is shown the "
-        "state of another episode chooses as well. The worst of the proposals is the control that must lose.",
+        "The worst of the proposals is the control that must lose.",
         "",
         *STEERED,
         *steered_rows(tree["tables"]["rows"]),
@@ -467,9 +466,6 @@ def safety() -> list[str]:
         "",
         "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
         f"proposals; {seeds(tree)} training seeds. `python benchmarks/safety.py`",
-        "",
-        "The safe way is to another goal, from everywhere alike: a critic that is shown the state of another episode "
-        "knows it as well, and is no control here.",
         "",
         *COSTLY,
     ]
