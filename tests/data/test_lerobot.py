@@ -4,6 +4,7 @@ import shutil
 import sys
 import warnings
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from robopol.data import load_episodes, save_episodes
 from robopol.data.formats import lerobot_writer
+from robopol.data.formats.video import VideoWriter
 from robopol.errors import DataError, DataWarning, MissingExtraError
 
 pa = pytest.importorskip("pyarrow")
@@ -140,6 +142,19 @@ def test_nothing_is_lost(make_episodes, tmp_path, lengths, seed, flags):
         save_episodes(episodes, f"lerobot:{tmp_path}/any?images=png")
     assert load_episodes(f"lerobot:{tmp_path}/any").equal(episodes)
     assert os.listdir(tmp_path) == ["any"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="only Linux tells")
+def test_no_thread_becomes_a_real_time_one_by_a_video(tmp_path):
+    frames = np.zeros((3, 64, 64, 3), np.uint8)
+
+    def kinds():
+        return {os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")}
+
+    with VideoWriter(tmp_path / "video.mp4", "av1", Fraction(20), 64, 64) as writer:
+        writer.add(frames)
+        assert kinds() == {os.SCHED_OTHER}
+    assert kinds() == {os.SCHED_OTHER}
 
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])

@@ -1,6 +1,8 @@
 """Frames of mp4 files by time, and files from frames (PyAV)."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -70,6 +72,33 @@ def _slack(time: float) -> float:
     return TOLERANCE + abs(time) * 2**-23
 
 
+@contextmanager
+def _ordinary_threads() -> Iterator[None]:
+    """Undo that threads become real-time ones meanwhile.
+
+    SVT-AV1 makes its own and the one that opens it so (SCHED_FIFO, 99) where it may, as it does for root: whatever else
+    the machine should do, as hold an arm, would wait for a video, and the caller would stay so for ever.
+    """
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        yield
+        return
+    before = set(_real_time(tasks))
+    try:
+        yield
+    finally:
+        for task in set(_real_time(tasks)) - before:
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+
+
+def _real_time(tasks: Path) -> Iterator[int]:
+    for task in map(int, os.listdir(tasks)):
+        with suppress(ProcessLookupError):
+            if os.sched_getscheduler(task) in (os.SCHED_FIFO, os.SCHED_RR):
+                yield task
+
+
 class VideoWriter:
     """Writes one mp4 file, to which episodes are added one after the other; use it as a context manager.
 
@@ -118,6 +147,9 @@ class VideoWriter:
         import av
 
         try:
+            if not self._stream.codec_context.is_open:
+                with _ordinary_threads():
+                    self._stream.codec_context.open(strict=False)
             for image in frames:
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = self.frames, 1 / self._fps
