@@ -13,7 +13,7 @@ from robopol.policies import Policy, PolicySpec
 from robopol.registry import lookup
 from robopol.training.sources import Sources
 
-UPDATES = 1200
+UPDATES = 600
 NET = {"kind": "mlp", "width": 128, "blocks": 2}
 POLICIES = {
     "ddpm": {"kind": "diffusion", "net": NET, "sampler": {"kind": "ddpm"}},

@@ -77,16 +77,14 @@ def test_equal_members_change_nothing_whatever_the_weights(kind):
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver", "heun", "euler"])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_two_equally_wide_gaussians_on_two_paths_give_the_one_between(sampler, swapped):
-    steps = 60 if sampler in ("heun", "dpm_solver") else 400  # of first order
+    steps = 40 if sampler in ("heun", "dpm_solver") else 200  # of first order
     tree = {"kind": sampler, "steps": steps, "clip": "never", "spacing": "karras"}
     diffusion = policy("diffusion", [[-0.5]], sampler=tree)
     flow = policy("flow", [[0.5]], sampler=tree)
     base, other = (flow, diffusion) if swapped else (diffusion, flow)
-    for weight in (0.5, 0.25):
-        samples = many(mixed(base, [other], [1 - weight, weight]), count=10000)
-        between = (1 - weight) * (0.5 if swapped else -0.5) + weight * (-0.5 if swapped else 0.5)
-        assert samples.mean().item() == pytest.approx(between, abs=0.01)
-        assert samples.std().item() == pytest.approx(0.2, abs=0.01)
+    samples = many(mixed(base, [other], [0.75, 0.25]), count=4000)
+    assert samples.mean().item() == pytest.approx(0.25 if swapped else -0.25, abs=0.01)
+    assert samples.std().item() == pytest.approx(0.2, abs=0.01)
 
 
 @pytest.mark.parametrize("mine", PATHS)

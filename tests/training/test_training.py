@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(demos, tmp_
 def test_killed_runs_resume_to_the_same_bits():
     """Real processes, killed for good at random instants; the benchmark does it a hundred times."""
     script = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
-    done = subprocess.run([sys.executable, script, "--kills", "4"], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, script, "--kills", "2"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "same bits" in done.stdout
 
