@@ -56,10 +56,10 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml
 	@touch $@
 
 # robomimic without what it pins: its data loader checks our files, its policies act here
-$(VENV)/.test: $(VENV)/.run pyproject.toml
+$(VENV)/.test: $(VENV)/.venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group test
 	$(BIN)/python -m pip install --quiet --no-deps robomimic==0.3.0
-	@touch $@
+	@touch $(VENV)/.run $@
 
 clean:
 	rm -rf $(VENV) $(VENV)-metaworld $(VENV)-robosuite $(VENV)-warp build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
