@@ -9,9 +9,11 @@ do without. Beside it: the same policy on all of it without labels, and one whos
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 import vgps
@@ -62,6 +64,23 @@ def rows(name: str, policy: Policy) -> dict[str, Policy]:
         return {name: policy}
     weights = WEIGHTS if name == "told" else (3.0,)
     return {f"{name}, weight {weight:g}": policy.steered(GoalWeightConfig(weight=weight)) for weight in weights}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    rows = tree["tables"]["rows"]
+    return [
+        "## Told which actions were good",
+        "",
+        "CFGRL on the data of V-GPS: labels by its critic, and the guidance weight as a dial; gains over the same "
+        f"policy without labels, {sections.seeds(rows)} training seeds. `python benchmarks/cfgrl.py`",
+        "",
+        "Being told is worth far more than extrapolating: weights above 1, which improve further where it was "
+        "published, cost here.",
+        "",
+        *steered.compared(rows),
+        "",
+    ]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 from ledger import Ledger
@@ -75,6 +76,30 @@ def prepare(seed: int, work: Path, rare: bool) -> tuple[Path, Path]:
     model = ("algo=dynamics", "policy=none", "model.n_action_steps=8", "eval.final_episodes=0")
     cloning.train(dynamics, *model, *words)
     return policy, dynamics
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    budget = tree["setting"]["budget"]
+    lines = [
+        "## Guided by dynamics",
+        "",
+        "DynaGuide on MultiGoal: how often the wanted goal is taken by a policy that was told of none, and by one that "
+        f"saw '{budget['rare']}' in {budget['rare_share']:.0%} of its demonstrations; "
+        f"{sections.seeds(tree['tables']['even'])} training seeds. `python benchmarks/dynaguide.py`",
+        "",
+        "| demonstrations | steering | goal | taken | success | a plan |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, rows in tree["tables"].items():
+        for row, found in rows.items():
+            goal, ways = found["goal"], found["ways"]
+            taken = ", ".join(f"{way} {count / found['episodes']:.0%}" for way, count in ways.items())
+            if goal is not None:
+                taken = f"{ways[goal] / found['episodes']:.1%}"
+            success, cost = f"{found['success_rate']:.1%}", f"{found['plan_ms']:.1f} ms"
+            lines.append(f"| {name} | {row} | {goal or '-'} | {taken} | {success} | {cost} |")
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import torch
 from torch import Tensor
 
@@ -100,6 +101,32 @@ def judge(runs: list[Path], execution: ExecutorConfig, episodes: int) -> dict[st
         values = [value for one in told if (value := getattr(one, name)) is not None]
         row[name] = float(np.mean(values)) if values else None
     return row | {"evaluations": cost(runs[0], execution, min(10, episodes))}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## How plans are executed, and what latency does",
+        "",
+        "A diffusion policy of 10 steps; success with plans that arrive so many control steps late. Seam jump, jerk "
+        "and network evaluations without latency; see [execution.md](execution.md). `python benchmarks/execution.py`",
+        "",
+    ]
+    for task, found in tree["tasks"].items():
+        late = list(next(iter(found["rows"].values())))
+        lines += [
+            f"| {task}, {found['runs']} seed(s) | {' | '.join(f'{k} late' for k in late)} | seam jump | jerk / 1e6 | "
+            "evaluations a step |",
+            "|---" * (len(late) + 4) + "|",
+        ]
+        for name, row in found["rows"].items():
+            now = row["0"]
+            lines.append(
+                f"| {name} | {' | '.join(sections.percent(row[k]) for k in late)} | {now['seam_jump']:.2f} | "
+                f"{now['jerk'] / 1e6:.2f} | {now['evaluations']:.1f} |"
+            )
+        lines.append("")
+    return lines
 
 
 def main() -> None:

@@ -9,8 +9,10 @@ guides the walk, from no weight at all to one that spoils the plans.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import safety
+import sections
 import torch
 from ledger import Ledger
 
@@ -44,6 +46,19 @@ def rows(base: Policy) -> dict[str, Policy]:
             for scale in SMOOTH
         }
     )
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    rows = tree["tables"]["rows"]
+    lines = [
+        "## Costs at inference",
+        "",
+        "The same policies, guided by a cost that the user states (PoCo), from no weight to too much; "
+        f"{sections.seeds(rows)} training seeds. `python benchmarks/poco.py`",
+        "",
+    ]
+    return [*lines, *safety.costly(rows), ""]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 import vgps
@@ -90,6 +91,35 @@ def rows(base: Policy, critic: Path, records: Path) -> dict[str, Policy]:
 def paid(kept: dict[str, Any]) -> list[float]:
     """Return the cost of each episode of a measurement."""
     return [float(value) for value in kept["cost"].split(",")]
+
+
+def costly(rows: dict[str, Any]) -> list[str]:
+    """Return a table of what was paid, and of success."""
+    lines = [
+        "| policy | steps in the disc, an episode | episodes with any | jerk / 1e6 | success |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        low, high = row["cost_ci95"]
+        jerk = f"{row['jerk'] / 1e6:.2f}" if "jerk" in row else "-"
+        lines.append(
+            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | {jerk} | "
+            f"{row['success_rate']:.1%} |"
+        )
+    return lines
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    rows = tree["tables"]["rows"]
+    lines = [
+        "## Choosing what can be kept safe",
+        "",
+        "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
+        f"proposals; {sections.seeds(rows)} training seeds. `python benchmarks/safety.py`",
+        "",
+    ]
+    return [*lines, *costly(rows), ""]
 
 
 def main() -> None:

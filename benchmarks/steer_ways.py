@@ -24,6 +24,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 from ledger import Ledger
@@ -183,6 +184,31 @@ def together(ledger: Ledger, name: str, ways: list[str]) -> dict[str, Any]:
         "length_mean": float(np.mean([kept["length_mean"] for kept in every])),
         "plan_ms": float(np.median([kept["plan_ms"] for kept in every])),
     }
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## The way that the user wants",
+        "",
+        "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
+        "is drawn past one side; in rows that are named so by where a dynamics model says that the disc gets to "
+        "(DynaGuide), by a box that the tool is to keep out of (PoCo), by what keeps the disc off one side for good "
+        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. Obeyed: the disc passed on the "
+        "side that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
+        "`python benchmarks/steer_ways.py`",
+        "",
+        "| steering | obeyed | by seed, left and right | success | lost / won | steps |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in tree["tables"]["rows"].items():
+        obeyed = sections.share(row["obeyed_rate"], row["obeyed_ci95"])
+        seeds = ", ".join("/".join(f"{rate:.0%}" for rate in rates) for rates in row["obeyed_by_seed"])
+        lines.append(
+            f"| {name} | {obeyed} | {seeds} | {sections.percent(row)} | "
+            f"{row['lost']} / {row['won']} | {row['length_mean']:.1f} |"
+        )
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import sections
 import torch
 from ledger import Ledger
 
@@ -84,6 +85,18 @@ def table(ledger: Ledger, base: str, rows: Iterable[str]) -> dict[str, Any]:
             f"{name:36} {row['success_rate']:6.1%}  gain {row['gain']:+6.1%} [{low:+.1%}, {high:+.1%}]  {row['ways']}"
         )
     return found
+
+
+def compared(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return rows of success beside a base on the same episodes, in Markdown."""
+    lines = ["| policy | success | by seed | points gained, paired | ways | a plan |", "|---|---|---|---|---|---|"]
+    for name, row in rows.items():
+        cost = f"{row['plan_ms']:.1f} ms" if "plan_ms" in row else "-"
+        lines.append(
+            f"| {name} | {sections.percent(row)} | {sections.by_seed(row)} | {sections.gained(row)} | "
+            f"{sections.ways(row)} | {cost} |"
+        )
+    return lines
 
 
 class Curve(NamedTuple):

@@ -15,9 +15,11 @@ another episode.
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 from ledger import Ledger
@@ -125,6 +127,23 @@ def rows(base: Policy, critics: Mapping[str, Path], records: Path) -> dict[str, 
             found["iql, worst of 16"] = base.steered(BestOfConfig(objective=against, n=16))
     found["random of 16"] = base.steered(BestOfConfig(n=16))
     return found
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    rows, budget = tree["tables"]["rows"], tree["setting"]["budget"]
+    return [
+        "## Proposals ranked by a critic",
+        "",
+        "V-GPS on Push, shown by a steady hand on the left and a shaking one on the right; the critic is learned from "
+        f"{budget['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
+        f"the same held-out episodes, {sections.seeds(rows)} training seeds (Cal-QL: one). `python benchmarks/vgps.py`",
+        "",
+        "The worst of the proposals is the control that must lose.",
+        "",
+        *steered.compared(rows),
+        "",
+    ]
 
 
 def main() -> None:
