@@ -13,6 +13,7 @@ from typing import Any
 
 import safety
 import sections
+import steered
 import torch
 from ledger import Ledger
 
@@ -48,17 +49,30 @@ def rows(base: Policy) -> dict[str, Policy]:
     )
 
 
+CURVES = (
+    steered.Curve(
+        "scale of keeping away",
+        {scale: f"keep away, scale {scale:g}" for scale in AWAY if scale > 0},
+        safety.COST,
+        logarithmic=True,
+    ),
+    steered.Curve(
+        "scale of smoothness", {scale: f"smooth, scale {scale:g}" for scale in SMOOTH}, safety.JERK, logarithmic=True
+    ),
+)
+
+
 def section(tree: dict[str, Any]) -> list[str]:
     """Return the section of docs/results.md."""
-    rows = tree["tables"]["rows"]
+    tables = tree["tables"]
     lines = [
         "## Costs at inference",
         "",
         "The same policies, guided by a cost that the user states (PoCo), from no weight to too much; "
-        f"{sections.seeds(rows)} training seeds. `python benchmarks/poco.py`",
+        f"{sections.seeds(tables['rows'])} training seeds. `python benchmarks/poco.py`",
         "",
     ]
-    return [*lines, *safety.costly(rows), ""]
+    return [*lines, *safety.costly(tables), *steered.picture("poco", "Steps in the disc, and jerk, over scales"), ""]
 
 
 def main() -> None:
@@ -71,9 +85,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     ledger = Ledger(args.out, {"demos": safety.DEMOS, "updates": safety.UPDATES, "episodes": args.episodes})
+    candidates: dict[str, Policy] = {}
     for seed in args.seeds:
         run, _ = safety.prepare(seed, args.work)
-        safety.measure(rows(load_policy(run)), seed, args.episodes, ledger)
+        candidates = rows(load_policy(run))
+        safety.measure(candidates, seed, args.episodes, ledger)
+    safety.tell(candidates, CURVES, ledger)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """What the sections of docs/results.md share; each script says its own in ``section``, and report.py joins them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def share(value: float, interval: tuple[float, float]) -> str:
@@ -39,3 +42,8 @@ def ends(median: float, low: float, high: float, digits: int = 1) -> str:
 def seeds(rows: Mapping[str, Mapping[str, Any]]) -> int:
     """Return how many training seeds the rows of a table are of, most of them at least."""
     return max(len(row["by_seed"]) for row in rows.values())
+
+
+def picture(name: str, shows: str) -> list[str]:
+    """Return a picture that a script has drawn beside its results; nothing if it is not there yet."""
+    return ["", f"![{shows}](../benchmarks/results/{name}.png)"] if (RESULTS / f"{name}.png").exists() else []
