@@ -135,6 +135,7 @@ def section(tree: dict[str, Any]) -> list[str]:
         f"{tree['kills']} processes of {tree['runs']} runs killed at random instants, {tree['during a save']} of them "
         f"during a save: {tree['differences']} differences from a run that was left alone. "
         "`python benchmarks/kill_resume.py`",
+        "",
     ]
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sections
 import torch
 
 from robopol.config import parse
@@ -136,6 +137,25 @@ def plot(rows: dict[str, dict[str, list[float]]], out: Path) -> None:
         axes.set_ylabel("return")
         axes.legend(frameon=False)
     figure.savefig(out, dpi=120)
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Learning curves, beside Stable-Baselines3",
+        "",
+        f"The same settings, seeds and evaluations, {tree['episodes']} episodes with the mean action each; at most "
+        f"{tree['steps']:,} environment steps. Returns at the end and on average over all evaluations, with 95% "
+        "intervals over training seeds. `python benchmarks/rl_curves.py`",
+        "",
+        "| world, algorithm | by | at the end | on average | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in tree["returns"].items():
+        curves, (task, arm) = np.array(list(row.values())), name.rsplit(" ", 1)
+        told = [sections.mean(v.mean(), bootstrap_mean(v.tolist()), 1) for v in (curves[:, -1], curves.mean(1))]
+        lines.append(f"| {task} | {arm} | {' | '.join(told)} | {len(curves)} |")
+    return [*lines, *sections.picture("rl_curves", "returns over evaluations"), ""]
 
 
 def main() -> None:

@@ -44,6 +44,12 @@ def seeds(rows: Mapping[str, Mapping[str, Any]]) -> int:
     return max(len(row["by_seed"]) for row in rows.values())
 
 
+def mean(value: float, interval: tuple[float, float] | None, digits: int = 2) -> str:
+    """Return a mean with its interval over training seeds, if there is one."""
+    told = f"{value:.{digits}f}"
+    return told if interval is None else f"{told} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
 def picture(name: str, shows: str) -> list[str]:
     """Return a picture that a script has drawn beside its results; nothing if it is not there yet."""
     return ["", f"![{shows}](../benchmarks/results/{name}.png)"] if (RESULTS / f"{name}.png").exists() else []
