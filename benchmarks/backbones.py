@@ -18,6 +18,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import torch
 
 from robopol import __version__, load_episodes, load_policy
@@ -134,6 +135,28 @@ def measure(task: str, seeds: list[int], names: list[str], work: Path) -> dict[s
             flush=True,
         )
     return rows
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Every kind of policy",
+        "",
+        "The same demonstrations and number of updates, networks of about the same size; `distilled` and `same_noise` "
+        "are students of `teacher`, which walks 100 steps. Plans in one thread on one machine: compare within the "
+        "table only. `python benchmarks/backbones.py`",
+        "",
+        "| task | policy | success | ways | parameters | updates/s | plan p50 / p99 | at batch 64 | evaluations |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, found in tree["tasks"].items():
+        for name, row in found["rows"].items():
+            one, many = (f"{at['p50_ms']:.2f} / {at['p99_ms']:.2f} ms" for at in row["latency"].values())
+            lines.append(
+                f"| {task} | {name} | {sections.percent(row)} | {sections.ways(row)} | {row['parameters']:,} | "
+                f"{row['updates_per_second']:.0f} | {one} | {many} | {row['evaluations']:.1f} |"
+            )
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sections
 import torch
 from torch import Tensor
 
@@ -339,6 +340,49 @@ def play(seeds: list[int], updates: int) -> dict[str, Any]:
         "rows": {name: judged(found) for name, found in rates.items()},
         "distance_to_no_goal_at_weight_0": matches,
     }
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Few steps, and goals from play",
+        "",
+        f"BESO in the small; {len(tree['seeds'])} training seeds. `python benchmarks/beso.py`",
+        "",
+    ]
+    if "ring" in tree:
+        exact, learned = tree["ring"]["exact"], tree["ring"]["learned"]
+        lines += [
+            "Samples on the modes of a ring after so many steps, by the exact denoiser / by learned ones, mean over "
+            "seeds:",
+            "",
+            f"| grid | sampler | {' | '.join(f'{steps} steps' for steps in RING_STEPS)} |",
+            "|---" * (2 + len(RING_STEPS)) + "|",
+        ]
+        for grid, samplers in exact.items():
+            for name, by_steps in samplers.items():
+                shares = {steps: np.mean(found) for steps, found in learned[grid][name].items()}
+                cells = [f"{share:.1%} / {shares[steps]:.1%}" for steps, share in by_steps.items()]
+                lines.append(f"| {grid} | {name} | {' | '.join(cells)} |")
+        lines.append("")
+    if "play" in tree:
+        found = tree["play"]
+        lines += [
+            f"Goals in the room across that are reached, {found['episodes']} a seed, after learning from play for "
+            f"{found['updates']} updates:",
+            "",
+            "| policy | reached | by seed |",
+            "|---|---|---|",
+            *(f"| {name} | {sections.percent(row)} | {sections.by_seed(row)} |" for name, row in found["rows"].items()),
+            "",
+            "Energy distance of what is done at weight 0 to what is done without a goal: "
+            + ", ".join(
+                f"{name} {np.mean(values):.4f}" for name, values in found["distance_to_no_goal_at_weight_0"].items()
+            )
+            + ".",
+            "",
+        ]
+    return lines
 
 
 def main() -> None:

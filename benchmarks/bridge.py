@@ -172,6 +172,36 @@ def successes(checkpoint: str, episodes: int) -> dict[str, Any]:
     return found
 
 
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    machine, soak = tree["machine"], tree.get("soak")
+    lines = [
+        "## The bridge in real time",
+        "",
+        f"The servo loop in its own process, {tree['busy']} other(s) computing, {machine['cpu']}, {machine['cores']} "
+        "cores. `python benchmarks/bridge.py`",
+        "",
+        "| loop | scheduling | late, p50 / p99 | ticks missed | order to braking, p50 / worst |",
+        "|---|---|---|---|---|",
+    ]
+    for row in (tree["loop_100_hz"], tree["loop_250_hz"]):
+        late, braking = row["late_ms"], row["order_to_braking_ms"]
+        lines.append(
+            f"| {row['hz']} Hz | {row['scheduling']} | {late['p50']:.2f} / {late['p99']:.2f} ms | "
+            f"{row['missed']:.2%} | {braking['p50']:.1f} / {braking['worst']:.1f} ms, {braking['orders']} orders |"
+        )
+    lines += ["", f"Its supervisor knows of its death after {tree['killed']['alarm_ms']:.0f} ms."]
+    if soak:
+        more = ", ".join(f"{count:+} {name}" for name, count in soak["more"].items())
+        lines.append(f"After {soak['seconds']:.0f} s it holds {more}; its schedule drifted by {soak['drift_ns']} ns.")
+    if "success" in tree:
+        told = dict(tree["success"])
+        task, episodes = told.pop("task"), told.pop("episodes")
+        rates = ", ".join(f"{name} {rate:.0%}" for name, rate in told.items())
+        lines.append(f"Success on {task}, {episodes} episodes: {rates}.")
+    return [*lines, ""]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -13,9 +13,10 @@ import json
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import sections
 import torch
-import torchvision
 from cloning import judge, robopol, train
 
 from robopol import __version__
@@ -44,7 +45,26 @@ def collect(work: Path, told: bool) -> Path:
     return demos
 
 
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    found = tree["policies"].items()
+    rows = [f"| {name} | {sections.percent(row)} | {sections.by_seed(row)} |" for name, row in found]
+    return [
+        "## A policy that sees",
+        "",
+        f"Reach from two cameras, {tree['demonstrations']} demonstrations; beside it a policy that is told where the "
+        "target is, and one that neither sees it nor is told. `python benchmarks/camera.py`",
+        "",
+        "| policy | success | by seed |",
+        "|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
 def main() -> None:
+    import torchvision
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs beside each other, one thread each")

@@ -24,6 +24,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import torch
 from torch import Tensor
 
@@ -208,6 +209,43 @@ def differences(run: Path, teacher: Path) -> list[float]:
     """Return 1, 0 or -1 for each episode: the run succeeded and its teacher did not, as the teacher, the reverse."""
     mine, theirs = (json.loads((folder / "evaluation.json").read_text())["outcomes"] for folder in (run, teacher))
     return [float(a["success"]) - float(b["success"]) for a, b in zip(mine, theirs, strict=True)]
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## One step instead of a walk",
+        "",
+        "Students of one step beside their teachers, with the same network and data. "
+        "`python benchmarks/consistency.py`",
+        "",
+    ]
+    if "ring" in tree:
+        found = tree["ring"]
+        lines += [
+            f"A ring of eight Gaussians, {found['updates']} updates, {len(found['seeds'])} training seeds; 95% "
+            "intervals over them. Hit: samples on a mode; tv: how far the modes are from being used equally; std: the "
+            "samples' standard deviation to the data's.",
+            "",
+            "| policy | evaluations | hit | tv | std |",
+            "|---|---|---|---|---|",
+        ]
+        for name, row in found["rows"].items():
+            cells = [sections.mean(row[key], row[f"{key}_ci95"], 3) for key in ("hit", "tv", "std")]
+            lines.append(f"| {name} | {row['calls']} | {' | '.join(cells)} |")
+        lines.append("")
+    if tree["tasks"]:
+        lines += [
+            "| task | policy | evaluations | success | by seed | points to its teacher |",
+            "|---|---|---|---|---|---|",
+        ]
+        for task, rows in tree["tasks"].items():
+            for name, row in rows.items():
+                gap = sections.gained({"gain": row["gap"], "gain_ci95": row["gap_ci95"]})
+                cells = [task, name, str(row["calls"]), sections.percent(row), sections.by_seed(row), gap]
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def main() -> None:

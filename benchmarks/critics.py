@@ -176,6 +176,26 @@ def run(arm: str, seed: int, updates: int) -> dict[str, float]:
     return figures
 
 
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    known = ", ".join(f"{value:.2f} ({name})" for name, value in tree["exact_value_of_start"].items())
+    lines = [
+        "## Critics",
+        "",
+        f"A maze whose data are pieces of random walks, none from the start to the goal; {tree['updates']} updates. "
+        "Share of 200 walks that reach the goal, and the value of the start that the critic believes in; known "
+        f"exactly: {known}. "
+        "`python benchmarks/critics.py`",
+        "",
+        "| | success by seed | value of the start by seed |",
+        "|---|---|---|",
+    ]
+    for name, row in tree["arms"].items():
+        values = " ".join(f"{value:.2f}" for value in row.get("value_of_start", [])) or "-"
+        lines.append(f"| {name} | {' '.join(f'{rate:.1%}' for rate in row['success_rate'])} | {values} |")
+    return [*lines, ""]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)

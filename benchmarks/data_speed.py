@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+import sections
 import torch
 from racing import Race, Turn, race, spread
 from torch import Tensor
@@ -49,6 +50,9 @@ N_OBS, HORIZON, N_ACTION = 2, 16, 8
 KEYS = {"object": 10, "robot0_eef_pos": 3, "robot0_eef_quat": 4, "robot0_gripper_qpos": 2}  # robomimic's Lift
 CAPACITY, OBS, ACTION, DRAWS = 1_000_000, 17, 6, 20  # HalfCheetah
 VIDEOS, FRAMES, SIZE = 20, 200, 96
+
+RACES = ("robomimic", "diffusion_policy", "replay", "images")
+"""What is stored, in the order of the section."""
 
 Batches = Callable[[int], None]
 """Makes that many batches."""
@@ -344,6 +348,26 @@ def table(title: str, contenders: list[Contender], result: Race) -> dict[str, An
         rows[name] = {"median_us": 1e6 * median, "min_us": 1e6 * low, "max_us": 1e6 * high, "speed_up": best / median}
         print(f"  {name:44s} {1e6 * median:10.1f} us [{1e6 * low:.1f}..{1e6 * high:.1f}]  {best / median:7.2f}x")
     return {"rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Batches, beside other loaders",
+        "",
+        "Medians of interleaved rounds; the ratio is to the fastest setting of the peer. "
+        "`python benchmarks/data_speed.py --peers DIR`",
+        "",
+        "| race | us a batch | ratio |",
+        "|---|---|---|",
+    ]
+    for kind in RACES:
+        for name, row in tree[kind]["rows"].items():
+            lines.append(
+                f"| {kind}: {name} | {sections.ends(row['median_us'], row['min_us'], row['max_us'])} | "
+                f"{row['speed_up']:.2f}x |"
+            )
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import sections
 import torch
 from beso import episodes
 from torch import Tensor
@@ -116,6 +117,25 @@ def thirds(data: Episodes) -> tuple[float, float, float]:
     returns = data.returns().sort().values
     third = len(returns) // 3
     return returns[:third].mean().item(), returns.mean().item(), returns[-third:].mean().item()
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Asked for a high return",
+        "",
+        "Decision Diffuser on a point mass whose data are of a slow, a middling and a fast controller. Returns are "
+        "scaled so that the worst third of the data has 0 and the best 100; 95% intervals over "
+        f"{len(tree['seeds'])} training seeds, {tree['trials']} trials each. `python benchmarks/decision_diffuser.py`",
+        "",
+        "| policy | score | by seed | standard deviation of trials |",
+        "|---|---|---|---|",
+    ]
+    for name, row in tree["rows"].items():
+        by_seed = " ".join(f"{score:.1f}" for score in row["by_seed"])
+        spread = " ".join(f"{std:.1f}" for std in row["std_of_trials"] or []) or "-"
+        lines.append(f"| {name} | {sections.mean(row['score'], row['seeds_ci95'], 1)} | {by_seed} | {spread} |")
+    return [*lines, ""]
 
 
 def main() -> None:

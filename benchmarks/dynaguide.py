@@ -14,6 +14,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 from ledger import Ledger
@@ -21,7 +22,9 @@ from ledger import Ledger
 from robopol import load_policy, make_env
 from robopol.config import parse
 from robopol.evaluation import SEED0
+from robopol.evaluation.statistics import wilson
 from robopol.execution import BLOCK
+from robopol.policies import Policy
 from robopol.registry import lookup
 from robopol.steering.steering import SteeringConfig
 
@@ -29,6 +32,8 @@ RESULTS = Path(__file__).parent / "results"
 GOALS = {"east": (0.8, 0.0), "north": (0.0, 0.8), "west": (-0.8, 0.0), "south": (0.0, -0.8)}
 RARE, RARE_SHARE = "south", 0.02
 DEMOS, UPDATES = 400, 3000
+SCALE, SCALES = 60.0, (3.0, 10.0, 30.0, 100.0)
+"""Of the guide, and which others are tried towards the east."""
 
 
 def outcome(dynamics: Path, toward: list[str], away: list[str]) -> dict[str, Any]:
@@ -42,15 +47,17 @@ def steerings(dynamics: Path) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     travel = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
     for goal in GOALS:
         to = outcome(dynamics, [goal], [])
-        guide = {"kind": "guide", "objective": to, "scale": 60.0}
+        guide = {"kind": "guide", "objective": to, "scale": SCALE}
         rows[f"best of 10 to {goal}"] = (goal, [{"kind": "best_of", "objective": to, "n": 10}])
         rows[f"guided to {goal}"] = (goal, [guide, travel])
         noisy = guide | {"at": "noisy", "scale": 10.0, "interval": [0.0, 0.9]}
         rows[f"as released to {goal}"] = (goal, [noisy, travel | {"back": "repeat"}])
+        if goal == "east":
+            rows |= {f"guided to east, scale {scale:g}": (goal, [guide | {"scale": scale}, travel]) for scale in SCALES}
     others = [goal for goal in GOALS if goal != "east"]
     rows["guided away from east"] = (
         "east",
-        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": 60.0}, travel],
+        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": SCALE}, travel],
     )
     return rows
 
@@ -77,6 +84,44 @@ def prepare(seed: int, work: Path, rare: bool) -> tuple[Path, Path]:
     return policy, dynamics
 
 
+TAKEN = steered.Figure("wanted goal taken", "taken_rate", "taken_ci95", "taken_by_seed", most=1.0)
+EAST = {SCALE: "guided to east"} | {scale: f"guided to east, scale {scale:g}" for scale in SCALES}
+CURVES = (steered.Curve("scale of the guide", dict(sorted(EAST.items())), TAKEN, logarithmic=True),)
+
+
+def taken(ledger: Ledger, row: str, goal: str) -> dict[str, Any]:
+    """Return how often a goal was taken, whether the episode succeeded or not."""
+    by_seed = [[way == goal for way in kept["way"].split(",")] for kept in ledger.of(row)]
+    every = [here for rows in by_seed for here in rows]
+    return {
+        "taken_rate": sum(every) / len(every),
+        "taken_ci95": wilson(sum(every), len(every)),
+        "taken_by_seed": [sum(rows) / len(rows) for rows in by_seed],
+    }
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    tables, budget = tree["tables"], tree["setting"]["budget"]
+    lines = [
+        "## Guided by dynamics",
+        "",
+        "DynaGuide on MultiGoal: how often the wanted goal is taken by a policy that was told of none, and by one that "
+        f"saw '{budget['rare']}' in {budget['rare_share']:.0%} of its demonstrations; "
+        f"{sections.seeds(tables['even'])} training seeds. `python benchmarks/dynaguide.py`",
+        "",
+        "| demonstrations | steering | goal | taken | success | a plan (to the base's) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in ("even", "rare"):
+        for row, found in tables[name].items():
+            shares = ", ".join(f"{way} {count / found['episodes']:.0%}" for way, count in found["ways"].items())
+            told = sections.share(found["taken_rate"], found["taken_ci95"]) if found["goal"] else shares
+            cells = (name, row, found["goal"] or "-", told, f"{found['success_rate']:.1%}")
+            lines.append(f"| {' | '.join(cells)} | {steered.cost(tables, f'{name}: {row}', f'{name}: base')} |")
+    return [*lines, *steered.picture("dynaguide", "How often the east is reached over the scale of the guide"), ""]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -88,25 +133,33 @@ def main() -> None:
     torch.set_num_threads(1)
     budget = {"demos": DEMOS, "updates": UPDATES, "rare": RARE, "rare_share": RARE_SHARE}
     ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
+    candidates: dict[str, Policy] = {}
     for name in ("even", "rare"):
         about: dict[str, str | None] = {"base": None}
         for seed in args.seeds:
             run, dynamics = prepare(seed, args.work, name == "rare")
             policy = load_policy(run)
             with make_env("robopol/MultiGoal-v0", BLOCK) as env:
-                candidates = {"base": policy}
+                here = {"base": policy}
                 for row, (goal, trees) in steerings(dynamics).items():
                     if name == "even" or goal == RARE:
                         about[row] = goal
                         chosen: list[SteeringConfig] = [parse(lookup("steering", t["kind"]), t) for t in trees]
-                        candidates[row] = policy.steered(*chosen)
-                for row, one in candidates.items():
+                        here[row] = policy.steered(*chosen)
+                candidates |= {f"{name}: {row}": one for row, one in here.items()}
+                for row, one in here.items():
                     how = lambda one=one: steered.measured(one, env, args.episodes, SEED0)  # noqa: E731
                     kept = ledger.measure(f"{name}: {row}", seed, how)
                     print(f"{name} {seed}: {row:24} {np.mean(steered.succeeded(kept)):.0%}", flush=True)
         rows = steered.table(ledger, f"{name}: base", [f"{name}: {row}" for row in about])
-        ledger.tables[name] = {row: rows[f"{name}: {row}"] | {"goal": goal} for row, goal in about.items()}
+        ledger.tables[name] = {
+            row: rows[f"{name}: {row}"] | {"goal": goal} | (taken(ledger, f"{name}: {row}", goal) if goal else {})
+            for row, goal in about.items()
+        }
+    ledger.tables["plan_ms"] = steered.costs(candidates)
     ledger.write()
+    shown = ledger.tables["even"] | {"base": taken(ledger, "even: base", "east")}
+    steered.draw(shown, CURVES, "base", args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":

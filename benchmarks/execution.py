@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import cloning
 import numpy as np
+import sections
 import torch
 from ledger import Ledger
 from torch import Tensor
@@ -215,6 +216,32 @@ def table(ledger: Ledger, task: str) -> dict[str, Any]:
 def named(task: str, name: str, condition: str) -> str:
     """Return a row of the ledger."""
     return f"{task}, {name}, {condition if condition in (KNOCKED, 'cost') else f'{condition} late'}"
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## How plans are executed, and what latency does",
+        "",
+        "A diffusion policy of 10 steps; success with plans that arrive so many control steps late. Seam jump, jerk "
+        "and network evaluations without latency; see [execution.md](execution.md). `python benchmarks/execution.py`",
+        "",
+    ]
+    for task, found in tree["tasks"].items():
+        late = list(next(iter(found["rows"].values())))
+        lines += [
+            f"| {task}, {found['runs']} seed(s) | {' | '.join(f'{k} late' for k in late)} | seam jump | jerk / 1e6 | "
+            "evaluations a step |",
+            "|---" * (len(late) + 4) + "|",
+        ]
+        for name, row in found["rows"].items():
+            now = row["0"]
+            lines.append(
+                f"| {name} | {' | '.join(sections.percent(row[k]) for k in late)} | {now['seam_jump']:.2f} | "
+                f"{now['jerk'] / 1e6:.2f} | {now['evaluations']:.1f} |"
+            )
+        lines.append("")
+    return lines
 
 
 def main() -> None:

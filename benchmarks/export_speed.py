@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import sections
 import torch
 from plan_speed import STEPS, Plan, PublishedMLP, PublishedUNet, Subject, published, turns
 from racing import race, spread
@@ -114,6 +115,25 @@ def run(subject: Subject, contenders: list[Contender], args: argparse.Namespace)
         )
     kept = {"rounds_kept": result.rounds_kept, "rounds_dropped": result.rounds_dropped}
     return {"threads": subject.threads, **kept, "rows": rows}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## An exported plan, beside the published loop",
+        "",
+        f"From an observation to a chunk in one call, DDIM in {STEPS} steps, the same weights, interleaved in one run "
+        f"on {tree['machine']['cores']} cores; error: largest difference from diffusers. "
+        "`python benchmarks/export_speed.py --peers DIR`",
+        "",
+        "| race | contender | us | to the published loop | error |",
+        "|---|---|---|---|---|",
+    ]
+    for subject, found in tree["races"].items():
+        for name, row in found["rows"].items():
+            taken = sections.ends(row["median_us"], row["min_us"], row["max_us"])
+            lines.append(f"| {subject} | {name} | {taken} | {row['to_published']:.2f}x | {row['error']:.0e} |")
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sections
 
 from robopol.commands.train import configured
 from robopol.config import parse
@@ -137,6 +138,26 @@ def measures(curves: np.ndarray) -> dict[str, np.ndarray]:
         "area": ((curves[:, 1:] + curves[:, :-1]) / 2).mean(1),
         "drop": (curves[:, 0] - curves[:, 1 : early + 1].min(1)).clip(min=0),
     }
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## From a cloned policy to a better one",
+        "",
+        f"Success on '{tree['task']}', {tree['episodes']} held-out episodes every {tree['every']:,} of "
+        f"{tree['steps']:,} environment steps, every method from the same bases: of the base, at the end (last three "
+        "evaluations), on average, and by how much it falls at first; 95% intervals over training seeds. "
+        "`python benchmarks/finetune.py`",
+        "",
+        "| method | base | at the end | on average | drop | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in tree["success"].items():
+        curves = np.array(list(row.values()))
+        told = [sections.share(v.mean(), bootstrap_mean(v.tolist())) for v in measures(curves).values()]
+        lines.append(f"| {name} | {' | '.join(told)} | {len(curves)} |")
+    return [*lines, ""]
 
 
 def main() -> None:

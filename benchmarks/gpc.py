@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple
 import cloning
 import gpc_toy
 import numpy as np
+import sections
 import torch
 from torch import Tensor
 
@@ -252,6 +253,53 @@ def judge(by_seed: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
     pairs = [pair for one in by_seed for pair in zip(one["a: diffusion"], one["b: flow"], strict=True)]
     shares = {f"a {int(x)}, b {int(y)}": pairs.count((x, y)) / len(pairs) for x in (1.0, 0.0) for y in (1.0, 0.0)}
     return {"rows": rows, "parents_succeed": shares}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Two policies that see different things, composed",
+        "",
+        "A diffusion and a flow policy, each of which sees another entry of the state with an error; a convex mix of "
+        "their fields, its weight searched on tuning seeds and judged on others. Difference: to the better of the two "
+        "parents on these very episodes, paired, with its bootstrap interval and McNemar's exact p. Controls: b is fed "
+        "another episode's observation, or was trained for 200 updates (then compared with the better of a and that). "
+        "See [composition.md](composition.md). "
+        "`python benchmarks/gpc.py --toy`",
+        "",
+    ]
+    for task, found in tree["tasks"].items():
+        chosen = ", ".join(f"{weight:g}" for weight in found["chosen"])
+        bias = ", ".join(f"{100 * bias:+.0f}" for bias in found["selection_bias"])
+        told = ", ".join(f"{name}: {share:.0%}" for name, share in found["parents_succeed"].items())
+        lines += [
+            f"| {task}, {len(found['seeds'])} seeds x {found['held_out']} episodes | success | by seed | points | p |",
+            "|---|---|---|---|---|",
+        ]
+        for name, row in found["rows"].items():
+            low, high = (100 * bound for bound in row["difference_ci95"])
+            points = f"{100 * row['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
+            cells = (name, sections.percent(row), sections.by_seed(row), points, f"{row['p']:.2g}")
+            lines.append(f"| {' | '.join(cells)} |")
+        curve = " ".join(f"{rate:.0%}" for rate in found["curve"])
+        lines += [
+            "",
+            f"Weights of b tried: {' '.join(f'{weight:g}' for weight in found['weights'])}; success on "
+            f"{found['episodes']} tuning episodes, mean over seeds: {curve}. Chosen: {chosen}; the gain over a then "
+            f"shrank on held-out seeds by {bias} points. Share of the episodes in which the parents succeed (1) or "
+            f"fail (0): {told}.",
+            "",
+        ]
+    toy = tree["toy"]
+    lines += [
+        f"The toy: two perfect denoisers of wrong rings, {toy['draws']} draws of their errors. The energy distance to "
+        f"the target is smallest at a weight of {toy['best']:g}; uncorrelated errors predict {toy['predicted']:.2f}; "
+        f"{toy['interior']} of {toy['draws']} draws have their minimum inside. Beside it two different skills.",
+        "",
+        "![the toy](../benchmarks/results/gpc-toy.png)",
+        "",
+    ]
+    return lines
 
 
 def main() -> None:

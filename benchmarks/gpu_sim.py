@@ -70,6 +70,26 @@ def wait(result: StepResult) -> list[int]:
     return over
 
 
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    packages = ", ".join(f"{name} {version}" for name, version in tree["packages"].items())
+    lines = [
+        "## Simulation on a GPU",
+        "",
+        f"On {tree['device']}, beside the same worlds on {tree['cores']} CPU cores; {packages}. A reset is of one "
+        'world; "with resets" counts it once an episode. `python benchmarks/gpu_sim.py`',
+        "",
+        "| world | simulated by | worlds | steps/s | with resets | a reset |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in tree["rows"]:
+        lines.append(
+            f"| {row['id']} | {row['where']} | {row['worlds']} | {row['steps_per_second']:,.0f} | "
+            f"{row['steps_per_second_with_resets']:,.0f} | {row['reset_milliseconds']:.2f} ms |"
+        )
+    return [*lines, ""]
+
+
 def main() -> None:
     """Run every size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

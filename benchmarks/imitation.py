@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import sections
 from ledger import Ledger
 
 from robopol import evaluate, load_policy, make_env
@@ -113,6 +114,36 @@ def draw(work: Path, seed: int, folder: Path) -> None:
             {"kind": "circle", "xy": target, "size": 0.03, "label": "goal"},
         ]
         plot_paths(paths, labels, folder / f"push-{name}.png", shapes, title=f"{name}: where the disc went")
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Imitation on the arm suite",
+        "",
+        "The same demonstrations, networks of about the same size, the same number of updates, "
+        "100 held-out episodes for each training seed. Success with the 95% Wilson interval over all episodes. Ways: "
+        "successful episodes that took each way. The Gaussian acts with its mean, and in a second row with samples. "
+        "`python benchmarks/imitation.py`",
+        "",
+        "| task | policy | success | by seed | ways | parameters | updates |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for task, rows in tree["tables"].items():
+        for name, row in rows.items():
+            lines.append(
+                f"| {task} | {name} | {sections.percent(row)} | {sections.by_seed(row)} | {sections.ways(row)} | "
+                f"{row['parameters']:,} | {row['updates']:,} |"
+            )
+    pictures = [
+        "",
+        "Where the disc went on Push, a diffusion policy and the Gaussian:",
+        "",
+        "![diffusion](../benchmarks/results/push-diffusion.png)",
+        "![gaussian](../benchmarks/results/push-gaussian.png)",
+        "",
+    ]
+    return lines + pictures
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sections
 import torch
 from torch import Tensor
 
@@ -282,6 +283,43 @@ def draw(policy: Policy, drawn: list[list[Tensor]], out: Path) -> None:
             axis.plot(*line[0].numpy(), "o", color="black", markersize=4)
             axis.set(xticks=[], yticks=[], xlim=(-1, 1), ylim=(-1, 1))
     figure.savefig(out, dpi=80)
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Steering by sketches",
+        "",
+        "The six strategies of ITPS in a maze of our own, and our kernels beside them: 50 lines that were drawn "
+        f"freely, {tree['crossed']['free']} of them through walls, and 50 that roughly follow a way, "
+        f"{tree['crossed']['rough']} through walls; 32 plans of 32 steps for each, {len(tree['seeds'])} training "
+        "seeds. Distance of a plan's points to the line's: of the best of 32 (of RS: of one), and of all; and the "
+        "share of plans that meet a wall. "
+        "The maze is 2 wide. `python benchmarks/itps.py`",
+        "",
+        "| strategy | free: min | mean | by seed | collision | rough: min | mean | by seed | collision |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in tree["strategies"]["free"]:
+        cells = []
+        for kind in ("free", "rough"):
+            row = tree["strategies"][kind][name]
+            seeds = " ".join(f"{one['mean']:.2f}" for one in row["by_seed"])
+            cells += [f"{row['min']:.3f}", f"{row['mean']:.3f}", seeds, f"{row['collision']:.1%}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "![plans of some strategies](../benchmarks/results/itps.png)",
+        "",
+        'Formulas of temporal logic, "eventually in A and always out of B", for 100 pairs of discs:',
+        "",
+        "| plans | satisfied | by seed | satisfied, and no wall met |",
+        "|---|---|---|---|",
+    ]
+    for name, row in tree["formulas"].items():
+        satisfied = sections.share(row["satisfied"], row["satisfied_ci95"])
+        lines.append(f"| {name} | {satisfied} | {sections.by_seed(row)} | {row['and_no_wall']:.1%} |")
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -127,6 +127,18 @@ def _log(folder: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in json.loads(line).items() if not k.startswith("time")} for line in lines]
 
 
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    return [
+        "## Kill and resume",
+        "",
+        f"{tree['kills']} processes of {tree['runs']} runs killed at random instants, {tree['during a save']} of them "
+        f"during a save: {tree['differences']} differences from a run that was left alone. "
+        "`python benchmarks/kill_resume.py`",
+        "",
+    ]
+
+
 def main() -> None:
     """Torment runs until there were enough kills."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import sections
 import torch
 from torch import Tensor
 from torch import distributions as td
@@ -152,6 +153,39 @@ def clone(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, Any]:
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(train, [(seed, name) for seed in seeds for name in CLONED]))
     return {name: cloning.judge(folders) for name, folders in runs.items()}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Flows as energies",
+        "",
+        f"What densities the flow of MEow can hold: divergence from the truth in nats after {tree['updates']} updates, "
+        f"{len(tree['seeds'])} training seeds, 95% intervals over them. Released: one Gaussian, additive couplings. "
+        "`python benchmarks/meow.py`",
+        "",
+        f"| density | {' | '.join(FLOWS)} |",
+        "|---" * (1 + len(FLOWS)) + "|",
+    ]
+    for toy, found in tree["kl_nats"].items():
+        cells = [sections.mean(found[name]["mean"], found[name]["seeds_ci95"]) for name in FLOWS]
+        lines.append(f"| {toy} | {' | '.join(cells)} |")
+    bandit = {key: sections.mean(row["mean"], row["seeds_ci95"], 4) for key, row in tree["bandit"].items()}
+    lines += [
+        "",
+        f"A bandit whose Q such a flow can be: squared error of Q {bandit['q_mse']}; of the mean, in standard "
+        f"deviations, {bandit['mean_error_in_std']}; ratio of the standard deviations {bandit['std_ratio']}; error of "
+        f"V {bandit['v_error']}.",
+        "",
+    ]
+    if tree.get("tasks"):
+        lines += ["| task | couplings | success | by seed | ways |", "|---|---|---|---|---|"]
+        for task, rows in tree["tasks"].items():
+            for name, row in rows.items():
+                cells = [task, name, sections.percent(row), sections.by_seed(row), sections.ways(row)]
+                lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def main() -> None:

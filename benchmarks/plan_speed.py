@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+import sections
 import torch
 from racing import Turn, race, spread
 from torch import Tensor, nn
@@ -251,6 +252,26 @@ def run(subject: Subject, contenders: list[Contender], args: argparse.Namespace)
             flush=True,
         )
     return {"threads": subject.threads, "rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## A plan, beside the published loop",
+        "",
+        f"DDIM in 10 steps, the same weights, interleaved in one run on {tree['machine']['cores']} cores; error: "
+        "largest difference from diffusers. `python benchmarks/plan_speed.py --peers DIR`",
+        "",
+        "| race | contender | ms | to the published loop | to ONNX Runtime on the network | error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for subject, found in tree["races"].items():
+        for name, row in found["rows"].items():
+            lines.append(
+                f"| {subject} | {name} | {sections.ends(row['median_ms'], row['min_ms'], row['max_ms'], 2)} | "
+                f"{row['to_published']:.2f}x | {row['to_onnxruntime']:.2f}x | {row['error']:.0e} |"
+            )
+    return [*lines, ""]
 
 
 def main() -> None:

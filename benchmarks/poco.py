@@ -9,8 +9,11 @@ guides the walk, from no weight at all to one that spoils the plans.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import safety
+import sections
+import steered
 import torch
 from ledger import Ledger
 
@@ -46,6 +49,32 @@ def rows(base: Policy) -> dict[str, Policy]:
     )
 
 
+CURVES = (
+    steered.Curve(
+        "scale of keeping away",
+        {scale: f"keep away, scale {scale:g}" for scale in AWAY if scale > 0},
+        safety.COST,
+        logarithmic=True,
+    ),
+    steered.Curve(
+        "scale of smoothness", {scale: f"smooth, scale {scale:g}" for scale in SMOOTH}, safety.JERK, logarithmic=True
+    ),
+)
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    tables = tree["tables"]
+    lines = [
+        "## Costs at inference",
+        "",
+        "The same policies, guided by a cost that the user states (PoCo), from no weight to too much; "
+        f"{sections.seeds(tables['rows'])} training seeds. `python benchmarks/poco.py`",
+        "",
+    ]
+    return [*lines, *safety.costly(tables), *steered.picture("poco", "Steps in the disc, and jerk, over scales"), ""]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -56,9 +85,12 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     ledger = Ledger(args.out, {"demos": safety.DEMOS, "updates": safety.UPDATES, "episodes": args.episodes})
+    candidates: dict[str, Policy] = {}
     for seed in args.seeds:
         run, _ = safety.prepare(seed, args.work)
-        safety.measure(rows(load_policy(run)), seed, args.episodes, ledger)
+        candidates = rows(load_policy(run))
+        safety.measure(candidates, seed, args.episodes, ledger)
+    safety.tell(candidates, CURVES, ledger)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/rl_curves.py [--envs Pendulum-v1 Hopper-v5 HalfCheetah-v5] [--algos sac td3 ppo trpo] [--seeds 5]
                                    [--steps 200000] [--every 10000] [--episodes 10] [--threads 1]
-                                   [--out benchmarks/results/rl_curves.json] [--plot curves.png]
+                                   [--out benchmarks/results/rl_curves.json] [--plot benchmarks/results/rl_curves.png]
 
 SAC and TD3: networks of 2 x 256, batches of 256, twin critics, learning rates 3e-4, discount 0.99, targets that follow
 by 0.005, one update for each environment step after 10000 random ones (1000 on the pendulum, which gets 20000 steps at
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sections
 import torch
 
 from robopol.config import parse
@@ -123,8 +124,11 @@ def plot(rows: dict[str, dict[str, list[float]]], out: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = sorted({name.rsplit(" ", 1)[0] for name in rows})
-    figure = Figure(figsize=(5.2 * len(tasks), 3.6), layout="constrained")
-    for axes, task in zip(figure.subplots(1, len(tasks), squeeze=False)[0], tasks, strict=True):
+    columns = min(3, len(tasks))
+    lines = -(-len(tasks) // columns)
+    figure = Figure(figsize=(3.4 * columns, 2.4 * lines), layout="constrained")
+    for number, task in enumerate(tasks):
+        axes = figure.add_subplot(lines, columns, number + 1)
         for arm in ARMS:
             curves = list(rows.get(f"{task} {arm}", {}).values())
             if curves:
@@ -135,7 +139,26 @@ def plot(rows: dict[str, dict[str, list[float]]], out: Path) -> None:
         axes.set_xlabel("evaluation")
         axes.set_ylabel("return")
         axes.legend(frameon=False)
-    figure.savefig(out, dpi=120)
+    figure.savefig(out, dpi=80)
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Learning curves, beside Stable-Baselines3",
+        "",
+        f"The same settings, seeds and evaluations, {tree['episodes']} episodes with the mean action each; at most "
+        f"{tree['steps']:,} environment steps. Returns at the end and on average over all evaluations, with 95% "
+        "intervals over training seeds. `python benchmarks/rl_curves.py`",
+        "",
+        "| world, algorithm | by | at the end | on average | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in tree["returns"].items():
+        curves, (task, arm) = np.array(list(row.values())), name.rsplit(" ", 1)
+        told = [sections.mean(v.mean(), bootstrap_mean(v.tolist()), 1) for v in (curves[:, -1], curves.mean(1))]
+        lines.append(f"| {task} | {arm} | {' | '.join(told)} | {len(curves)} |")
+    return [*lines, *sections.picture("rl_curves", "returns over evaluations"), ""]
 
 
 def main() -> None:

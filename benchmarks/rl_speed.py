@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import sections
 import torch
 from racing import Turn, race, spread
 from torch import nn
@@ -178,6 +179,30 @@ def loop(env: str, steps: int, threads: int, precision: str) -> Turn:
         return steps / (time.perf_counter() - begin)
 
     return turn
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    machine = tree["machine"]
+    lines = [
+        "## Learning by acting, beside Stable-Baselines3",
+        "",
+        f"{tree['env']}, {tree['threads']} thread(s), {machine['cpu']}, torch {machine['torch']}; median and range of "
+        "interleaved rounds. rlpd: updates of ten critics, beside a loop over modules. Medium: torch's faster "
+        "products. `python benchmarks/rl_speed.py`",
+        "",
+        "| algorithm | contender | a second |",
+        "|---|---|---|",
+    ]
+    ratios = []
+    for algo, found in tree["algos"].items():
+        (unit,) = found.keys() - {"ratio", "rounds_dropped"}
+        for name, row in found[unit].items():
+            taken = sections.ends(row["median"], row["low"], row["high"], 0)
+            lines.append(f"| {algo} | {name} | {taken} {unit.removesuffix('/s')} |")
+        for name, row in found["ratio"].items():
+            ratios.append(f"| {algo}: {name} | {sections.ends(row['median'], row['low'], row['high'], 2)} |")
+    return [*lines, "", "| ratio, round by round | |", "|---|---|", *ratios, ""]
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import sections
 import torch
 from ledger import Ledger
 
@@ -96,6 +97,34 @@ def table(ledger: Ledger, latency: int) -> dict[str, Any]:
 
 def named(name: str, latency: int) -> str:
     return f"{name}, {latency} late"
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    seeds = max(sections.seeds(rows) for rows in tree["tables"].values())
+    lines = [
+        "## Late plans, and plans that go on from the last one",
+        "",
+        f"A flow policy of 5 steps on Push, {seeds} training seeds, "
+        f"{tree['setting']['episodes']} held-out episodes each, {tree['setting']['budget']['horizon'] - 1} actions a "
+        "plan; it plans again as soon as a plan "
+        "has arrived (Ta = 8: every 8 steps). Success with the 95% interval, and the points gained over the first row "
+        "on the same episodes, with the paired bootstrap interval. Seam jump and jerk are of all steps, those of "
+        "failures too; see [execution.md](execution.md). `python benchmarks/rtc.py`",
+        "",
+    ]
+    for late, rows in tree["tables"].items():
+        lines += [
+            f"| {late} control steps late | success | by seed | gained | seam jump, by seed | jerk / 1e6, by seed |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, row in rows.items():
+            seams = " ".join("-" if value is None else f"{value:.2f}" for value in row["seam_jump"])
+            jerks = " ".join(f"{value / 1e6:.2f}" for value in row["jerk"])
+            cells = (name, sections.percent(row), sections.by_seed(row), sections.gained(row), seams, jerks)
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    return lines
 
 
 def main() -> None:

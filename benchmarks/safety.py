@@ -14,6 +14,7 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 import vgps
@@ -31,6 +32,7 @@ from robopol.steering.objectives.feasible import FeasibleConfig
 RESULTS = Path(__file__).parent / "results"
 WORLD = {"obstacles": "disc", "reward": "safe"}
 DEMOS, UPDATES, ROLLOUTS, CRITIC_UPDATES = 400, 3000, 400, 4000
+COUNTS = (4, 16, 64)
 
 
 def prepare(seed: int, work: Path) -> tuple[Path, Path]:
@@ -78,7 +80,7 @@ def rows(base: Policy, critic: Path, records: Path) -> dict[str, Policy]:
     """Return every policy that is compared, by name."""
     feasible = FeasibleConfig(critic=str(critic))
     found: dict[str, Policy] = {"base": base}
-    for n in (4, 16, 64):
+    for n in COUNTS:
         found[f"any feasible of {n}"] = base.steered(BestOfConfig(constraint=feasible, n=n))
     found["safest of 16"] = base.steered(BestOfConfig(objective=feasible, n=16))
     found["any of 16"] = base.steered(BestOfConfig(n=16))
@@ -92,6 +94,47 @@ def paid(kept: dict[str, Any]) -> list[float]:
     return [float(value) for value in kept["cost"].split(",")]
 
 
+COST = steered.Figure("steps in the disc, an episode", "cost", "cost_ci95", "cost_by_seed")
+JERK = steered.Figure("jerk / 1e6", "jerk", "jerk_ci95", "jerk_by_seed", unit=1e6)
+CURVES = (
+    steered.Curve(
+        "proposals, any feasible one acts",
+        {1: "base"} | {n: f"any feasible of {n}" for n in COUNTS},
+        COST,
+        logarithmic=True,
+    ),
+)
+
+
+def costly(tables: dict[str, Any]) -> list[str]:
+    """Return a table of what was paid, and of success."""
+    lines = [
+        "| policy | steps in the disc, an episode | with any | jerk / 1e6 | success | a plan (to the base's) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in tables["rows"].items():
+        low, high = row["cost_ci95"]
+        jerk = f"{row['jerk'] / 1e6:.2f}" if "jerk" in row else "-"
+        lines.append(
+            f"| {name} | {row['cost']:.2f} [{low:.2f}, {high:.2f}] | {row['episodes_with_cost']:.1%} | {jerk} | "
+            f"{row['success_rate']:.1%} | {steered.cost(tables, name, 'base')} |"
+        )
+    return lines
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    tables = tree["tables"]
+    lines = [
+        "## Choosing what can be kept safe",
+        "",
+        "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
+        f"proposals; {sections.seeds(tables['rows'])} training seeds. `python benchmarks/safety.py`",
+        "",
+    ]
+    return [*lines, *costly(tables), *steered.picture("safety", "Steps in the disc over proposals"), ""]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -103,14 +146,16 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = {"demos": DEMOS, "updates": UPDATES, "rollouts": ROLLOUTS, "critic_updates": CRITIC_UPDATES}
     ledger = Ledger(args.out, setting | {"episodes": args.episodes})
+    candidates: dict[str, Policy] = {}
     for seed in args.seeds:
         run, critic = prepare(seed, args.work)
-        records = args.work / f"rollouts-{seed}.hdf5"
-        measure(rows(load_policy(run), critic, records), seed, args.episodes, ledger)
+        candidates = rows(load_policy(run), critic, args.work / f"rollouts-{seed}.hdf5")
+        measure(candidates, seed, args.episodes, ledger)
+    tell(candidates, CURVES, ledger)
 
 
 def measure(candidates: dict[str, Policy], seed: int, episodes: int, ledger: Ledger) -> None:
-    """Fill in what is missing of a training seed, and compute the table."""
+    """Fill in what is missing of a training seed."""
     seeds = range(SEED0, SEED0 + episodes)
     with make_env("robopol/MultiGoal-v0", BLOCK, **WORLD) as env:
         for row, one in candidates.items():
@@ -121,14 +166,21 @@ def measure(candidates: dict[str, Policy], seed: int, episodes: int, ledger: Led
 
             kept = ledger.measure(row, seed, how)
             print(f"seed {seed}: {row:32} {np.mean(steered.succeeded(kept)):.1%}, cost {np.mean(paid(kept)):.2f}")
+
+
+def tell(candidates: dict[str, Policy], curves: tuple[steered.Curve, ...], ledger: Ledger) -> None:
+    """Compute the tables, of plans' costs too, and draw the curves beside the results."""
     table = steered.table(ledger, "base", ledger.measured)
     for row, found in table.items():
-        costs = [value for kept in ledger.of(row) for value in paid(kept)]
+        by_seed, jerks = [paid(kept) for kept in ledger.of(row)], [kept["jerk"] for kept in ledger.of(row)]
+        costs = [value for values in by_seed for value in values]
         found |= {"cost": float(np.mean(costs)), "cost_ci95": bootstrap_mean(costs)}
+        found |= {"cost_by_seed": [float(np.mean(values)) for values in by_seed]}
         found |= {"episodes_with_cost": float(np.mean([value > 0 for value in costs]))}
-        found |= {"jerk": float(np.mean([kept["jerk"] for kept in ledger.of(row)]))}
-    ledger.tables["rows"] = table
+        found |= {"jerk": float(np.mean(jerks)), "jerk_ci95": bootstrap_mean(jerks), "jerk_by_seed": jerks}
+    ledger.tables["rows"], ledger.tables["plan_ms"] = table, steered.costs(candidates)
     ledger.write()
+    steered.draw(table, curves, "base", ledger.path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

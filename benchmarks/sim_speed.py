@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import racing
+import sections
 from numpy.typing import NDArray
 
 ACTIONS = 64  # batches of random actions that are repeated
@@ -190,6 +191,23 @@ def run(race: Race, contenders: list[Contender], args: argparse.Namespace) -> di
             flush=True,
         )
     return {"num_envs": race.num_envs, "rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Simulation, beside other vector environments",
+        "",
+        f"Medians of interleaved rounds on {tree['machine']['cores']} cores. `python benchmarks/sim_speed.py`",
+        "",
+        "| worlds | stepped by | k steps/s | ratio |",
+        "|---|---|---|---|",
+    ]
+    for race, found in tree["races"].items():
+        for name, row in found["rows"].items():
+            thousands = sections.ends(*(row[key] / 1e3 for key in ("median", "min", "max")))
+            lines.append(f"| {race} | {name} | {thousands} | {row['ratio']:.2f}x |")
+    return [*lines, ""]
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from robopol import __version__
 from robopol.files import write_json
@@ -46,6 +47,23 @@ def first_step(demos: Path, run: Path) -> float:
     subprocess.run([*CLI, "train", *words], check=True, capture_output=True)
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
     return float(first["time"]) - begun
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## Start-up",
+        "",
+        f"Fresh interpreters in turns, median of {tree['rounds']}. `python benchmarks/startup.py --peers DIR`",
+        "",
+        "| | s |",
+        "|---|---|",
+        *(f"| {name} | {seconds:.2f} |" for name, seconds in tree["median_seconds"].items()),
+        "",
+        f"To the first gradient step in {tree['ratio']:.2f} of the time that the published code takes to import.",
+        "",
+    ]
+    return lines
 
 
 def main() -> None:

@@ -24,13 +24,13 @@ from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 from ledger import Ledger
 
 from robopol import load_policy, make_env
 from robopol.config import parse
-from robopol.envs import VectorEnv
 from robopol.evaluation import SEED0
 from robopol.evaluation.statistics import wilson
 from robopol.policies import Policy
@@ -41,6 +41,23 @@ WAYS = {"left": 1.0, "right": -1.0}
 DISC = ("disc x", "disc y")
 BESIDE = (0.53, 0.115)
 """Where the disc passes the block on the left, m."""
+SCALES, PUSHES = (10.0, 30.0, 100.0), (0.0, 10.0, 100.0, 1000.0)
+"""Of guidance by dynamics, and by a cost."""
+OBEYED = steered.Figure("obeyed", "obeyed_rate", "obeyed_ci95", "obeyed_by_seed", most=1.0)
+CURVES = (
+    *(
+        steered.Curve(
+            f"scale of DynaGuide, {word}",
+            {scale: f"DynaGuide {word}, scale {scale:g}" for scale in SCALES},
+            OBEYED,
+            logarithmic=True,
+        )
+        for word in ("to the side", "from the other side")
+    ),
+    steered.Curve(
+        "scale of PoCo", {scale: f"PoCo, scale {scale:g}" for scale in PUSHES if scale > 0}, OBEYED, logarithmic=True
+    ),
+)
 DYNAMICS_UPDATES, FEASIBLE_UPDATES, ROLLOUTS = 3000, 4000, 400
 
 
@@ -95,10 +112,10 @@ def steerings(dynamics: Path, feasible: Path) -> Iterator[tuple[str, str, list[d
         for wanted, word in ((True, "to the side"), (False, "from the other side")):
             outcome = beside(dynamics, side, wanted)
             yield f"DynaGuide {word}, best of 16", way, [{"kind": "best_of", "objective": outcome, "n": 16}]
-            for scale in (10.0, 30.0, 100.0):
+            for scale in SCALES:
                 push = {"kind": "guide", "objective": outcome, "scale": scale}
                 yield f"DynaGuide {word}, scale {scale:g}", way, [push, TRAVEL]
-        for scale in (0.0, 10.0, 100.0, 1000.0):
+        for scale in PUSHES:
             cost = {"kind": "guide", "objective": other_side(side), "scale": scale, "cap": 0.5}
             yield f"PoCo, scale {scale:g}", way, [cost]
     for n in (4, 16):
@@ -128,26 +145,23 @@ def prepare(seed: int, work: Path) -> tuple[Path, Path, Path]:
 
 
 def built(policy: Policy, trees: list[dict[str, Any]]) -> Policy:
-    """Return a policy, steered."""
-    return policy.steered(*(parse(lookup("steering", tree["kind"]), tree) for tree in trees))
+    """Return a policy, steered if there is something to steer it."""
+    return policy.steered(*(parse(lookup("steering", tree["kind"]), tree) for tree in trees)) if trees else policy
 
 
-def measure(seed: int, work: Path, episodes: int, ledger: Ledger) -> None:
-    """Fill in what is missing of a training seed."""
+def measure(seed: int, work: Path, episodes: int, ledger: Ledger) -> dict[str, Policy]:
+    """Fill in what is missing of a training seed; return the base, and the policies that are asked to go left."""
     base, dynamics, feasible = prepare(seed, work)
     policy = load_policy(base)
     assert policy.spec.env is not None
     rows = [("base", "", []), *steerings(dynamics, feasible)]
     with policy.spec.env.make(50) as env:
         for name, way, trees in rows:
-            kept = ledger.measure(named(name, way), seed, lambda t=trees: judged(policy, t, env, episodes))
+            how = lambda t=trees: steered.measured(built(policy, t), env, episodes, SEED0)  # noqa: E731
+            kept = ledger.measure(named(name, way), seed, how)
             taken = {side: kept["way"].split(",").count(side) for side in WAYS}
             print(f"seed {seed}: {named(name, way):44} {np.mean(steered.succeeded(kept)):.0%} {taken}", flush=True)
-
-
-def judged(policy: Policy, trees: list[dict[str, Any]], env: VectorEnv, episodes: int) -> dict[str, Any]:
-    """Evaluate a policy, steered if there is something to steer it."""
-    return steered.measured(built(policy, trees) if trees else policy, env, episodes, SEED0)
+    return {name: built(policy, trees) for name, way, trees in rows if way != "right"}
 
 
 def named(name: str, way: str) -> str:
@@ -181,8 +195,33 @@ def together(ledger: Ledger, name: str, ways: list[str]) -> dict[str, Any]:
         "won": sum(s and not b for s, b in zip(success, base, strict=True)),
         "obeyed_by_seed": [rates[k : k + len(ways)] for k in range(0, len(rates), len(ways))],
         "length_mean": float(np.mean([kept["length_mean"] for kept in every])),
-        "plan_ms": float(np.median([kept["plan_ms"] for kept in every])),
     }
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    tables = tree["tables"]
+    lines = [
+        "## The way that the user wants",
+        "",
+        "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
+        "is drawn past one side; in rows that are named so by where a dynamics model says that the disc gets to "
+        "(DynaGuide), by a box that the tool is to keep out of (PoCo), by what keeps the disc off one side for good "
+        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. Obeyed: the disc passed on the "
+        "side that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
+        "`python benchmarks/steer_ways.py`",
+        "",
+        "| steering | obeyed | by seed, left and right | success | lost / won | steps | a plan (to the base's) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in tables["rows"].items():
+        obeyed = sections.share(row["obeyed_rate"], row["obeyed_ci95"])
+        seeds = ", ".join("/".join(f"{rate:.0%}" for rate in rates) for rates in row["obeyed_by_seed"])
+        lines.append(
+            f"| {name} | {obeyed} | {seeds} | {sections.percent(row)} | "
+            f"{row['lost']} / {row['won']} | {row['length_mean']:.1f} | {steered.cost(tables, name, 'base')} |"
+        )
+    return [*lines, *steered.picture("steer_ways", "Obeyed over scales"), ""]
 
 
 def main() -> None:
@@ -196,15 +235,18 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     budget = {"dynamics": DYNAMICS_UPDATES, "feasible": FEASIBLE_UPDATES, "rollouts": ROLLOUTS}
     ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
+    candidates: dict[str, Policy] = {}
     for seed in args.seeds:
-        measure(seed, args.work, args.episodes, ledger)
+        candidates = measure(seed, args.work, args.episodes, ledger)
     asked: dict[str, list[str]] = {"base": list(WAYS)}
     for row in ledger.measured:
         name, _, way = row.rpartition(": ")
         if name:
             asked.setdefault(name, []).append(way)
     ledger.tables["rows"] = {name: together(ledger, name, ways) for name, ways in asked.items()}
+    ledger.tables["plan_ms"] = steered.costs(candidates)
     ledger.write()
+    steered.draw(ledger.tables["rows"], CURVES, "base", args.out.with_suffix(".png"))
     for name, row in ledger.tables["rows"].items():
         print(f"{name:44} obeyed {row['obeyed_rate']:.1%} success {row['success_rate']:.1%} lost {row['lost']}")
 

@@ -1,4 +1,4 @@
-"""What the benchmarks of steering share: what is kept of an evaluation, and rows beside a base on the same episodes."""
+"""What the benchmarks of steering share: what is kept of an evaluation, rows beside a base, costs, curves."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -7,8 +7,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
+import sections
 import torch
 from ledger import Ledger
+from matplotlib.axes import Axes
 
 from robopol import evaluate
 from robopol.envs import VectorEnv
@@ -27,7 +30,7 @@ def measured(policy: Policy, env: VectorEnv, episodes: int, seed: int) -> dict[s
 
     Returns:
         ``success``, a text with a 0 or 1 for each episode; ``way``, the way of each, empty if none; ``length_mean``;
-        ``jerk``; ``steering``, the log of what steered; ``plan_ms``, what a plan costs on this machine.
+        ``jerk``; ``steering``, the log of what steered.
     """
     found = evaluate(policy, env, episodes, seed)
     return {
@@ -36,8 +39,33 @@ def measured(policy: Policy, env: VectorEnv, episodes: int, seed: int) -> dict[s
         "length_mean": found.length_mean,
         "jerk": None if found.execution is None else found.execution.jerk,
         "steering": found.steering,
-        "plan_ms": latency(policy, nothing_seen(policy)),
     }
+
+
+def costs(policies: Mapping[str, Policy], rounds: int = 20) -> dict[str, float]:
+    """Time plans of all policies in turns, so that what else the machine does meets them alike.
+
+    Args:
+        policies: The policies, by name.
+        rounds: How often each has its turn; once more before, for warming up.
+
+    Returns:
+        Name -> median milliseconds of a plan of one observation.
+    """
+    seen = {name: nothing_seen(policy) for name, policy in policies.items()}
+    taken: dict[str, list[float]] = {name: [] for name in policies}
+    for _ in range(1 + rounds):
+        for name, policy in policies.items():
+            generator = torch.Generator().manual_seed(0)
+            begun = time.perf_counter()
+            policy.plan(seen[name], 1, generator)
+            taken[name].append(1000 * (time.perf_counter() - begun))
+    return {name: median(times[1:]) for name, times in taken.items()}
+
+
+def nothing_seen(policy: Policy) -> dict[str, torch.Tensor]:
+    """Return one row of observations, for timing."""
+    return {key: torch.zeros(1, policy.spec.n_obs_steps, *shape) for key, shape in policy.spec.obs_shapes.items()}
 
 
 def succeeded(kept: Mapping[str, Any]) -> list[bool]:
@@ -71,7 +99,6 @@ def beside(ledger: Ledger, base: str, row: str) -> dict[str, Any]:
         "ways": ways,
         "episodes": len(after),
         "steering": ours[0]["steering"],
-        "plan_ms": median(kept["plan_ms"] for kept in ours),
     }
 
 
@@ -86,63 +113,111 @@ def table(ledger: Ledger, base: str, rows: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def cost(tables: Mapping[str, Any], row: str, base: str) -> str:
+    """Return what a plan of a row costs, in ms and in plans of the base; "-" if it was not timed.
+
+    Args:
+        tables: Those of a ledger; ``plan_ms`` is what `costs` returned.
+        row: The row.
+        base: The row that it is compared with.
+    """
+    taken = tables.get("plan_ms", {})
+    return f"{taken[row]:.1f} ms ({taken[row] / taken[base]:.1f}x)" if row in taken else "-"
+
+
+def compared(tables: Mapping[str, Any], base: str) -> list[str]:
+    """Return the rows of a ledger beside their base, in Markdown."""
+    lines = [
+        "| policy | success | by seed | points gained, paired | ways | a plan (to the base's) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in tables["rows"].items():
+        told = (sections.percent(row), sections.by_seed(row), sections.gained(row), sections.ways(row))
+        lines.append(f"| {name} | {' | '.join(told)} | {cost(tables, name, base)} |")
+    return lines
+
+
+def picture(name: str, shows: str) -> list[str]:
+    """Return what `draw` has drawn beside the results of a script, in Markdown; nothing if it is not there yet."""
+    found = sections.picture(name, shows)
+    return ["", f"{shows}; bars are 95% intervals, dots training seeds:", *found] if found else []
+
+
+class Figure(NamedTuple):
+    """What is drawn of a row.
+
+    Attributes:
+        label: What it is.
+        value: Its key in the row.
+        interval: The key of its interval.
+        by_seed: The key of its values by training seed.
+        unit: What all of them are divided by.
+        most: The upper end of the axis; where it has to be if left out.
+    """
+
+    label: str
+    value: str
+    interval: str
+    by_seed: str
+    unit: float = 1.0
+    most: float | None = None
+
+
+SUCCESS = Figure("success", "success_rate", "success_ci95", "by_seed", most=1.0)
+
+
 class Curve(NamedTuple):
-    """Success over a setting.
+    """A figure over a setting.
 
     Attributes:
         label: What the setting is.
         points: Its values, and the row of each.
-        logarithmic: Whether the values are drawn so.
+        figure: What is drawn.
+        logarithmic: Whether the values of the setting are drawn so.
     """
 
     label: str
     points: Mapping[float, str]
+    figure: Figure = SUCCESS
     logarithmic: bool = False
 
 
 def draw(rows: Mapping[str, Mapping[str, Any]], curves: Iterable[Curve], base: str, out: Path) -> None:
-    """Draw success over settings, side by side, with Wilson intervals, every seed, and the base as a line.
+    """Draw figures over settings, side by side.
 
     Args:
-        rows: What `table` returned.
-        curves: What is drawn; points whose row was not measured are left out.
-        base: The row of the line.
-        out: A PNG.
+        rows: Those of a table; what a row has no interval or seeds of is drawn without.
+        curves: What is drawn; points whose row was not measured are left out, and curves of which one is left at most.
+        base: The row that is drawn as a line.
+        out: A PNG; not written if no curve is left.
     """
-    drawn = [(curve, {x: rows[row] for x, row in curve.points.items() if row in rows}) for curve in curves]
-    figure, axes = plt.subplots(1, len(drawn), figsize=(3.2 * len(drawn), 2.8), sharey=True, squeeze=False)
-    for ax, (curve, points) in zip(axes[0], drawn, strict=True):
-        middle = [row["success_rate"] for row in points.values()]
-        ends = [row["success_ci95"] for row in points.values()]
-        below = [m - low for m, (low, _) in zip(middle, ends, strict=True)]
-        above = [high - m for m, (_, high) in zip(middle, ends, strict=True)]
-        ax.axhline(rows[base]["success_rate"], color="0.5", linestyle="--", linewidth=1, label=base)
-        ax.errorbar(list(points), middle, [below, above], marker="o", markersize=4, capsize=2)
-        for x, row in points.items():
-            ax.plot([x] * len(row["by_seed"]), row["by_seed"], ".", color="0.6", markersize=3, zorder=0)
-        if curve.logarithmic:
-            ax.set_xscale("log")
-            ax.set_xticks(list(points), [f"{x:g}" for x in points], minor=False)
-            ax.minorticks_off()
-        ax.set_xlabel(curve.label)
-        ax.set_ylim(-0.03, 1.03)
-    axes[0][0].set_ylabel("success")
-    axes[0][0].legend(loc="lower right", fontsize=8)
-    figure.tight_layout()
+    found = [(curve, {x: rows[row] for x, row in curve.points.items() if row in rows}) for curve in curves]
+    drawn = [(curve, points) for curve, points in found if len(points) > 1]
+    if not drawn:
+        return
+    figure, (axes,) = plt.subplots(1, len(drawn), figsize=(3.2 * len(drawn), 2.8), squeeze=False, layout="constrained")
+    for ax, (curve, points) in zip(axes, drawn, strict=True):
+        ax.axhline(rows[base][curve.figure.value] / curve.figure.unit, color="0.5", linestyle="--", label=base)
+        _draw_one(ax, curve, points)
+    axes[0].legend(fontsize=8)
     figure.savefig(out, dpi=110)
     plt.close(figure)
 
 
-def latency(policy: Policy, obs: Mapping[str, torch.Tensor], repeats: int = 20) -> float:
-    """Return the median milliseconds of a plan."""
-    taken = []
-    for _ in range(repeats):
-        begun = time.perf_counter()
-        policy.plan(obs, 1, torch.Generator().manual_seed(0))
-        taken.append(1000 * (time.perf_counter() - begun))
-    return median(taken)
-
-
-def nothing_seen(policy: Policy) -> dict[str, torch.Tensor]:
-    """Return one row of observations, for timing."""
-    return {key: torch.zeros(1, policy.spec.n_obs_steps, *shape) for key, shape in policy.spec.obs_shapes.items()}
+def _draw_one(ax: Axes, curve: Curve, points: Mapping[float, Mapping[str, Any]]) -> None:
+    """Draw one curve: its points, their intervals, and every seed."""
+    label, value, interval, by_seed, unit, most = curve.figure
+    ax.plot(list(points), [row[value] / unit for row in points.values()], marker="o", markersize=4)
+    for x, row in points.items():
+        if interval in row:
+            ax.plot([x, x], [end / unit for end in row[interval]], color="C0", marker="_")
+        seeds = np.ravel(row.get(by_seed, [])) / unit
+        ax.plot([x] * len(seeds), seeds, "k.", markersize=3, zorder=3)
+    if curve.logarithmic:
+        ax.set_xscale("log")
+        ax.set_xticks(list(points), [f"{x:g}" for x in points])
+        ax.minorticks_off()
+    ax.set_xlabel(curve.label)
+    ax.set_ylabel(label)
+    top = most or ax.get_ylim()[1]
+    ax.set_ylim(-0.03 * top, 1.03 * top)

@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
+import sections
 import torch
 from racing import Race, Turn, race, spread
 from torch import Tensor, nn
@@ -408,6 +409,38 @@ def compare_curves(name: str, runtime: Runtime, seeds: int, steps: int) -> dict[
     print(f"\n{name}, {steps} steps, {seeds} seeds: mean loss of the last quarter")
     print(f"  fp32 {mean['fp32']:.5f}, bf16 {mean['bf16']:.5f}; standard deviation over fp32 seeds {spread:.5f}")
     return {"steps": steps, "finals": finals, "fp32_std": spread, "difference": mean["bf16"] - mean["fp32"]}
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    lines = [
+        "## A gradient step, beside the published codes",
+        "",
+        f"One interleaved run on {tree['machine']['cores']} CPU cores, torch {tree['versions']['torch']}; median and "
+        "range. `python benchmarks/train_speed.py --peers DIR`",
+        "",
+        "| step | ms | ratio | precision, matmul, threads |",
+        "|---|---|---|---|",
+    ]
+    for part in ("unet", "dppo_mlp"):
+        for name, row in tree[part]["rows"].items():
+            lines.append(
+                f"| {name} | {sections.ends(row['median_ms'], row['min_ms'], row['max_ms'])} | "
+                f"{row['speed_up']:.2f}x | {row['precision']}, {row['matmul']}, {row['threads']} |"
+            )
+    lines += [
+        "",
+        "U-Net loss, float32 against the published step from the same weights, data and noise: relative error at most "
+        f"{max(tree['unet']['relative_loss_error']):.1e}. bfloat16 against float32, trained with several seeds:",
+        "",
+        *(
+            f"* {name}, {len(curve['finals']['fp32'])} seeds: final losses differ by {curve['difference']:+.5f}, the "
+            f"float32 seeds by {curve['fp32_std']:.5f} (standard deviation)."
+            for name, curve in tree["bf16_curves"].items()
+        ),
+        "",
+    ]
+    return lines
 
 
 def main() -> None:

@@ -15,9 +15,11 @@ another episode.
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cloning
 import numpy as np
+import sections
 import steered
 import torch
 from ledger import Ledger
@@ -127,6 +129,35 @@ def rows(base: Policy, critics: Mapping[str, Path], records: Path) -> dict[str, 
     return found
 
 
+CURVES = (
+    steered.Curve(
+        "proposals, ranked by Q", {1: "base"} | {n: f"iql, best of {n}" for n in (4, 16, 64)}, logarithmic=True
+    ),
+    steered.Curve(
+        "temperature of 16, std", {0: "iql, best of 16"} | {t: f"iql, 16, temperature {t} std" for t in (0.3, 1.0)}
+    ),
+)
+
+
+def section(tree: dict[str, Any]) -> list[str]:
+    """Return the section of docs/results.md."""
+    tables, budget = tree["tables"], tree["setting"]["budget"]
+    return [
+        "## Proposals ranked by a critic",
+        "",
+        "V-GPS on Push, shown by a steady hand on the left and a shaking one on the right; the critic is learned from "
+        f"{budget['rollouts']} episodes of the frozen policy and the demonstrations. Gains over the base on "
+        f"the same held-out episodes, {sections.seeds(tables['rows'])} training seeds (Cal-QL: one). "
+        "`python benchmarks/vgps.py`",
+        "",
+        "The worst of the proposals is the control that must lose.",
+        "",
+        *steered.compared(tables, "base"),
+        *steered.picture("vgps", "Success over proposals and temperature"),
+        "",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -144,16 +175,21 @@ def main() -> None:
         "critic_updates": CRITIC_UPDATES,
     }
     ledger = Ledger(args.out, {"task": "push", "budget": budget, "episodes": args.episodes})
+    candidates: dict[str, Policy] = {}
     for seed in args.seeds:
         base, critics = prepare(seed, args.work)
         policy = load_policy(base)
         assert policy.spec.env is not None
         with make_env(policy.spec.env.id, BLOCK, **policy.spec.env.options) as env:
-            for name, one in rows(policy, critics, args.work / "push.hdf5").items():
+            here = rows(policy, critics, args.work / "push.hdf5")
+            candidates |= here
+            for name, one in here.items():
                 kept = ledger.measure(name, seed, lambda one=one: steered.measured(one, env, args.episodes, HELD_OUT))
                 print(f"seed {seed}: {name:36} {np.mean(steered.succeeded(kept)):.1%}", flush=True)
     ledger.tables["rows"] = steered.table(ledger, "base", ledger.measured)
+    ledger.tables["plan_ms"] = steered.costs(candidates)
     ledger.write()
+    steered.draw(ledger.tables["rows"], CURVES, "base", args.out.with_suffix(".png"))
 
 
 if __name__ == "__main__":
