@@ -11,9 +11,7 @@ errors are known. Finished runs are kept in ``--work`` and not trained again.
 """
 
 import argparse
-import json
-import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -22,10 +20,12 @@ import cloning
 import gpc_toy
 import numpy as np
 import sections
+import steered
 import torch
+from ledger import Ledger
 from torch import Tensor
 
-from robopol import __version__, evaluate, load_policy
+from robopol import evaluate, load_policy
 from robopol.data import save_episodes
 from robopol.envs import VectorEnv, make_env
 from robopol.envs.vector import Observation, StepResult
@@ -33,8 +33,6 @@ from robopol.envs.wrappers import VectorWrapper, WrapperConfig
 from robopol.evaluation import ExpertActor, tune
 from robopol.evaluation.collect import collect
 from robopol.evaluation.statistics import mcnemar, paired, wilson
-from robopol.evaluation.tuning import Tuning
-from robopol.files import write_json
 from robopol.policies import Policy
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.samplers.first_order import DDIMConfig
@@ -200,41 +198,60 @@ def mixing(base: Policy, other: Policy, built: type[Composition] = Composition) 
     return build
 
 
-def one_seed(task: str, seed: int, work: Path) -> tuple[dict[str, list[float]], dict[str, Tuning]]:
-    """Return row -> outcome of each held-out episode, and the searches."""
-    told = TASKS[task]
-    runs = parents(task, seed, work)
-    a, b, poor, noisy = (load_policy(runs[name]) for name in ("a", "b", "poor", "a"))
+def one_seed(task: str, seed: int, work: Path) -> dict[str, Any]:
+    """Return what a ledger keeps of a training seed: row -> a 0 or 1 for each held-out episode, and the search."""
+    told, policies = TASKS[task], candidates(task, seed, work)
     first = TUNING + told.episodes
     with world(task) as env:
 
-        def held_out(policy: Policy) -> list[float]:
-            return [float(one.success) for one in evaluate(policy, env, told.held_out, first).outcomes]
+        def held_out(policy: Policy) -> str:
+            return written(float(one.success) for one in evaluate(policy, env, told.held_out, first).outcomes)
 
-        found = tune(a, told.weights, mixing(a, b), env, episodes=told.episodes, seed=TUNING, held_out=told.held_out)
-        with_poor = tune(a, SHORT, mixing(a, poor), env, episodes=told.episodes, seed=TUNING, held_out=told.held_out)
+        a, (b, poor) = policies["a: diffusion"], (policies[name] for name in ("b: flow", f"{POORLY}, alone"))
+        budget = {"episodes": told.episodes, "seed": TUNING, "held_out": told.held_out}
+        found = tune(a, told.weights, mixing(a, b), env, **budget)
+        with_poor = tune(a, SHORT, mixing(a, poor), env, **budget)
         assert found.held_out is not None
         assert with_poor.held_out is not None
-        rows = {
-            "a: diffusion": list(found.held_out.base.values),
-            "b: flow": held_out(b),
-            "composition, weight searched": list(found.held_out.best.values),
-            "composition, 1/2": held_out(mixing(a, b)(0.5)),
-            "control: b sees another episode, 1/2": held_out(mixing(a, b, Shuffled)(0.5)),
-            f"{POORLY}, alone": held_out(poor),
-            f"{POORLY}, weight searched": list(with_poor.held_out.best.values),
-            f"{POORLY}, 1/2": held_out(mixing(a, poor)(0.5)),
-        }
-        assert isinstance(noisy, GenerativePolicy)
-        noisy.resample(DDIMConfig(eta=1.0))
-        members: Members = Agreement(AgreementConfig(policies=("in memory",)), [join(noisy, b, "agreement")])
-        rows["composition, 1/2, eta = 1"] = held_out(mixing(noisy, b)(0.5))
-        rows["agreement, eta = 1"] = held_out(SteeredPolicy(noisy, [members]))
-    return rows, {"search": found, "search with one far worse": with_poor}
+        rows = {name: held_out(policy) for name, policy in policies.items()}
+        rows["composition, weight searched"] = written(found.held_out.best.values)
+        rows[f"{POORLY}, weight searched"] = written(with_poor.held_out.best.values)
+    return {
+        "rows": rows,
+        "curve": [row.mean for row in found.judged],
+        "chosen": found.settings[found.best],
+        "selection_bias": found.held_out.selection_bias,
+        "disagreement": (found.judged[found.best].steering or {}).get("composition/disagreement"),
+    }
 
 
-def judge(by_seed: Sequence[dict[str, list[float]]]) -> dict[str, Any]:
+def candidates(task: str, seed: int, work: Path) -> dict[str, Policy]:
+    """Return every policy of a training seed that needs no search, by name."""
+    runs = parents(task, seed, work)
+    a, b, poor, noisy = (load_policy(runs[name]) for name in ("a", "b", "poor", "a"))
+    assert isinstance(noisy, GenerativePolicy)
+    noisy.resample(DDIMConfig(eta=1.0))
+    members: Members = Agreement(AgreementConfig(policies=("in memory",)), [join(noisy, b, "agreement")])
+    return {
+        "a: diffusion": a,
+        "b: flow": b,
+        "composition, 1/2": mixing(a, b)(0.5),
+        "control: b sees another episode, 1/2": mixing(a, b, Shuffled)(0.5),
+        f"{POORLY}, alone": poor,
+        f"{POORLY}, 1/2": mixing(a, poor)(0.5),
+        "composition, 1/2, eta = 1": mixing(noisy, b)(0.5),
+        "agreement, eta = 1": SteeredPolicy(noisy, [members]),
+    }
+
+
+def written(values: Iterable[float]) -> str:
+    """Return a 0 or 1 for each episode."""
+    return "".join(str(int(value)) for value in values)
+
+
+def judge(kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Put the training seeds together; every row is compared with its better parent on these very episodes."""
+    by_seed = [{name: [float(digit) for digit in row] for name, row in one["rows"].items()} for one in kept]
     rows = {}
     for name in by_seed[0]:
         other = f"{POORLY}, alone" if name.startswith(POORLY) else "b: flow"
@@ -268,29 +285,34 @@ def section(tree: dict[str, Any]) -> list[str]:
         "`python benchmarks/gpc.py --toy`",
         "",
     ]
-    for task, found in tree["tasks"].items():
+    for task, told in tree["setting"]["tasks"].items():
+        if task not in tree["tables"]:
+            continue
+        found = tree["tables"][task]
         chosen = ", ".join(f"{weight:g}" for weight in found["chosen"])
         bias = ", ".join(f"{100 * bias:+.0f}" for bias in found["selection_bias"])
-        told = ", ".join(f"{name}: {share:.0%}" for name, share in found["parents_succeed"].items())
+        shares = ", ".join(f"{name}: {share:.0%}" for name, share in found["parents_succeed"].items())
         lines += [
-            f"| {task}, {len(found['seeds'])} seeds x {found['held_out']} episodes | success | by seed | points | p |",
-            "|---|---|---|---|---|",
+            f"| {task}, {sections.seeds(found['rows'])} seeds x {told['held_out']} episodes | success | by seed | "
+            "points | p | a plan (to a's) |",
+            "|---|---|---|---|---|---|",
         ]
         for name, row in found["rows"].items():
             low, high = (100 * bound for bound in row["difference_ci95"])
             points = f"{100 * row['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
-            cells = (name, sections.percent(row), sections.by_seed(row), points, f"{row['p']:.2g}")
+            cost = steered.cost(found, name, "a: diffusion")
+            cells = (name, sections.percent(row), sections.by_seed(row), points, f"{row['p']:.2g}", cost)
             lines.append(f"| {' | '.join(cells)} |")
         curve = " ".join(f"{rate:.0%}" for rate in found["curve"])
         lines += [
             "",
-            f"Weights of b tried: {' '.join(f'{weight:g}' for weight in found['weights'])}; success on "
-            f"{found['episodes']} tuning episodes, mean over seeds: {curve}. Chosen: {chosen}; the gain over a then "
+            f"Weights of b tried: {' '.join(f'{weight:g}' for weight in told['weights'])}; success on "
+            f"{told['episodes']} tuning episodes, mean over seeds: {curve}. Chosen: {chosen}; the gain over a then "
             f"shrank on held-out seeds by {bias} points. Share of the episodes in which the parents succeed (1) or "
-            f"fail (0): {told}.",
+            f"fail (0): {shares}.",
             "",
         ]
-    toy = tree["toy"]
+    toy = tree["tables"]["toy"]
     lines += [
         f"The toy: two perfect denoisers of wrong rings, {toy['draws']} draws of their errors. The energy distance to "
         f"the target is smallest at a weight of {toy['best']:g}; uncorrelated errors predict {toy['predicted']:.2f}; "
@@ -312,35 +334,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    tree: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
-    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform()}
+    ledger = Ledger(args.out, {"tasks": {name: task._asdict() for name, task in TASKS.items()}, "poor": POOR})
     if args.toy:
-        tree["toy"] = gpc_toy.curve()
-        gpc_toy.draw(tree["toy"], args.out.with_name("gpc-toy.png"))
-        write_json(args.out, tree)
+        ledger.tables["toy"] = gpc_toy.curve()
+        gpc_toy.draw(ledger.tables["toy"], args.out.with_name("gpc-toy.png"))
+        ledger.write()
     for task in args.tasks:
-        by_seed, searches = [], []
         for seed in args.seeds:
-            rows, found = one_seed(task, seed, args.work)
-            by_seed.append(rows)
-            searches.append(found)
-            print(task, seed, {name: round(float(np.mean(values)), 3) for name, values in rows.items()}, flush=True)
-            tuned = [one["search"] for one in searches]
-            tree["tasks"][task] = {
-                "seeds": args.seeds[: len(by_seed)],
-                "episodes": TASKS[task].episodes,
-                "held_out": TASKS[task].held_out,
-                "weights": TASKS[task].weights,
-                "curve": np.mean([[row.mean for row in one.judged] for one in tuned], 0).tolist(),
-                "curves": [[row.mean for row in one.judged] for one in tuned],
-                "chosen": [one.settings[one.best] for one in tuned],
-                "selection_bias": [one.held_out and one.held_out.selection_bias for one in tuned],
-                "disagreement": [
-                    (one.judged[one.best].steering or {}).get("composition/disagreement") for one in tuned
-                ],
-                **judge(by_seed),
-            }
-            write_json(args.out, tree)
+            kept = ledger.measure(task, seed, lambda seed=seed, task=task: one_seed(task, seed, args.work))
+            rates = {name: round(row.count("1") / len(row), 3) for name, row in kept["rows"].items()}
+            print(task, seed, kept["chosen"], rates, flush=True)
+        every = ledger.of(task)
+        ledger.tables[task] = {
+            "curve": np.mean([one["curve"] for one in every], 0).tolist(),
+            **{name: [one[name] for one in every] for name in ("chosen", "selection_bias", "disagreement")},
+            **judge(every),
+            "plan_ms": steered.costs(candidates(task, args.seeds[-1], args.work)),
+        }
+        ledger.write()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ block is asked for over the same held-out episodes as the base, by
 * the place where the disc is wanted beside the block, or where it is not, as outcomes of a dynamics model that was
   fitted to the same demonstrations (DynaGuide);
 * a box on the other side that the tool is to keep out of, a cost that the user states (PoCo);
+* a formula of temporal logic: whenever the tool is beside the block, it is on that side of it;
 * a bound on where the disc may be, which a feasibility critic learned from the frozen policy's own episodes (FISOR);
   for one side.
 
@@ -41,8 +42,8 @@ WAYS = {"left": 1.0, "right": -1.0}
 DISC = ("disc x", "disc y")
 BESIDE = (0.53, 0.115)
 """Where the disc passes the block on the left, m."""
-SCALES, PUSHES = (10.0, 30.0, 100.0), (0.0, 10.0, 100.0, 1000.0)
-"""Of guidance by dynamics, and by a cost."""
+SCALES, PUSHES, RULES = (10.0, 30.0, 100.0), (0.0, 10.0, 100.0, 1000.0), (100.0, 300.0, 1000.0, 3000.0)
+"""Of guidance by dynamics, by a cost, and by a formula."""
 OBEYED = steered.Figure("obeyed", "obeyed_rate", "obeyed_ci95", "obeyed_by_seed", most=1.0)
 CURVES = (
     *(
@@ -57,6 +58,7 @@ CURVES = (
     steered.Curve(
         "scale of PoCo", {scale: f"PoCo, scale {scale:g}" for scale in PUSHES if scale > 0}, OBEYED, logarithmic=True
     ),
+    steered.Curve("scale of a formula", {s: f"formula, scale {s:g}" for s in RULES}, OBEYED, logarithmic=True),
 )
 DYNAMICS_UPDATES, FEASIBLE_UPDATES, ROLLOUTS = 3000, 4000, 400
 
@@ -104,6 +106,12 @@ def other_side(side: float) -> dict[str, Any]:
     return {"kind": "keep_away", "boxes": [{"low": low, "high": high}]}
 
 
+def rule(side: float, temperature: float) -> dict[str, Any]:
+    """Return the formula that the tool is on a side whenever it is beside a block at (0.53, 0)."""
+    formula = f"always (x <= 0.40 or x >= 0.64 or {'y >= 0.07' if side > 0 else 'y <= -0.07'})"
+    return {"kind": "stl", "formula": formula, "temperature": temperature}
+
+
 def steerings(dynamics: Path, feasible: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
     """Yield the name of every steering, the way that it asks for, and what steers."""
     for way, side in WAYS.items():
@@ -118,6 +126,10 @@ def steerings(dynamics: Path, feasible: Path) -> Iterator[tuple[str, str, list[d
         for scale in PUSHES:
             cost = {"kind": "guide", "objective": other_side(side), "scale": scale, "cap": 0.5}
             yield f"PoCo, scale {scale:g}", way, [cost]
+        yield "formula, best of 16", way, [{"kind": "best_of", "objective": rule(side, 0.0), "n": 16}]
+        for scale in RULES:
+            push = {"kind": "guide", "objective": rule(side, 0.03), "scale": scale}
+            yield f"formula, scale {scale:g}", way, [push, TRAVEL]
     for n in (4, 16):
         safe = {"kind": "feasible", "critic": str(feasible)}
         yield f"FISOR, any feasible of {n}", "left", [{"kind": "best_of", "constraint": safe, "n": n}]
@@ -206,9 +218,10 @@ def section(tree: dict[str, Any]) -> list[str]:
         "",
         "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
         "is drawn past one side; in rows that are named so by where a dynamics model says that the disc gets to "
-        "(DynaGuide), by a box that the tool is to keep out of (PoCo), by what keeps the disc off one side for good "
-        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. Obeyed: the disc passed on the "
-        "side that was asked for. Lost and won: episodes that failed or succeeded unlike the base's. "
+        "(DynaGuide), by a box that the tool is to keep out of (PoCo), by a formula of temporal logic, by what keeps "
+        "the disc off one side for good (FISOR). Either way is asked for in 100 held-out episodes a training seed. "
+        "Obeyed: the disc passed on the side that was asked for. Lost and won: episodes that failed or succeeded "
+        "unlike the base's. "
         "`python benchmarks/steer_ways.py`",
         "",
         "| steering | obeyed | by seed, left and right | success | lost / won | steps | a plan (to the base's) |",
