@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-extras lint install help clean
+.PHONY: demo test test-slow test-extras lint install help clean
 
 help:
 	@echo "make demo      demonstrations, a policy, its evaluation, a video: some five minutes after the install"
 	@echo "make test      all tests, types, style and the layer contract"
+	@echo "make test-slow     tests that train until something works"
 	@echo "make test-extras   tests in worlds that need an environment of their own (metaworld, robosuite, warp, ray)"
 	@echo "make install   robopol in $(VENV)"
 
@@ -20,6 +21,9 @@ demo: install
 test: $(VENV)/.test
 	$(MAKE) lint VENV=$(VENV)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Each in $(VENV)-<name>. TORCH names another build of torch, e.g. TORCH=torch==2.13.0+cpu.
 test-extras: $(VENV)-metaworld/.test $(VENV)-robosuite/.test $(VENV)-warp/.test $(VENV)-ray/.test

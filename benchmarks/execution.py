@@ -61,7 +61,7 @@ class Task(NamedTuple):
 
 TASKS = {"push": Task(200, (9, 10), 12, 0.02), "multi_goal": Task(400, (0, 1), 8, 0.3)}
 
-LATE = (0, 1, 2, 4)
+LATE = (0, 2, 4)
 KNOCKED = "knocked"
 CONDITIONS = (*map(str, LATE), KNOCKED)
 
@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--episodes", type=int, default=100)
+    parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--work", type=Path, default=Path("runs/execution"))
     parser.add_argument("--out", type=Path, default=RESULTS / "execution.json")
     args = parser.parse_args()

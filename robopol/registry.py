@@ -149,6 +149,7 @@ KINDS: dict[str, dict[str, str]] = {
         "distill": "robopol.algos.distill:DistillConfig",
         "dppo": "robopol.algos.dppo:DPPOConfig",
         "dsrl": "robopol.algos.dsrl:DSRLConfig",
+        "dsrl_sac": "robopol.algos.dsrl_sac:DSRLSACConfig",
         "dynamics": "robopol.algos.dynamics:DynamicsConfig",
         "expo": "robopol.algos.expo:EXPOConfig",
         "fisor": "robopol.algos.fisor:FISORConfig",

@@ -61,10 +61,14 @@ def test_every_choice_of_every_group_can_be_trained_with():
     # composing takes longer than all else here: the k-th choices of all other groups are tried together
     for k in range(max(map(len, whole.values()))):
         lines.append([f"{group}={choices[k % len(choices)]}" for group, choices in whole.items()])
+    parts: dict[tuple[str, str], dict[str, list[str]]] = {}  # (room, a kind that has such parts) -> part -> choices
     for group in (group for group in found if "/" in group):
         room, _, part = group.partition("/")
         kind = next(kind for kind in ("diffusion", *KINDS[room]) if part in lookup(room, kind).model_fields)
-        lines += [[f"{group}={choice}", f"{room}={kind}"] for choice in found[group]]
+        parts.setdefault((room, kind), {})[group] = found[group]
+    for (room, kind), of in parts.items():
+        for k in range(max(map(len, of.values()))):
+            lines.append([f"{room}={kind}", *(f"{group}={choices[k % len(choices)]}" for group, choices in of.items())])
     for words in lines:
         config = train(*words, *(["env.id=Hopper-v5"] if "env=gym" in words else []))
         assert parse(TrainConfig, config.tree()) == config

@@ -83,10 +83,6 @@ class Explored(NamedTuple):
 class Explores(Protocol):
     """An algorithm that chooses actions to learn from."""
 
-    @property
-    def kept(self) -> Mapping[str, tuple[int, ...]]:
-        """What of a trace the replay keeps beside each transition: name -> shape of one row; often nothing."""
-
     def explore(self, obs: Mapping[str, Tensor], generator: torch.Generator) -> Explored:
         """Choose the next actions of some running episodes.
 

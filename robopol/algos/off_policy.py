@@ -92,11 +92,6 @@ class OffPolicy(Algorithm, Generic[P]):
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """Return what every head of Q is to say of the actions of a batch, (B,), without gradients."""
 
-    @property
-    def kept(self) -> Mapping[str, tuple[int, ...]]:
-        """See `robopol.algos.algorithm.Explores`; nothing."""
-        return {}
-
     def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.Explores`; one action at a time."""
         with torch.no_grad(), self.runtime.autocast():

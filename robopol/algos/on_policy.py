@@ -146,11 +146,6 @@ class OnPolicy(Algorithm):
         """See `Algorithm.needs`."""
         return Needs(rollout=True)
 
-    @property
-    def kept(self) -> Mapping[str, tuple[int, ...]]:
-        """See `robopol.algos.algorithm.Explores`; nothing: there is no replay."""
-        return {}
-
     def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.Explores`."""
         return self.scoring.explore(obs, generator)

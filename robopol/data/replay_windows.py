@@ -8,6 +8,9 @@ from torch import Tensor
 from robopol.data.replay import ReplayBuffer
 from robopol.data.windows import Transition
 
+AGE = "age"
+"""Name of the trace that says how many steps before a transition its decision was made, ()."""
+
 
 class ReplayWindows:
     """Windows of what N environments have met, whose transitions were added in turn.
@@ -17,7 +20,13 @@ class ReplayWindows:
     """
 
     def __init__(
-        self, buffer: ReplayBuffer, num_envs: int, n_obs_steps: int, horizon: int, transition: Transition
+        self,
+        buffer: ReplayBuffer,
+        num_envs: int,
+        n_obs_steps: int,
+        horizon: int,
+        transition: Transition,
+        decisions: bool = False,
     ) -> None:
         """Cut from a buffer.
 
@@ -27,7 +36,10 @@ class ReplayWindows:
             n_obs_steps: To, observations of a window.
             horizon: Tp, its actions.
             transition: What a batch tells of the next actions, at most Tp - To + 1.
+            decisions: Whether "now" is always when a decision was made, of at most as many actions; the buffer keeps
+                `AGE`.
         """
+        self.decisions = decisions
         self.buffer, self.num_envs, self.transition = buffer, num_envs, transition
         self.past, self.horizon = n_obs_steps - 1, horizon
 
@@ -35,7 +47,8 @@ class ReplayWindows:
         """Return which transitions are "now" in a batch, (B,) int64, counted from the first that was ever added.
 
         Those of the last steps wait until what comes next is known, as long as there are others; and where the
-        oldest were overwritten, those whose history is lost are left out.
+        oldest were overwritten, those whose history is lost are left out. Of decisions, one is drawn the more often
+        the longer it lasted.
 
         Args:
             batch_size: B.
@@ -43,10 +56,12 @@ class ReplayWindows:
             seed: As there.
         """
         added, oldest = self.buffer.added, self.buffer.added - len(self.buffer)
-        first = oldest + self.past * self.num_envs * (oldest > 0)
+        before = self.past + (self.transition.steps - 1 if self.decisions else 0)
+        first = oldest + before * self.num_envs * (oldest > 0)
         last = added - (self.horizon - self.past - 1) * self.num_envs
         first, last = (first, last) if first < last else (oldest, added)
-        return first + self.buffer.draw(batch_size, last - first, step, seed)
+        now = first + self.buffer.draw(batch_size, last - first, step, seed)
+        return now - self.buffer.rows(now)["trace"][AGE].long() * self.num_envs if self.decisions else now
 
     def gather(self, now: Tensor) -> dict[str, Any]:
         """Return a batch of windows, as `Windows.gather` does, and ``trace``, what was kept of who acted.

@@ -1,5 +1,6 @@
 """What is trained and saved as one thing: a policy, or a model beside it, with its normalisers inside."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -79,6 +80,8 @@ class Needs(NamedTuple):
         rewards: The rewards of the whole window.
         bound: What the return-to-go is at least, discounted so; None if it is not read.
         rollout: A whole rollout of the policy as it stands, with its traces, instead of drawn samples.
+        trace: Of decisions, where each window begins with one, what the algorithm left with it: name -> shape of one.
+            None if windows may begin anywhere.
     """
 
     plan: bool = False
@@ -87,6 +90,7 @@ class Needs(NamedTuple):
     rewards: bool = False
     bound: float | None = None
     rollout: bool = False
+    trace: Mapping[str, tuple[int, ...]] | None = None
 
     def joined(self, other: "Needs") -> "Needs":
         """Return what both read.
@@ -94,7 +98,7 @@ class Needs(NamedTuple):
         Raises:
             ConfigError: If they want different ones of what a batch holds once.
         """
-        for name in ("discount", "transition", "bound"):
+        for name in ("discount", "transition", "bound", "trace"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if None not in (mine, theirs) and mine != theirs:
                 raise ConfigError(
@@ -107,6 +111,7 @@ class Needs(NamedTuple):
             rewards=self.rewards or other.rewards,
             bound=other.bound if self.bound is None else self.bound,
             rollout=self.rollout or other.rollout,
+            trace=other.trace if self.trace is None else self.trace,
         )
 
 

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from robopol.algos.algorithm import Explored, by_owner, owned
 from robopol.data.replay import ReplayBuffer
+from robopol.data.replay_windows import AGE
 from robopol.envs import VectorEnv
 from robopol.errors import CheckpointError, ConfigError
 from robopol.training.decisions import Decisions, Told
@@ -123,7 +124,7 @@ class Collector:
         if self.replay is not None:
             before = {key: rows[:, -1] for key, rows in self._obs.items()}
             after = (result.reward, result.terminated, result.truncated, result.obs)
-            self.replay.add(before, action, *after, self._decisions.trace())
+            self.replay.add(before, action, *after, self._decisions.trace() | {AGE: self._decisions.age()})
         self._shift(result.obs)
         over = result.terminated | result.truncated
         ended, rewards, wins = over.tolist(), result.reward.tolist(), result.success.tolist()

@@ -109,9 +109,13 @@ class Decisions:
             return self._action[:, 0]
         return self._action[torch.arange(len(self._all)), self._done]
 
-    def trace(self) -> Mapping[str, Tensor]:
+    def trace(self) -> dict[str, Tensor]:
         """Return the traces of the decisions under way, name -> (N, ...)."""
         return self._trace
+
+    def age(self) -> Tensor:
+        """Return how many actions of the decisions under way were executed, (N,) int64, not to be written to."""
+        return self._done
 
     def advance(self, reward: Tensor, ended: Tensor) -> list[int]:
         """Take note of one step in every environment.

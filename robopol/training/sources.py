@@ -33,7 +33,7 @@ class Replayed:
             ConfigError: If more is asked for than transitions hold.
         """
         transition = needs.transition
-        if transition is None or needs != Needs(transition=transition):
+        if transition is None or needs._replace(trace=None) != Needs(transition=transition):
             raise ConfigError(
                 "the replay holds transitions, and what is trained here reads more of a batch than they say: leave it "
                 "out of the sources"
@@ -41,7 +41,8 @@ class Replayed:
         self.buffer, self.discount = buffer, transition.discount
         self._windows: ReplayWindows | None = None  # single transitions are one look-up
         if (spec.n_obs_steps, spec.horizon) != (1, 1):
-            self._windows = ReplayWindows(buffer, num_envs, spec.n_obs_steps, spec.horizon, transition)
+            size = (spec.n_obs_steps, spec.horizon)
+            self._windows = ReplayWindows(buffer, num_envs, *size, transition, needs.trace is not None)
 
     def batch(self, step: int, batch_size: int, seed: int) -> dict[str, Any]:
         """See `robopol.data.sampling.Sampling.batch`; a function of the buffer's content, too.
@@ -93,9 +94,15 @@ class Sources:
             needs: What else is read of a batch.
 
         Raises:
-            ConfigError: If goals are drawn in hindsight for what learns from rewards, which were for other goals.
+            ConfigError: If goals are drawn in hindsight for what learns from rewards, which were for other goals; or
+                if what is trained learns from its own decisions.
         """
         needs = needs or Needs()
+        if needs.trace is not None and episodes:
+            raise ConfigError(
+                f"what is trained here learns from its own decisions, of which {', '.join(episodes)} knows no "
+                f"{', '.join(needs.trace)}: leave data out"
+            )
         self._sampling = {name: (sampling or {}).get(name, UniformConfig()) for name in episodes}
         for name, how in self._sampling.items():
             if needs.transition is not None and isinstance(how, HindsightConfig):

@@ -17,6 +17,7 @@ from robopol.config import parse
 from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.data.replay import ReplayBuffer
+from robopol.data.replay_windows import AGE
 from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
 from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
@@ -151,7 +152,8 @@ class Trainer:
             self.rollout = Rollout(config.collection.num_envs, self.device)
         else:
             capacity = min(config.collection.capacity, config.counts(self.total)[1])
-            self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, self.algo.kept)
+            kept = None if self.algo.needs.trace is None else {**self.algo.needs.trace, AGE: ()}
+            self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, kept)
             self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
         self.collector = Collector(

@@ -83,6 +83,7 @@ def test_without_conservatism_it_learns_from_transitions_alone():
         assert torch.equal(one, two)
 
 
+@pytest.mark.slow
 def test_actions_that_no_data_speak_for_are_worth_less():
     model = learner(bandit(), lr=3e-3, alpha=1.0, candidates=8).learn().parts()["model"]
     obs = {"state": torch.zeros(1, 1, 1)}

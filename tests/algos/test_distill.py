@@ -92,6 +92,7 @@ def distill(method: str | dict, teacher: Policy, learner: Policy, updates: int =
     return Distill(config, learner, updates, RUNTIME, teacher)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["flow", "vp", "edm"])
 def test_a_teachers_step_stays_on_its_trajectory(path):
     method = TrajectoryConfig(levels=200).build(student(), ring_teacher(path))
@@ -120,6 +121,7 @@ def test_the_teachers_estimate_is_clipped_where_its_own_sampler_clips():
     assert method.step(x, t, s, cond).flatten().tolist() == pytest.approx([3.0, 3.0])
 
 
+@pytest.mark.slow
 def test_a_student_of_the_trajectory_covers_the_ring_in_one_step():
     algo = learn(distill({"kind": "trajectory", "levels": 10}, ring_teacher(), student()), 400)
     found, ring = one_step(algo.deployed()), Ring()
@@ -128,6 +130,7 @@ def test_a_student_of_the_trajectory_covers_the_ring_in_one_step():
     assert found.std(0).min() > 0.5 * ring.axis_std()
 
 
+@pytest.mark.slow
 def test_a_student_of_the_same_noise_goes_where_its_teacher_goes_and_one_of_another_nowhere():
     same, other = (distill(EULER, ring_teacher("flow"), student()) for _ in range(2))
     walk, rng = other.method.walk, torch.Generator().manual_seed(3)

@@ -38,10 +38,10 @@ def base(means=((0.5,), (-0.5,)), horizon=1, past=0, taken=1, seed=0, **tree):
     return policy("flow", means, 0.05, contract=contract, seed=seed, **tree)
 
 
-def build(frozen=None, model="q", **changes):
+def build(frozen=None, model="q", kind="dsrl", **changes):
     torch.manual_seed(0)
-    told = {"kind": "dsrl", "actor": {"kind": "squashed_gaussian", "hidden": [32, 32], "deterministic": False}}
-    return parse(lookup("algo", "dsrl"), told | changes).build(
+    told = {"kind": kind, "actor": {"kind": "squashed_gaussian", "hidden": [32, 32], "deterministic": False}}
+    return parse(lookup("algo", kind), told | changes).build(
         policy=base() if frozen is None else frozen,
         model=part("model", model, hidden=[32, 32], discount=GAMMA),
         total_updates=100,
@@ -68,7 +68,11 @@ def batch(algo, seed: int = 0) -> dict:
         "mask": known[:, None].expand(-1, frozen.horizon),
         "next_mask": known,
         "weight": torch.ones(ROWS),
+        "trace": {"noise": torch.randn(ROWS, math.prod(algo.base.noise_shape), generator=source)},
     }
+
+
+KINDS = ("dsrl", "dsrl_sac")
 
 
 def test_noise_alone_decides_and_its_own_gives_the_base_policy():
@@ -79,13 +83,16 @@ def test_noise_alone_decides_and_its_own_gives_the_base_policy():
     assert torch.equal(plans, frozen.plan(obs, 3, rng(3)))
 
 
-def test_in_the_warm_up_the_base_policy_acts():
-    algo = build(base(None, horizon=4, past=1, taken=2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_the_warm_up_the_base_policy_acts(kind):
+    algo = build(base(None, horizon=4, past=1, taken=2), kind=kind)
     assert isinstance(algo, WarmsUp)
     obs = {"state": torch.randn(6, 2, 1, generator=rng())}
     chosen = algo.warm_up(obs, rng(4)).action
     assert torch.equal(chosen, algo.base.act(obs, 1, rng(4))[:, 0, :2].clamp(-1, 1))
-    assert algo.explore(obs, rng(4)).action.shape == (6, 2, 1)
+    tried = algo.explore(obs, rng(4))
+    assert tried.action.shape == (6, 2, 1)
+    assert torch.equal(tried.action, algo.decode(obs, tried.trace["noise"][:, None])), "the trace is the noise"
 
 
 @pytest.mark.parametrize("paid", [False, True])
@@ -102,16 +109,40 @@ def test_the_target_by_hand(paid):
     assert goal[0] == data["reward"][0]
 
 
-def test_the_base_policy_stays_and_gets_no_gradient():
+@pytest.mark.parametrize("paid", [False, True])
+def test_the_target_of_noises_by_hand(paid):
+    algo = build(base(None, horizon=3, past=1, taken=2), kind="dsrl_sac", alpha=0.3, paid=paid)
+    assert algo.needs.transition == (2, GAMMA)
+    data = batch(algo)
+    with torch.no_grad():
+        goal = algo.goals(data, rng())
+        drawn = algo.drawn(data["next_obs"], rng())
+        worth = algo.target.q(data["next_obs"], drawn.action).amin(0)
+    expected = data["reward"] + data["discount"] * (worth - paid * 0.3 * drawn.log_prob)
+    torch.testing.assert_close(goal, expected)
+    other = batch(algo) | {"action": torch.zeros_like(data["action"])}
+    losses = [
+        algo.update(rows, 0, rng())["train/loss"]
+        for algo, rows in zip((algo, build_again(algo)), (data, other), strict=True)
+    ]
+    assert losses[0] == losses[1], "what was executed says nothing, the noise all"
+
+
+def build_again(algo):
+    return build(algo.base, kind="dsrl_sac", alpha=0.3, paid=algo.config.paid)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_base_policy_stays_and_gets_no_gradient(kind):
     frozen = base(None, horizon=3, past=1, taken=2)
     before = [value.clone() for value in frozen.state_dict().values()]
-    algo = build(frozen)
+    algo = build(frozen, kind=kind)
     for step in range(4):
         told = algo.update(batch(algo, step), step, rng(step))
-    assert {"train/q_loss", "train/w_loss", "train/policy_loss", "train/alpha"} <= told.keys() | {"train/w_loss"}
+    assert {"train/q_loss", "train/policy_loss", "train/alpha"} <= told.keys()
     assert all(torch.equal(one, other) for one, other in zip(before, frozen.state_dict().values(), strict=True))
     assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
-    modules = (algo.policy, algo.model, algo.noise_model)
+    modules = (algo.policy, algo.model, getattr(algo, "noise_model", algo.model))
     assert all(p.grad is None for module in modules for p in module.parameters())
 
 
@@ -134,7 +165,9 @@ def test_what_the_actor_chooses_stays_within_its_magnitude():
     assert 0.6 < noise.abs().max() <= 0.7
 
 
-def test_it_finds_the_mode_that_is_rewarded():
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_finds_the_mode_that_is_rewarded(kind):
     """The base policy takes each of eight ways alike."""
     frozen = base(RING, sampler=FINE)
     near = torch.tensor(RING[2])
@@ -143,12 +176,13 @@ def test_it_finds_the_mode_that_is_rewarded():
         return ((many(found, 400) - near).norm(dim=-1) < 0.2).float().mean().item()
 
     assert share(frozen) == pytest.approx(1 / 8, abs=0.06)
-    algo = build(frozen, alpha=0.05, lr=2e-3, critic_lr=3e-3)
+    algo = build(frozen, kind=kind, alpha=0.05, lr=2e-3, critic_lr=3e-3)
     obs, met = {"state": torch.zeros(32, 1, 1)}, []
     for turn in range(30):
         source = rng(turn)
-        action = (algo.warm_up if turn < 8 else algo.explore)(obs, source).action
-        met.append(torch.cat([action[:, 0], (action[:, 0] - near).norm(dim=-1, keepdim=True) < 0.2], 1))
+        action, trace = (algo.warm_up if turn < 8 else algo.explore)(obs, source)
+        won = (action[:, 0] - near).norm(dim=-1, keepdim=True) < 0.2
+        met.append(torch.cat([action[:, 0], won, trace["noise"]], 1))
         rows = torch.cat(met)
         for again in range(8 if turn >= 8 else 0):
             drawn = rows[torch.randint(len(rows), (64,), generator=source)]
@@ -162,13 +196,15 @@ def test_it_finds_the_mode_that_is_rewarded():
                 "mask": torch.ones(64, 1, dtype=torch.bool),
                 "next_mask": torch.ones(64, dtype=torch.bool),
                 "weight": torch.ones(64),
+                "trace": {"noise": drawn[:, 3:]},
             }
             algo.update(data, 8 * turn + again, source)
     assert share(algo.deployed()) > 0.9
 
 
-def test_what_was_learned_is_a_policy_that_is_saved_whole(tmp_path):
-    algo = build(base(None, horizon=3, past=1, taken=2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_learned_is_a_policy_that_is_saved_whole(tmp_path, kind):
+    algo = build(base(None, horizon=3, past=1, taken=2), kind=kind)
     for step in range(2):
         algo.update(batch(algo, step), step, rng(step))
     obs = {"state": torch.randn(4, 2, 1)}
@@ -184,8 +220,9 @@ def test_what_was_learned_is_a_policy_that_is_saved_whole(tmp_path):
     assert torch.equal(steered.plan(obs, 1, rng(1)), plans)
 
 
-def test_its_state_is_all_that_further_updates_depend_on():
-    algo, other = build(), build(alpha=0.5)
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_state_is_all_that_further_updates_depend_on(kind):
+    algo, other = build(kind=kind), build(kind=kind, alpha=0.5)
     for step in range(3):
         algo.update(batch(algo, step), step, rng(step))
     other.load_state({name: value.clone() for name, value in algo.state().items()})

@@ -102,6 +102,7 @@ def test_base_and_editor_move_once_in_so_many_updates():
         assert [same(*pair) for pair in zip(before, after, strict=True)] == [step % 3 != 2, step % 3 != 2, False]
 
 
+@pytest.mark.slow
 def test_edits_reach_what_is_never_proposed():
     """The base policy proposes 0.2 or so; 0.5 is best, and within reach of an edit."""
     algo = build(base(((0.2,),), horizon=1), edit=0.4, alpha=0.02, lr=3e-3, critic_lr=3e-3)

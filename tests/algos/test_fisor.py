@@ -37,6 +37,7 @@ def test_the_target_lies_between_and_only_rises_with_the_violation():
     torch.testing.assert_close(target, (1 - discount) * h + discount * torch.maximum(h, after))
 
 
+@pytest.mark.slow
 def test_it_learns_which_actions_are_safe_and_the_policy_takes_them():
     changes = {"lr": 3e-3, "polyak": 0.05, "cloning": {"lr": 3e-3, "warmup": 10}}
     algo = learner(policy=True, violations=[LOSES], **changes).learn()

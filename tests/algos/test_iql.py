@@ -45,6 +45,7 @@ def test_weights_are_capped_through_the_exponent():
     assert torch.equal(exponential_weights(advantage, 0.0, 100.0), torch.ones(5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("expectile", [0.5, 0.9])
 def test_v_is_the_expectile_of_what_the_data_earned(expectile):
     # two equally likely rewards, 0 and 1: the tau-expectile is tau; with 0.5 it is what the data earn on average
@@ -56,6 +57,7 @@ def test_v_is_the_expectile_of_what_the_data_earned(expectile):
         assert q.mean().item() == pytest.approx((action + 1) / 2, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_policy_prefers_what_earned_more():
     learned = learner("gaussian", lr=3e-3, polyak=0.05, beta=10.0, cloning={"lr": 3e-3, "warmup": 10}).learn()
     cloned = learner("gaussian", beta=0.0, cloning={"lr": 3e-3, "warmup": 10}).learn()

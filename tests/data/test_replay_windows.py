@@ -5,7 +5,7 @@ import torch
 
 from robopol.data import Episodes, EpisodesMeta, Windows
 from robopol.data.replay import ReplayBuffer
-from robopol.data.replay_windows import ReplayWindows
+from robopol.data.replay_windows import AGE, ReplayWindows
 from robopol.data.windows import Transition
 
 GAMMA, STEPS, ENVS = 0.9, 30, 3
@@ -90,3 +90,27 @@ def test_what_is_drawn_has_a_future_and_a_past():
     assert torch.equal(batch["trace"]["mark"][:, 0], drawn.float())
     short = ReplayWindows(buffer, ENVS, 2, 40, Transition(3, GAMMA)).draw(200, 0, 0)
     assert set(short.tolist()) == set(range(90 - 24, 90))
+
+
+@pytest.mark.parametrize("capacity", [1000, 60])
+def test_of_decisions_every_window_begins_with_one(capacity):
+    """Decisions of up to four actions, which begin at other steps in each environment; also where some are lost."""
+    chunk, buffer = 4, ReplayBuffer(capacity, {"state": (1,)}, 1, traces={"noise": (2,), AGE: ()})
+    rng, age, noise = torch.Generator().manual_seed(0), torch.zeros(ENVS), torch.zeros(ENVS, 2)
+    for step in range(40):
+        over = torch.rand(ENVS, generator=rng) < 0.1
+        noise = torch.where((age == 0)[:, None], torch.rand(ENVS, 2, generator=rng), noise)
+        state = {"state": torch.full((ENVS, 1), float(step))}
+        trace = {"noise": noise, AGE: age.clone()}
+        buffer.add(state, noise[:, :1], age.clone(), over, torch.zeros(ENVS), state, trace)
+        age = torch.where(over | (age == chunk - 1), 0, age + 1)
+    windows = ReplayWindows(buffer, ENVS, 1, chunk, Transition(chunk, 1.0), decisions=True)
+    now = windows.draw(500, 0, 0)
+    batch = windows.gather(now)
+    oldest = buffer.added - len(buffer)
+    assert now.min() >= oldest, "what was overwritten is not drawn"
+    assert len(now.unique()) > 10
+    assert torch.equal(batch["trace"][AGE], torch.zeros(500))
+    taken = batch["mask"].sum(1).float()
+    assert torch.equal(batch["reward"], taken * (taken - 1) / 2), "ages 0, 1, ...: the steps of one decision"
+    assert torch.equal(batch["action"][..., 0], batch["trace"]["noise"][:, :1].expand(-1, chunk))

@@ -299,6 +299,7 @@ def learn(**options: object) -> EBTPolicy:
     return algo.deployed().eval()
 
 
+@pytest.mark.slow
 def test_both_ways_are_learned_and_the_energy_is_low_on_them():
     policy = learn()
     here = {"state": torch.zeros(1, 1, 1)}
@@ -311,6 +312,7 @@ def test_both_ways_are_learned_and_the_energy_is_low_on_them():
     assert max(left, right) < between
 
 
+@pytest.mark.slow
 def test_trained_as_published_it_learns_the_mean():
     """A demonstration that is independent of the start of the descent is best met by its mean."""
     side = learn(train_starts=1, train_rest=0.0).act({"state": torch.zeros(1, 1, 1)}, n=400, generator=rng())[0, ..., 0]

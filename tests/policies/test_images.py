@@ -222,6 +222,7 @@ def learn(policy: Policy, episodes: Episodes, updates: range, total: int, state:
     return algo
 
 
+@pytest.mark.slow
 def test_where_a_dot_is_can_be_learned():
     policy = make(dots(100), {**ENCODER, "crop": 1.0, "keys": ["images.front"]})
     learned = learn(policy, dots(100), range(150), 150).deployed()

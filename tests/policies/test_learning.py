@@ -76,6 +76,7 @@ def learn(tree: dict) -> Policy:
     return algo.deployed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", POLICIES)
 def test_generative_policies_keep_both_ways_and_the_gaussian_averages_them(name):
     policy = learn(POLICIES[name])

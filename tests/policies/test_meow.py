@@ -90,6 +90,7 @@ def test_a_saved_policy_is_whole(tmp_path):
     assert torch.equal(again.v(obs(4)), policy.v(obs(4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tree", "kept"), [({}, True), ({"modes": 1, "coupling": "additive"}, False)])
 def test_the_default_keeps_two_ways_and_the_released_network_cannot(tree, kept, monkeypatch):
     monkeypatch.setattr(test_learning, "UPDATES", 500)

@@ -66,6 +66,7 @@ def _reference(kind: str) -> torch.Tensor:
     return walk(FULL[kind].build(), PATHS["sde"], "edm", count=50)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)
 @pytest.mark.parametrize("kind", [kind for kind in FULL if kind not in ("ddpm", "langevin")])
 def test_every_state_on_the_way_has_the_known_marginal(kind, name):

@@ -139,6 +139,7 @@ def test_kernels_as_released_contract_an_unguided_gaussian(std, once, renoised, 
     assert spread(std, inner("repeat"), **walk) == pytest.approx(repeated, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("std", [0.3, 1.0])
 def test_corrected_kernels_leave_an_unguided_gaussian_as_it_is(std):
     """On a walk that is nearly exact: the whole of a long chain."""

@@ -1,5 +1,7 @@
 """At its neutral setting every steering leaves every policy as it was, bit for bit."""
 
+from functools import cache
+
 import pytest
 import torch
 from policies.test_policies import POLICIES, SPEC, make, obs
@@ -98,10 +100,17 @@ def test_every_steering_has_a_neutral_setting():
     assert {name.split()[0] for name in NEUTRAL} == set(kinds("steering"))
 
 
+@cache
+def planned(name):
+    """A policy and its plans; nothing here changes the policy."""
+    policy = make(GOAL if name == "goal" else POLICIES[name])
+    return policy, policy.plan(obs(3), 2, generators(3))
+
+
 @pytest.mark.parametrize("kind", NEUTRAL)
 @pytest.mark.parametrize("name", [*POLICIES, "goal"])
 def test_a_neutral_steering_changes_nothing(kind, name):
-    policy = make(GOAL if name == "goal" else POLICIES[name])
+    policy, expected = planned(name)
     if kind == "goal_weight" and name != "goal":
         pytest.skip("there is no goal")
     if not isinstance(policy, GenerativePolicy) and kind != "best_of":
@@ -109,7 +118,6 @@ def test_a_neutral_steering_changes_nothing(kind, name):
     if kind == "agreement of equals" and not name.startswith("diffusion"):
         pytest.skip("it cancels noise, and the walk has none")
     steered = SteeredPolicy(policy, [NEUTRAL[kind](policy)])
-    expected = policy.plan(obs(3), 2, generators(3))
     assert torch.equal(steered.plan(obs(3), 2, generators(3)), expected)
     previous = [Previous(expected[row, 0], row) if row % 2 else None for row in range(3)]
     assert torch.equal(steered.plan(obs(3), 2, generators(3), previous), expected)

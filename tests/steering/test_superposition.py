@@ -51,6 +51,7 @@ def followed(steered: SteeredPolicy, count: int, seed: int = 0) -> tuple[torch.T
     return last.odds, last.x / alpha, last.kappa
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize("widths", [(0.2, 0.2), (0.15, 0.3)])
 def test_odds_along_a_walk_are_those_of_the_closed_form(widths, swapped):

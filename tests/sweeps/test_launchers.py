@@ -86,6 +86,7 @@ def test_what_slurm_is_told(tmp_path, monkeypatch):
     assert "1" in asked["gpus-per-node"]
 
 
+@pytest.mark.slow
 def test_jobs_of_slurm_are_done_here_when_they_are_tried(tmp_path, demos):
     pytest.importorskip("submitit")
     points = grid([*TRAIN, demos, "phases.cloning.updates=6", "seed=0", "policy.n_action_steps=8,99"], tmp_path)

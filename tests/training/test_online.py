@@ -203,6 +203,7 @@ def test_offline_is_a_phase_that_does_not_act(tmp_path, demos):
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -13,6 +13,7 @@ from robopol.commands.train import configured
 from robopol.config import parse
 from robopol.data import save_episodes
 from robopol.envs import make_env
+from robopol.errors import ConfigError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
@@ -26,6 +27,7 @@ ACTING = ["phases.online.env_steps=48", "phases.online.warmup=24", "collection.n
 EDITOR = "algo.editor={kind: squashed_gaussian, hidden: [16], deterministic: false}"
 WAYS = {
     "dsrl": ["algo=dsrl", "algo.actor={kind: squashed_gaussian, hidden: [16], deterministic: false}"],
+    "dsrl_sac": ["algo=dsrl_sac", "algo.actor={kind: squashed_gaussian, hidden: [16], deterministic: false}"],
     "expo": ["algo=expo", EDITOR, "algo.proposals=2"],
     "expo beside records": ["algo=expo", EDITOR, "algo.proposals=2", "phases.online.sources={demos: 1.0, replay: 1.0}"],
 }
@@ -76,4 +78,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, base, way
     assert after.act(obs, generator=torch.Generator().manual_seed(0)).shape == shape
     frozen = {name: value for name, value in after.state_dict().items() if name.startswith("base.")}
     kept = all(torch.equal(value, frozen[f"base.{name}"]) for name, value in before.state_dict().items())
-    assert kept == (way == "dsrl")
+    assert kept == way.startswith("dsrl")
+
+
+def test_who_learns_from_its_own_decisions_takes_no_records(tmp_path, base):
+    words = [*WAYS["dsrl_sac"], *WORLD, *ACTING, f"checkpoint={base / 'run'}", f"run={tmp_path / 'run'}"]
+    words += ["phases.online.sources={demos: 1.0, replay: 1.0}"]
+    with pytest.raises(ConfigError, match="its own decisions, of which demos knows no noise: leave data out"):
+        train(config(*words, f"data.demos.uri={base / 'goals.hdf5'}", "data.demos.validation=0"), [])
