@@ -114,7 +114,7 @@ def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, ca
     other = ["eval", f"checkpoint={run}", "episodes=2", "policy.sampler=ddim", "policy.steps=5"]
     assert cli.run([*other, f"out={tmp_path / 'ddim.json'}"]) == 0
     capsys.readouterr()
-    assert cli.run(["eval", f"checkpoint={run}", "policy.sampler={kind: edm, spacing: uniform}"]) == 0
+    assert cli.run(["eval", f"checkpoint={run}", "episodes=1", "policy.sampler={kind: edm, spacing: uniform}"]) == 0
     assert cli.run(["eval", f"checkpoint={run}", "policy.steps=500"]) == 1
     assert "1 to 100 steps, not 500" in capsys.readouterr().err
     assert {"success_rate", "success_ci95", "return_mean", "return_ci95", "episodes", "seeds", "outcomes"} <= one.keys()

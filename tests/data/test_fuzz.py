@@ -155,7 +155,7 @@ def test_damaged_files_are_read_or_refused(name, reader, make_episodes, tmp_path
         (copy / file).write_bytes(data)
     peak = before
 
-    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=30, suppress_health_check=list(HealthCheck))
     @given(which=where, damages=DAMAGE)
     def fuzz(which, damages):
         nonlocal peak

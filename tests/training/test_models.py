@@ -40,7 +40,6 @@ GAUSSIAN = [
 ]
 RUNS = {
     "iql": ["algo=iql", "policy=none"],
-    "iql with a policy": ["algo=iql", *GAUSSIAN],
     "fisor": ["algo=fisor", *GAUSSIAN, "algo.violations=[{kind: bound, key: state, high: 0.5}]"],
     "dynamics": ["algo=dynamics", "algo.warmup=5"],
     "a critic that sees more": ["algo=iql", *GAUSSIAN, "model.n_obs_steps=3", "model.n_action_steps=4"],
@@ -105,7 +104,7 @@ def test_a_run_of_a_model_alone_says_what_it_is_and_acts_not(uri, tmp_path, caps
 
 def test_a_run_of_both_leaves_both(uri, tmp_path):
     run = tmp_path / "run"
-    train(config(uri, run, *RUNS["iql with a policy"]), [])
+    train(config(uri, run, "algo=iql", *GAUSSIAN), [])
     policy, model = load_policy(run), load_part(run, "model")
     assert policy.act({"state": torch.zeros(3, 2, 1)}).shape == (3, 1, 3, 1)
     assert model.q({"state": torch.zeros(3, 1, 1)}, torch.zeros(3, 2, 1)).shape == (2, 3)

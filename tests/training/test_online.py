@@ -80,8 +80,10 @@ def test_a_run_without_data_leaves_everything_it_should(tmp_path, capsys):
 ONLINE = {
     "sac": ["algo=sac", *SHORT],
     "td3, several environments": ["algo=td3", *SHORT, "collection.num_envs=3", "phases.online.updates_per_step=0.5"],
-    "ddpg, several updates": ["algo=ddpg", *SHORT, "phases.online.updates_per_step=2"],
-    "sac on a pendulum": ["algo=sac", *SHORT, "env=gym", "env.id=Pendulum-v1", "env.options.max_episode_steps=25"],
+    "ddpg on a pendulum, several updates": [
+        *("algo=ddpg", *SHORT, "phases.online.updates_per_step=2"),
+        *("env=gym", "env.id=Pendulum-v1", "env.options.max_episode_steps=25"),
+    ],
     "stopped in the warm-up": ["algo=td3", "phases.online.env_steps=60", "phases.online.warmup=50"],
     "rlpd": ["experiment=rlpd", "phases.online.env_steps=24", "phases.online.warmup=20", "checkpoint.every=22"],
     "a small replay": ["algo=td3", *SHORT, "collection.capacity=13"],
