@@ -157,6 +157,7 @@ KINDS: dict[str, dict[str, str]] = {
         "fpo": "robopol.algos.fpo:FPOConfig",
         "iql": "robopol.algos.iql:IQLConfig",
         "ppo": "robopol.algos.ppo:PPOConfig",
+        "sb3": "robopol.algos.sb3:SB3Config",
         "sac": "robopol.algos.sac:SACConfig",
         "spo": "robopol.algos.spo:SPOConfig",
         "td3": "robopol.algos.td3:TD3Config",

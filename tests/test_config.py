@@ -40,6 +40,7 @@ TOLD = {
     "fine_tuned": {"net": "mlp", "times": [0, 10]},
     "feetech": {"port": "/dev/ttyUSB0", "calibration": "arm.json", "max_speed": 1, "max_accel": 10},
     "ur": {"host": "there"},
+    "sb3": {"algorithm": "SAC"},
     "weighted_sum": {"objectives": ["smoothness"], "weights": [2]},
     "workspace": {"low": [0, 0], "high": [1, 1]},
 }

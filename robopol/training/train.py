@@ -5,10 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from robopol.algos.sb3 import SB3Config
 from robopol.checkpoint import load_policy
 from robopol.config import parse
 from robopol.data import describe
-from robopol.errors import CheckpointError
+from robopol.errors import CheckpointError, ConfigError, MissingExtraError
 from robopol.evaluation import Evaluation
 from robopol.evaluation.report import evaluate_and_film, show
 from robopol.files import write_json
@@ -34,8 +35,15 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     Raises:
         ConfigError: If the parts do not fit each other, or the run folder is taken.
         DataError: If the data cannot be used.
+        MissingExtraError: If a baseline is asked for, and Stable-Baselines3 is not installed.
     """
     path = Path(config.run)
+    if isinstance(config.algo, SB3Config):
+        try:
+            from robopol.training.sb3 import train_baseline
+        except ImportError as error:
+            raise MissingExtraError(error.name or "stable_baselines3", "sb3", "a baseline") from error
+        return train_baseline(config, overrides)
     with join() as team:
         if team.leader and is_run(path):
             raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
@@ -65,6 +73,8 @@ def resume(path: Path) -> Path:
         team.wait()
         folder = RunFolder(path)
         config = parse(TrainConfig, folder.config | {"run": str(path)})
+        if isinstance(config.algo, SB3Config):
+            raise ConfigError("Stable-Baselines3 saves too little to go on exactly: begin the baseline anew")
         with Trainer(config, resumed=bool(folder.steps()), team=team) as trainer:
             trainer.start(folder)
             return finish(trainer)
