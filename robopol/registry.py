@@ -135,6 +135,7 @@ KINDS: dict[str, dict[str, str]] = {
         "camera": "robopol.envs.wrappers.camera:CameraConfig",
         "concatenate": "robopol.envs.wrappers.keys:ConcatenateConfig",
         "constant": "robopol.envs.wrappers.constant:ConstantConfig",
+        "final_limit": "robopol.envs.wrappers.final_limit:FinalLimitConfig",
         "frame_stack": "robopol.envs.wrappers.frame_stack:FrameStackConfig",
         "latency": "robopol.envs.wrappers.latency:LatencyConfig",
         "observation_noise": "robopol.envs.wrappers.observation_noise:ObservationNoiseConfig",

@@ -89,6 +89,15 @@ def test_time_limit_truncates_each_slot_by_itself():
     assert not env.step([0], torch.zeros(1, 1)).truncated.any()
 
 
+def test_final_limit_takes_a_time_out_for_an_end():
+    env = wrapped({"kind": "time_limit", "steps": 2}, {"kind": "final_limit"}, num_envs=2)
+    env.reset([0, 1], [0, 1])
+    env.step([0], torch.zeros(1, 1))
+    result = env.step([0, 1], torch.zeros(2, 1))
+    assert result.terminated.tolist() == [True, False]
+    assert not result.truncated.any()
+
+
 def test_frame_stack_shows_the_past():
     plan = actions(5)
     plain, _ = episode(make_env(ID), 3, plan)
