@@ -156,6 +156,7 @@ KINDS: dict[str, dict[str, str]] = {
         "fisor": "robopol.algos.fisor:FISORConfig",
         "fixpo": "robopol.algos.fixpo:FixPOConfig",
         "fpo": "robopol.algos.fpo:FPOConfig",
+        "fql": "robopol.algos.fql:FQLConfig",
         "iql": "robopol.algos.iql:IQLConfig",
         "ppo": "robopol.algos.ppo:PPOConfig",
         "sb3": "robopol.algos.sb3:SB3Config",
