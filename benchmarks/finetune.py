@@ -66,6 +66,7 @@ ROWS = {
     ),
     "fpo": ("flow", ["algo=fpo", "checkpoint={base}", *ACTING, "algo.lr=1e-4", "algo.scale_rewards=true"]),
     "dsrl": ("flow", ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
+    "dsrl, of noise alone": ("flow", ["algo=dsrl_sac", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
     "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
     "rlpd": ("flow", ["experiment=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
