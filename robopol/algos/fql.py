@@ -73,6 +73,8 @@ class FQLConfig(OffPolicyConfig):
             raise ConfigError(f"algo=fql trains a policy of one step, not a {kind} policy: set policy=consistency")
         if not isinstance(model, QModel):
             raise ConfigError(f"algo=fql trains a q, not a {model.config.tree()['kind']} model: set model=q")
+        if self.target_heads is not None and self.trusts == "mean":
+            raise ConfigError("algo.target_heads draws the heads whose least is believed: set algo.trusts=least too")
         if not isinstance(policy.observation, LowDimObservation):
             raise ConfigError("algo=fql trains policies that look at vectors, and this one looks at more")
         return FQL(self, policy, model.config, total_updates, runtime)
@@ -132,20 +134,19 @@ class FQL(OffPolicy[Any]):
             noise = torch.randn(shape, generator=generator, device=cond.device)
             jumped = self.policy.jump(noise, cond)
             apart = ((jumped - self.same.walk(noise, cond)) ** 2).mean()
-            worth = self.believed(self.model.q(obs, self.taken(jumped), generator)).mean()
+            said = self.model.q(obs, self.taken(jumped), generator)
+            worth = (said.mean(0) if self.config.trusts == "mean" else said.amin(0)).mean()
         loss = self.fit_policy(self.config.alpha * apart - worth)
         return {"train/policy_loss": loss, "train/apart": apart.detach(), "train/q": worth.detach()}
 
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """See `OffPolicy.goals`."""
         obs = batch["next_obs"]
-        worth = self.believed(self.target.q(obs, self.tried(obs, generator)))
+        chunk = self.tried(obs, generator)
+        mean = self.config.trusts == "mean"
+        worth = self.target.q(obs, chunk).mean(0) if mean else self.least(obs, chunk, generator)
         goal: Tensor = batch["reward"] + batch["discount"] * worth
         return goal
-
-    def believed(self, said: Tensor) -> Tensor:
-        """Return what is believed of what all heads say (E, B), (B,)."""
-        return said.mean(0) if self.config.trusts == "mean" else said.amin(0)
 
     def taken(self, chunk: Tensor) -> Tensor:
         """Return the executed actions (B, h, A), within their bounds, of normalised chunks (B, Tp, A)."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from robopol.data.replay import ReplayBuffer
 from robopol.data.windows import Transition
+from robopol.errors import ConfigError
 
 AGE = "age"
 """Name of the trace that says how many steps before a transition its decision was made, ()."""
@@ -36,9 +37,18 @@ class ReplayWindows:
             n_obs_steps: To, observations of a window.
             horizon: Tp, its actions.
             transition: What a batch tells of the next actions, at most Tp - To + 1.
-            decisions: Whether "now" is always when a decision was made, of at most as many actions; the buffer keeps
-                `AGE`.
+            decisions: Whether "now" is always when a decision was made, of at most as many actions, and the next
+                actions are its own; the buffer keeps `AGE`.
+
+        Raises:
+            ConfigError: If the buffer is too small for a decision and what comes before and after it.
         """
+        needed = (horizon + transition.steps - 1) * num_envs
+        if decisions and buffer.capacity < needed:
+            raise ConfigError(
+                f"a replay of {buffer.capacity} transitions is too small for decisions of {transition.steps} actions "
+                f"in {num_envs} environments: set collection.capacity={needed} or more"
+            )
         self.decisions = decisions
         self.buffer, self.num_envs, self.transition = buffer, num_envs, transition
         self.past, self.horizon = n_obs_steps - 1, horizon
@@ -76,6 +86,9 @@ class ReplayWindows:
         index = torch.arange(self.horizon, device=now.device).clamp(begin[:, None], end[:, None])  # (B, Tp)
         rows = self.buffer.rows(now[:, None] + (index - self.past) * self.num_envs)
         taken = mask[:, self.past :][:, : self.transition.steps]  # (B, h)
+        if self.decisions:  # one that was cut short is followed by another in the same episode
+            age = rows["trace"][AGE][:, self.past :][:, : taken.shape[1]]
+            taken = taken & (age == torch.arange(taken.shape[1], device=age.device))
         count = taken.sum(1)
         powers = self.transition.discount ** torch.arange(taken.shape[1], device=now.device)
         rewards = rows["reward"][:, self.past :][:, : taken.shape[1]]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robopol.config import Config
+from robopol.configs.spoken import spoken
 from robopol.envs import VectorEnv
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation.protocol import SEED0, check_contract
@@ -20,7 +21,6 @@ from robopol.policies.generative import GenerativePolicy
 from robopol.steering import SteeredPolicy
 from robopol.steering.objectives import Motion, Objective
 from robopol.steering.objectives.motion import motion_of
-from robopol.studio.spoken import spoken
 from robopol.studio.wish import Place, Wish
 
 STRENGTH = {"delta": 10.0, "absolute": 3.0, "velocity": 10.0}

@@ -1,8 +1,11 @@
 """Runs of Stable-Baselines3: its agent, its loop, and our evaluation, log and run folder."""
 
 import inspect
+import math
+import os
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,16 @@ import numpy as np
 import sb3_contrib
 import stable_baselines3
 import torch
-from gymnasium.spaces import Box
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from robopol.algos.sb3 import SB3Config
+from robopol.configs.spoken import spoken
 from robopol.envs import VectorEnv
-from robopol.errors import ConfigError
+from robopol.envs.config import EnvConfig
+from robopol.errors import CheckpointError, ConfigError
 from robopol.evaluation import Evaluation, evaluate
 from robopol.evaluation.report import evaluate_and_film, show
 from robopol.files import whole_file, write_json
@@ -25,11 +30,11 @@ from robopol.networks.precision import RuntimeConfig
 from robopol.policies.foreign.policy import ForeignConfig
 from robopol.policies.foreign.sb3 import SB3Policy
 from robopol.policies.plan_only import contract
-from robopol.progress import progress
+from robopol.progress import Advance, progress
+from robopol.training import plots
 from robopol.training.config import PhaseConfig, TrainConfig
 from robopol.training.loggers import Loggers
-from robopol.training.plots import plot_curves
-from robopol.training.run import RunFolder
+from robopol.training.run import RunFolder, is_run
 from robopol.training.sb3_worlds import Worlds
 
 AGENT = "agent.zip"
@@ -49,61 +54,75 @@ def train_baseline(config: TrainConfig, overrides: Sequence[str]) -> Path:
         ConfigError: If the parts do not fit each other.
         CheckpointError: If the folder holds a run already.
     """
-    phase, env = _one_phase(config), config.env
+    path, phase, env = Path(config.run), _one_phase(config), config.env
     assert env is not None
+    if is_run(path):
+        raise CheckpointError(f"{path} already holds a run, and baselines do not go on: delete it, or say another run=")
     if config.runtime.threads != "auto":  # else as many as torch takes by itself
         torch.set_num_threads(config.runtime.threads)
-    path = Path(config.run)
     with env.make(config.collection.num_envs) as world, env.make(config.eval.num_envs) as other:
         agent = _agent(config, phase, Worlds(world, config.seed))
-        tree = config.model_copy(update={"runtime": RuntimeConfig(threads=torch.get_num_threads())}).tree()
-        RunFolder.create(path, tree, overrides)
+        used = RuntimeConfig(threads=torch.get_num_threads(), device="cpu")
+        RunFolder.create(path, config.model_copy(update={"runtime": used}).tree(), overrides)
         told = ForeignConfig(kind="sb3", algorithm=_config(config).algorithm, path=str(path / AGENT))
         policy = SB3Policy(told, contract(world.spec, "the agent", ["state"]), agent)
-        watcher = Watcher(config, phase, policy, other, Loggers(path, config.logging))
-        begun = time.monotonic()
-        agent.learn(phase.length, callback=watcher)
-        seconds = time.monotonic() - begun
-        watcher.close()
-        return _finish(config, watcher, seconds)
+        loggers, begun = Loggers(path, config.logging), time.monotonic()
+        try:
+            with progress("online", phase.length, "env steps") as report:
+                watcher = Watcher(config, policy, other, loggers, report)
+                agent.learn(phase.length, callback=watcher)
+        finally:
+            loggers.close()
+        return _finish(config, watcher, time.monotonic() - begun)
 
 
 class Watcher(BaseCallback):
-    """Logs, evaluates and saves, at the same steps as robopol's own runs do."""
+    """Logs, evaluates and saves as robopol's own runs do: after the updates that a step brought about."""
 
     def __init__(
-        self, config: TrainConfig, phase: PhaseConfig, policy: SB3Policy, env: VectorEnv, loggers: Loggers
+        self, config: TrainConfig, policy: SB3Policy, env: VectorEnv, loggers: Loggers, report: Advance
     ) -> None:
         """Watch over a run.
 
         Args:
             config: The run.
-            phase: Its phase.
             policy: The agent as it stands.
             env: Where it is evaluated.
             loggers: Where the log goes.
+            report: Told how far it is.
         """
         super().__init__()
-        self.config, self.policy, self.env, self.loggers, self._last = config, policy, env, loggers, 0
-        self._shown = progress("online", phase.length, "env steps")
-        self._report: Callable[..., None] = self._shown.__enter__()
+        self.config, self.policy, self.env, self.loggers, self.report = config, policy, env, loggers, report
+        self._last = 0
         self._ended: list[dict[str, Any]] = []
 
     def _on_step(self) -> bool:
-        before, self._last, config = self._last, self.num_timesteps, self.config
         self._ended += [info for info in self.locals["infos"] if "episode" in info]
-        if self.num_timesteps // config.log_every > before // config.log_every:
-            self._report(self.num_timesteps)
+        self.report(self.num_timesteps)
+        return True
+
+    def _on_rollout_start(self) -> None:  # what was met before has been learned from
+        config, before, self._last = self.config, self._last, self.num_timesteps
+
+        def passed(every: int) -> bool:
+            return every > 0 and self._last // every > before // every
+
+        evaluates = passed(config.eval.every) and self._last < config.length
+        if passed(config.log_every) or evaluates:
             self._log(self._rollouts())
-        every = config.eval.every
-        if every > 0 and self.num_timesteps // every > before // every:
-            found = evaluate(self.policy, self.env, config.eval.episodes, config.eval.seed + config.eval.final_episodes)
+        if evaluates:
+            seed = config.eval.seed + config.eval.final_episodes
+            found = evaluate(self.policy, self.env, config.eval.episodes, seed, execution=config.execution)
             low, high = found.success_ci95
             told = {"success_rate": found.success_rate, "success_rate_lo": low, "success_rate_hi": high}
             told |= {"return_mean": found.return_mean, "ep_len_mean": found.length_mean}
             self._log({f"eval/{name}": value for name, value in told.items()})
-            self.save()
-        return True
+        if passed(config.checkpoint.every) or evaluates:
+            self._save()
+
+    def _on_training_end(self) -> None:
+        self._log(self._rollouts())
+        self._save()
 
     def _rollouts(self) -> dict[str, float]:
         ended, self._ended = self._ended, []
@@ -123,18 +142,9 @@ class Watcher(BaseCallback):
         """Gradient steps of the agent, as it counts them."""
         return int(getattr(self.model, "_n_updates", 0))
 
-    def save(self) -> None:
-        """Write the agent."""
+    def _save(self) -> None:
         with whole_file(Path(self.config.run) / AGENT) as draft:
-            self.model.save(draft.open("wb"))
-
-    def close(self) -> None:
-        """Write what is left to be written."""
-        self._report(self.num_timesteps)
-        self._shown.__exit__(None, None, None)
-        self._log(self._rollouts())
-        self.save()
-        self.loggers.close()
+            self.model.save(draft)
 
 
 def _config(config: TrainConfig) -> SB3Config:
@@ -155,16 +165,27 @@ def _one_phase(config: TrainConfig) -> PhaseConfig:
         raise ConfigError(
             f"{name} trains an agent of its own by acting alone: leave out data, checkpoint, policy, model"
         )
-    phases = list(config.phases.values())
-    if len(phases) != 1 or phases[0].env_steps is None:
-        raise ConfigError(f"{name} acts in one phase: set schedule=online, or on_policy, and nothing else")
+    if config.runtime.device not in ("auto", "cpu"):
+        raise ConfigError(f"{name} trains on the CPU, not on {config.runtime.device}: set runtime.device=cpu")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(f"{name} is trained by one process: start robopol without torchrun")
+    phases, rolls = list(config.phases.values()), issubclass(_maker(config), OnPolicyAlgorithm)
+    if len(phases) != 1 or phases[0].env_steps is None or (phases[0].rollout is not None) != rolls:
+        one = "learns from rollouts" if rolls else "learns from a replay"
+        raise ConfigError(f"{name} {one}, in one phase: set schedule={'on_policy' if rolls else 'online'}")
     return phases[0]
+
+
+def _maker(config: TrainConfig) -> type[BaseAlgorithm]:
+    """Return the class of the agent."""
+    name = _config(config).algorithm
+    found: type[BaseAlgorithm] = getattr(stable_baselines3, name, None) or getattr(sb3_contrib, name)
+    return found
 
 
 def _agent(config: TrainConfig, phase: PhaseConfig, worlds: Worlds) -> BaseAlgorithm:
     """Make the agent, told what it asks for."""
-    algo = _config(config)
-    maker = getattr(stable_baselines3, algo.algorithm, None) or getattr(sb3_contrib, algo.algorithm)
+    algo, maker = _config(config), _maker(config)
     asked = set(inspect.signature(maker.__init__).parameters) - {"self", "policy", "env", "verbose", "tensorboard_log"}
     count = config.collection.num_envs
     told: dict[str, Any] = {"seed": config.seed, "device": "cpu", "batch_size": config.batch_size}
@@ -173,18 +194,16 @@ def _agent(config: TrainConfig, phase: PhaseConfig, worlds: Worlds) -> BaseAlgor
     else:
         told |= {"learning_starts": phase.warmup, "buffer_size": config.collection.capacity, "train_freq": 1}
         steps = phase.updates_per_step * count
-        if steps != int(steps) or steps < 1:
+        whole = round(steps)
+        if whole < 1 or not math.isclose(whole, steps, rel_tol=1e-4):
             raise ConfigError(
                 f"agents of Stable-Baselines3 take whole gradient steps after a step in all {count} environments, not "
                 f"{steps:g}: set phases.online.updates_per_step={1 / count:g} or a multiple"
             )
-        told["gradient_steps"] = int(steps)
-        if algo.action_noise > 0:
-            box = worlds.action_space
-            assert isinstance(box, Box)
-            told["action_noise"] = NormalActionNoise(
-                np.zeros(box.shape), algo.action_noise * (np.asarray(box.high) - np.asarray(box.low)) / 2
-            )
+        told["gradient_steps"] = whole
+        if algo.action_noise > 0:  # in the units of the agent, for which actions lie in [-1, 1]
+            size = len(worlds.env.spec.action_low)
+            told["action_noise"] = NormalActionNoise(np.zeros(size), np.full(size, algo.action_noise))
     if wrong := sorted(algo.options.keys() - asked):
         raise ConfigError(
             f"{algo.algorithm} of Stable-Baselines3 has no {', '.join(wrong)}; it has {', '.join(sorted(asked))}"
@@ -205,15 +224,25 @@ def _finish(config: TrainConfig, watcher: Watcher, seconds: float) -> Path:
     if config.eval.final_episodes > 0:
         video = path / "evaluation.mp4" if config.eval.videos > 0 else None
         found, notes = evaluate_and_film(
-            watcher.policy, watcher.env, config.eval.final_episodes, config.eval.seed, video, config.eval.videos
+            watcher.policy,
+            watcher.env,
+            config.eval.final_episodes,
+            config.eval.seed,
+            video,
+            config.eval.videos,
+            config.execution,
         )
         write_json(path / "evaluation.json", found.tree())
         if video is not None and video.exists():
             rows["video"] = str(video)
     rows["curves"] = str(path / "curves.png")
-    plot_curves([path / "metrics.jsonl"], path / "curves.png")
+    plots.plot_curves([path / "metrics.jsonl"], path / "curves.png")
     algorithm = _config(config).algorithm
-    command = f"robopol eval checkpoint=sb3:{algorithm}:{path / AGENT} env.id={watcher.env.spec.id} trust=true"
+    world = EnvConfig.of(watcher.env.spec).tree()
+    words = [f"env.id={world['id']}"]
+    words += [f"env.{name}={spoken(world[name])}" for name in ("options", "wrappers") if world[name]]
+    where = "".join(f" {shlex.quote(word)}" for word in words)
+    command = f"robopol eval checkpoint=sb3:{algorithm}:{path / AGENT}{where} trust=true"
     (path / "README.md").write_text(_card(path, algorithm, watcher, found, command), encoding="utf-8")
     summary = path / "summary.json"
     told: dict[str, Any] = {

@@ -14,9 +14,9 @@ from robopol.evaluation import Evaluation
 from robopol.evaluation.report import evaluate_and_film, show
 from robopol.files import write_json
 from robopol.policies import Part
+from robopol.training import plots
 from robopol.training.card import model_card
 from robopol.training.config import TrainConfig
-from robopol.training.plots import plot_curves
 from robopol.training.run import RunFolder, is_run
 from robopol.training.team import join
 from robopol.training.trainer import Trainer
@@ -66,6 +66,7 @@ def resume(path: Path) -> Path:
 
     Raises:
         CheckpointError: If it is not a run folder, or is damaged.
+        ConfigError: If it is a baseline's.
     """
     with join() as team:
         if team.leader:  # it alone may tidy up
@@ -74,7 +75,9 @@ def resume(path: Path) -> Path:
         folder = RunFolder(path)
         config = parse(TrainConfig, folder.config | {"run": str(path)})
         if isinstance(config.algo, SB3Config):
-            raise ConfigError("Stable-Baselines3 saves too little to go on exactly: begin the baseline anew")
+            raise ConfigError(
+                f"Stable-Baselines3 saves too little to go on exactly: delete {path}, or begin another run="
+            )
         with Trainer(config, resumed=bool(folder.steps()), team=team) as trainer:
             trainer.start(folder)
             return finish(trainer)
@@ -104,7 +107,7 @@ def finish(trainer: Trainer) -> Path:
         if video is not None and video.exists():
             rows["video"] = str(video)
     curves = path / "curves.png"
-    plot_curves([path / "metrics.jsonl"], curves)
+    plots.plot_curves([path / "metrics.jsonl"], curves)
     rows["curves"] = str(curves)
     data = {name: describe(episodes) for name, episodes in trainer.train_data.items()}
     (path / "README.md").write_text(model_card(trainer.folder, found, data), encoding="utf-8")

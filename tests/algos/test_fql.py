@@ -66,6 +66,18 @@ def test_the_target_by_hand(trusts):
     assert goal[0] == data["reward"][0]
 
 
+def test_heads_that_are_drawn_are_those_of_the_least():
+    with pytest.raises(ConfigError, match=r"set algo.trusts=least too"):
+        build(target_heads=1)
+    algo = build(target_heads=1, trusts="least")
+    data = batch(algo)
+    with torch.no_grad():
+        source = rng(2)
+        chunk = algo.tried(data["next_obs"], source)
+        worth = algo.least(data["next_obs"], chunk, source)
+    torch.testing.assert_close(algo.goals(data, rng(2)), data["reward"] + data["discount"] * worth)
+
+
 def test_the_loss_of_the_jump_by_hand():
     algo = build(alpha=3.0)
     data = batch(algo)

@@ -7,6 +7,7 @@ from robopol.data import Episodes, EpisodesMeta, Windows
 from robopol.data.replay import ReplayBuffer
 from robopol.data.replay_windows import AGE, ReplayWindows
 from robopol.data.windows import Transition
+from robopol.errors import ConfigError
 
 GAMMA, STEPS, ENVS = 0.9, 30, 3
 META = EpisodesMeta(control_hz=10.0, action_space="box", action_names=("x",), action_low=(-1.0,), action_high=(1.0,))
@@ -103,7 +104,8 @@ def test_of_decisions_every_window_begins_with_one(capacity):
         state = {"state": torch.full((ENVS, 1), float(step))}
         trace = {"noise": noise, AGE: age.clone()}
         buffer.add(state, noise[:, :1], age.clone(), over, torch.zeros(ENVS), state, trace)
-        age = torch.where(over | (age == chunk - 1), 0, age + 1)
+        cut = torch.tensor([step == 17, False, False])  # a decision that another one followed before its end
+        age = torch.where(over | cut | (age == chunk - 1), 0, age + 1)
     windows = ReplayWindows(buffer, ENVS, 1, chunk, Transition(chunk, 1.0), decisions=True)
     now = windows.draw(500, 0, 0)
     batch = windows.gather(now)
@@ -111,6 +113,13 @@ def test_of_decisions_every_window_begins_with_one(capacity):
     assert now.min() >= oldest, "what was overwritten is not drawn"
     assert len(now.unique()) > 10
     assert torch.equal(batch["trace"][AGE], torch.zeros(500))
-    taken = batch["mask"].sum(1).float()
+    own = (batch["action"][..., 0] == batch["trace"]["noise"][:, :1]) & batch["mask"]
+    taken = own.sum(1).float()
     assert torch.equal(batch["reward"], taken * (taken - 1) / 2), "ages 0, 1, ...: the steps of one decision"
-    assert torch.equal(batch["action"][..., 0], batch["trace"]["noise"][:, :1].expand(-1, chunk))
+    assert ((taken < batch["mask"].sum(1)).any()) == (capacity > 100), "one was cut short within its episode"
+
+
+def test_a_replay_that_holds_no_window_is_refused():
+    buffer = ReplayBuffer(20, {"state": (1,)}, 1, traces={AGE: ()})
+    with pytest.raises(ConfigError, match=r"set collection.capacity=21 or more"):
+        ReplayWindows(buffer, ENVS, 1, 4, Transition(4, 1.0), decisions=True)

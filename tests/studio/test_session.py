@@ -9,11 +9,11 @@ from studio.point import policy_for, world
 from robopol.commands.eval import EvalCommand
 from robopol.config import parse
 from robopol.configs import load_config
+from robopol.configs.spoken import spoken
 from robopol.errors import ConfigError, EnvError
 from robopol.steering import BestOfConfig, GuideConfig, InnerStepsConfig
 from robopol.steering.objectives import Motion
 from robopol.studio import Session, Wish
-from robopol.studio.spoken import spoken
 
 DELTA = {"actions": [0, 1], "means": "delta", "start": [0, 1]}
 EAST = Wish(point=(0.8, 0.0), strength=20.0)

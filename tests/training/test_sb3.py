@@ -1,6 +1,7 @@
 """Baselines of Stable-Baselines3 under our evaluation: what they are shown, told and leave."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from robopol import cli
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.envs import make_env
-from robopol.errors import ConfigError
+from robopol.errors import CheckpointError, ConfigError
 from robopol.training.config import TrainConfig
 from robopol.training.train import resume, train
 
@@ -65,22 +66,25 @@ def test_a_baseline_leaves_what_a_run_leaves(tmp_path, algo, more):
     assert summary["updates"] > 0
     assert {"success_ci95", "return_ci95", "parameters", "train_seconds"} <= summary.keys()
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["env_steps"] for line in lines if "eval/return_mean" in line] == [40, 80]
+    assert [line["env_steps"] for line in lines if "eval/return_mean" in line] == [40]
+    judged = next(line["global_step"] for line in lines if "eval/return_mean" in line)
+    assert judged > 0, "after the updates that the steps brought about"
     assert any("rollout/return_mean" in line for line in lines)
-    words = [f"checkpoint=sb3:{algo.upper()}:{run / 'agent.zip'}", "env.id=robopol/MultiGoal-v0", "episodes=4"]
-    words += ["env.options={max_episode_steps: 10}", "trust=true", f"out={tmp_path / 'again.json'}"]
-    assert cli.run(["eval", *words]) == 0
+    card = (run / "README.md").read_text()
+    command = shlex.split(next(line for line in card.splitlines() if line.startswith("robopol eval")))
+    assert cli.run([*command[1:], "episodes=4", f"out={tmp_path / 'again.json'}"]) == 0
     again, found = (json.loads(file.read_text()) for file in (tmp_path / "again.json", run / "evaluation.json"))
     assert again["outcomes"] == found["outcomes"]
-    assert "trust=true" in (run / "README.md").read_text()
-    with pytest.raises(ConfigError, match="begin the baseline anew"):
+    with pytest.raises(ConfigError, match=r"delete .*, or begin another run="):
         resume(run)
+    with pytest.raises(CheckpointError, match="already holds a run, and baselines do not go on"):
+        train(config(f"algo=sb3_{algo}", *more, f"run={run}"), [])
 
 
 def agent_of(*words: str):
     made = config(*words, "run=none")
     (phase,) = made.phases.values()
-    with make_env("robopol/MultiGoal-v0", 2) as env:
+    with make_env("robopol/MultiGoal-v0", made.collection.num_envs) as env:
         return sb3._agent(made, phase, Worlds(env, 0))
 
 
@@ -88,7 +92,15 @@ def test_agents_are_told_what_the_run_says():
     agent = agent_of("algo=sb3_td3", *OFF, "seed=7", "algo.options.learning_rate=0.01")
     assert (agent.learning_starts, agent.batch_size, agent.gradient_steps, agent.buffer_size) == (20, 8, 1, 500)
     assert (agent.seed, agent.learning_rate, agent.n_envs) == (7, 0.01, 2)
-    np.testing.assert_allclose(agent.action_noise._sigma, 0.1 * 0.05)  # a tenth of the range from its middle
+    np.testing.assert_allclose(agent.action_noise._sigma, 0.1)  # for the agent actions lie in [-1, 1]
+    three = agent_of(
+        "algo=sb3_sac",
+        "collection.num_envs=3",
+        "phases.online.env_steps=90",
+        "phases.online.warmup=30",
+        "phases.online.updates_per_step=0.333333",
+    )
+    assert (three.gradient_steps, three.n_envs) == (1, 3)
     agent = agent_of("algo=sb3_ppo", *ON)
     assert (agent.n_steps, agent.batch_size) == (20, 8)
 
@@ -103,7 +115,9 @@ def test_agents_are_told_what_the_run_says():
         (["algo=sb3_sac", *OFF, "algo.options.learning_rate=x"], "cannot be made so"),
         (["algo=sb3_sac", *OFF, "~env"], "no world was named"),
         (["algo=sb3_sac", *OFF, "env.options.target=shown"], "on one vector, 'state'; .* has state, target"),
-        (["algo=sb3_ppo", "schedule=offline", "data.demos.uri=x"], "leave out data"),
+        (["algo=sb3_sac", *OFF, "runtime.device=cuda"], "trains on the CPU, not on cuda"),
+        (["algo=sb3_sac", "schedule=on_policy", *ON], "learns from a replay, in one phase: set schedule=online"),
+        (["algo=sb3_ppo", "schedule=online", *OFF], "learns from rollouts, in one phase: set schedule=on_policy"),
     ],
 )
 def test_what_cannot_run_is_refused_in_words(tmp_path, words, message):

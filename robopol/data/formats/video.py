@@ -147,9 +147,7 @@ class VideoWriter:
         import av
 
         try:
-            if not self._stream.codec_context.is_open:
-                with _ordinary_threads():
-                    self._stream.codec_context.open(strict=False)
+            self._open()
             for image in frames:
                 frame = av.VideoFrame.from_ndarray(image, format="rgb24")
                 frame.pts, frame.time_base = self.frames, 1 / self._fps
@@ -163,6 +161,11 @@ class VideoWriter:
                 f"{error}; keep the images as PNG instead"
             ) from error
 
+    def _open(self) -> None:
+        if not self._stream.codec_context.is_open:
+            with _ordinary_threads():
+                self._stream.codec_context.open(strict=False)
+
     def __enter__(self) -> Self:
         """Return the writer."""
         return self
@@ -172,5 +175,6 @@ class VideoWriter:
     ) -> None:
         """Finish the file."""
         if error is None:
+            self._open()
             self._container.mux(self._stream.encode(None))
         self._container.close()
