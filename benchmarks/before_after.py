@@ -4,7 +4,7 @@
 
 ``before-after-push.png``: where the disc went on Push, asked for nothing, and for either side by a line for the tool.
 ``before-after-multi-goal.png``: where the point went on MultiGoal, asked for nothing, for the goal in the east, and for
-staying out of the disc on the way there. The runs are those of ``experiment=demo`` on each.
+staying out of a disc. The runs are those of ``experiment=demo`` on each.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from robopol.evaluation import SEED0, Recorder, rollout
 from robopol.execution import RecedingHorizon
 from robopol.policies import Policy
 
+WORLD = {"obstacles": "disc"}
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 COLOURS = {"left": "#1f6fd6", "right": "#d9480f", "east": "#1f6fd6", "north": "#2b8a3e", "west": "#d9480f"}
 Panel = tuple[str, list[dict[str, Any]], dict[str, Any]]
@@ -42,15 +43,10 @@ def multi_goal_panels() -> list[Panel]:
     x, y, radius = DISC
     disc = {"kind": "keep_away", "discs": [{"centre": [x, y], "radius": radius + 0.02}]}
     travel = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
-    both = {"kind": "weighted_sum", "objectives": [point, disc], "weights": [1.0, 40.0]}
     return [
         ("as it is", [], {}),
-        ("asked to go east", [{"kind": "guide", "objective": point, "scale": 5.0}, travel], {}),
-        (
-            "and to stay out of a disc",
-            [{"kind": "guide", "objective": both, "scale": 5.0}, travel],
-            {"obstacles": "disc"},
-        ),
+        ("asked to go east", [{"kind": "guide", "objective": point, "scale": 20.0}, travel], {}),
+        ("asked to stay out of a disc", [{"kind": "guide", "objective": disc, "scale": 500.0}, travel], WORLD),
     ]
 
 
