@@ -131,8 +131,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "FISOR's feasibility as a constraint: a policy that knows nothing of a forbidden disc chooses among its "
         f"proposals; {sections.seeds(tables['rows'])} training seeds. `python benchmarks/safety.py`",
         "",
-        "Told another episode's state, the critic still warns of most plans that begin eastwards, since episodes begin in "
-        "one place; what it no longer knows is worth the difference of the last row to the one of the safest.",
+        "Told another episode's state, the critic still warns of most plans that begin eastwards, since episodes begin "
+        "in one place; what it no longer knows is worth the difference of the last row to the one of the safest.",
         "",
     ]
     return [*lines, *costly(tables), *steered.picture("safety", "Steps in the disc over proposals"), ""]
