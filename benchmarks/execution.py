@@ -59,7 +59,8 @@ class Task(NamedTuple):
     by: float
 
 
-TASKS = {"push": Task(200, (9, 10), 12, 0.02), "multi_goal": Task(400, (0, 1), 8, 0.3)}
+TASKS = {"push": Task(200, (9, 10), 2, 0.035), "multi_goal": Task(400, (0, 1), 8, 0.3)}
+"""How far things are knocked was chosen on seed 0's policies in the episodes from 200000 on: so that some fail."""
 
 LATE = (0, 2, 4)
 KNOCKED = "knocked"
@@ -215,7 +216,9 @@ def table(ledger: Ledger, task: str) -> dict[str, Any]:
 
 def named(task: str, name: str, condition: str) -> str:
     """Return a row of the ledger."""
-    return f"{task}, {name}, {condition if condition in (KNOCKED, 'cost') else f'{condition} late'}"
+    if condition == KNOCKED:  # of its own, so that other knocks are other rows
+        condition = f"{KNOCKED} by {TASKS[task].by} m before step {TASKS[task].at}"
+    return f"{task}, {name}, {f'{condition} late' if condition.isdigit() else condition}"
 
 
 def section(tree: dict[str, Any]) -> list[str]:
@@ -260,8 +263,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    tasks = {name: task._asdict() for name, task in TASKS.items()}
-    ledger = Ledger(args.out, {"tasks": tasks, "updates": UPDATES, "episodes": args.episodes})
+    demonstrations = {name: task.demonstrations for name, task in TASKS.items()}
+    ledger = Ledger(args.out, {"demonstrations": demonstrations, "updates": UPDATES, "episodes": args.episodes})
     for task in args.tasks:
         for seed in args.seeds:
             run = clone(task, seed, args.work)
