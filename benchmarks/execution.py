@@ -230,7 +230,7 @@ def section(tree: dict[str, Any]) -> list[str]:
         f"A diffusion policy of 10 steps, {sections.seeds({name: row['0'] for name, row in rows.items()})} training "
         f"seeds, {tree['setting']['episodes']} held-out episodes each. Success with plans that arrive so many control "
         "steps late, and where something is knocked aside in the middle of the episode (on Push the disc, by "
-        f"{100 * TASKS['push'].by:.0f} cm; on MultiGoal the point, by {100 * TASKS['multi_goal'].by:.0f} cm), with the "
+        f"{100 * TASKS['push'].by:g} cm; on MultiGoal the point, by {100 * TASKS['multi_goal'].by:g} cm), with the "
         "points gained over the first row in the same episodes. Seam jump, jerk and network evaluations without "
         "latency; a warm start is RTI-DP's. See [execution.md](execution.md). `python benchmarks/execution.py`",
         "",
