@@ -60,7 +60,10 @@ class Task(NamedTuple):
 
 
 TASKS = {"push": Task(200, (9, 10), 2, 0.035), "multi_goal": Task(400, (0, 1), 8, 0.3)}
-"""How far things are knocked was chosen on seed 0's policies in the episodes from 200000 on: so that some fail."""
+"""On Push the knock came third: 2 cm before step 12 changed nothing in the held-out episodes, 5 cm was beyond every
+way on seed 0's policy in the episodes from 200000 on; this lies between, and was not tried before. MultiGoal's was not
+tuned.
+"""
 
 LATE = (0, 2, 4)
 KNOCKED = "knocked"
