@@ -7,8 +7,8 @@ wrongly, and each another one: on Reach the target's x or its y, on PickPlace th
 diffusion policy, the other a flow policy, cloned from the same demonstrations; their fields lie on different paths.
 The weight is searched on tuning seeds and judged on others, episodes paired by their seed. Controls: the second parent
 is fed another episode's observation; the second parent was trained for far too short. The toy has two denoisers whose
-errors are known. How large the errors on Reach are was set so
-that the parents come close, after seeing held-out rates of seed 0 under two other pairs.
+errors are known. How large the errors on Reach are was set so that the parents come close, after seeing held-out
+rates of seed 0 under two other pairs.
 Finished runs are kept in ``--work`` and not trained again.
 """
 
