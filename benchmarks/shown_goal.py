@@ -132,8 +132,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         f"{sections.seeds(tables['rows'])} training seed(s). `python benchmarks/shown_goal.py`",
         "",
         "Any of 16 proposals should do as the base does, and here does worse than its interval allows. All training "
-        "seeds meet the same episodes with the same noise, and the intervals take these for independent, so they are too "
-        "narrow; whether that explains all of it was not looked into.",
+        "seeds meet the same episodes with the same noise, and the intervals take these for independent, so they are "
+        "too narrow; whether that explains all of it was not looked into.",
         "",
         *steered.compared(tables, "base"),
         *steered.picture("shown_goal", "Success over proposals, scale and weight"),
