@@ -158,6 +158,7 @@ KINDS: dict[str, dict[str, str]] = {
         "fpo": "robopol.algos.fpo:FPOConfig",
         "fql": "robopol.algos.fql:FQLConfig",
         "iql": "robopol.algos.iql:IQLConfig",
+        "meow": "robopol.algos.meow:MEowConfig",
         "ppo": "robopol.algos.ppo:PPOConfig",
         "sb3": "robopol.algos.sb3:SB3Config",
         "sac": "robopol.algos.sac:SACConfig",

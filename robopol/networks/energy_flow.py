@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,8 @@ class EnergyFlow(nn.Module):
         log_std: tuple[float, float],
         box: float,
         alpha: float,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         """Make the networks. At first all couplings are the identity, and the shifts are 0.
 
@@ -89,6 +91,8 @@ class EnergyFlow(nn.Module):
             log_std: Smallest and largest log sigma.
             box: Half width of the box that actions lie in.
             alpha: The temperature.
+            layer_norm: Whether the couplings' hidden layers are normalised.
+            dropout: Share of them that is left out at random in training mode.
         """
         super().__init__()
         self.action_size, self.modes, self.box, self.alpha = action_size, modes, box, alpha
@@ -97,7 +101,7 @@ class EnergyFlow(nn.Module):
         self.prior = neutral(cond_size, hidden, modes + (modes + 1) * action_size)
         parities = [parity for parity in (0, 1) if action_size > parity] * pairs
         self.couplings = nn.ModuleList(
-            Coupling(action_size, cond_size, parity, coupling, hidden) for parity in parities
+            Coupling(action_size, cond_size, parity, coupling, hidden, layer_norm, dropout) for parity in parities
         )  # in the order of generation
         self.shifts = nn.ModuleList(neutral(cond_size, shift_hidden, 1) for _ in range(2))
 
@@ -201,7 +205,16 @@ class Coupling(nn.Module):
     Additive: ``x + t``. Affine: ``exp(s) x + t``.
     """
 
-    def __init__(self, size: int, cond_size: int, parity: int, kind: CouplingKind, hidden: Sequence[int]) -> None:
+    def __init__(
+        self,
+        size: int,
+        cond_size: int,
+        parity: int,
+        kind: CouplingKind,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
         """Make the network.
 
         Args:
@@ -210,12 +223,15 @@ class Coupling(nn.Module):
             parity: The entries ``parity``, ``parity + 2``, ... are moved.
             kind: Whether entries are scaled, too.
             hidden: Sizes of the hidden layers.
+            layer_norm: Whether they are normalised.
+            dropout: Share of them that is left out at random in training mode.
         """
         super().__init__()
         self.moved, self.kept = slice(parity, None, 2), slice(1 - parity, None, 2)
         self.affine = kind == "affine"
         moved = len(range(size)[self.moved])
-        self.net = neutral(size - moved + cond_size, hidden, moved * (1 + self.affine))
+        seen, said = size - moved + cond_size, moved * (1 + self.affine)
+        self.net = neutral(seen, hidden, said, layer_norm=layer_norm, dropout=dropout)
 
     def forward(self, x: Tensor, cond: Tensor, free: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
         """Move entries, or move them back.
@@ -232,17 +248,18 @@ class Coupling(nn.Module):
         seen = torch.cat([x[..., self.kept], cond.expand(*x.shape[:-1], -1)], -1)
         out = self.net(seen).to(x.dtype).unflatten(-1, (1 + self.affine, -1))
         shift, *raw = (out * free[self.moved]).unbind(-2)
-        log_scale = LARGEST_LOG_SCALE * (raw[0] / LARGEST_LOG_SCALE).tanh() if self.affine else 0 * shift
-        sign = -1 if inverse else 1
-        moved = x[..., self.moved]
-        result = x.clone()
+        moved, result = x[..., self.moved], x.clone()
+        if not self.affine:
+            result[..., self.moved] = moved - shift if inverse else moved + shift
+            return result, x.new_zeros(x.shape[:-1])
+        log_scale = LARGEST_LOG_SCALE * (raw[0] / LARGEST_LOG_SCALE).tanh()
         result[..., self.moved] = (moved - shift) / log_scale.exp() if inverse else moved * log_scale.exp() + shift
-        return result, sign * log_scale.sum(-1)
+        return result, (-1 if inverse else 1) * log_scale.sum(-1)
 
 
-def neutral(in_features: int, hidden: Sequence[int], out_features: int) -> MLP:
-    """Make a network that begins as the function 0."""
-    net = MLP(in_features, hidden, out_features, "silu")
+def neutral(in_features: int, hidden: Sequence[int], out_features: int, **more: Any) -> MLP:
+    """Make a network that begins as the function 0; arguments as for `MLP`."""
+    net = MLP(in_features, hidden, out_features, "silu", **more)
     head = net[-1]
     assert isinstance(head, nn.Linear)
     nn.init.zeros_(head.weight)

@@ -25,7 +25,14 @@ class MLP(nn.Sequential):
     """Linear layers with an activation after each but the last."""
 
     def __init__(
-        self, in_features: int, hidden: Sequence[int], out_features: int, activation: Activation = "relu"
+        self,
+        in_features: int,
+        hidden: Sequence[int],
+        out_features: int,
+        activation: Activation = "relu",
+        *,
+        layer_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         """Make the layers.
 
@@ -34,10 +41,15 @@ class MLP(nn.Sequential):
             hidden: Sizes of the hidden layers; empty gives one linear map.
             out_features: Size of the output.
             activation: Name of the activation.
+            layer_norm: Whether every hidden layer is normalised before its activation.
+            dropout: Share of a hidden layer that is left out at random in training mode, after its activation.
         """
         layers: list[nn.Module] = []
         for width in hidden:
-            layers += [nn.Linear(in_features, width), ACTIVATIONS[activation]()]
+            layers.append(nn.Linear(in_features, width))
+            layers += [nn.LayerNorm(width)] if layer_norm else []
+            layers.append(ACTIVATIONS[activation]())
+            layers += [nn.Dropout(dropout)] if dropout > 0 else []
             in_features = width
         super().__init__(*layers, nn.Linear(in_features, out_features))
 

@@ -14,19 +14,24 @@ from robopol.policies.gmm import CLUSTERED, cluster
 from robopol.policies.part import PolicySpec
 from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 
+ROUNDING = 1e-5
+"""Share of the box by which normalised actions may lie outside: those at their bounds do, a little."""
+
 
 class MEowConfig(PolicyConfig):
     """An energy-based normalising flow over the whole normalised chunk (Chao et al. 2024, arXiv 2405.13629).
 
-    The released network is ``modes=1 coupling=additive hidden=[64,64] log_std=[-5,-0.3] box=1``, there with layer
-    normalisation and dropout in the couplings. Its density has a single peak before the squash, which cannot hold two
-    ways of doing a task; the defaults can.
+    The released network is ``modes=1 coupling=additive hidden=[64,64] log_std=[-5,-0.3] box=1 layer_norm=true
+    dropout=0.1``, there with a learned slope in its activations and a prior centred at 0. Its density has a single peak
+    before the squash, which cannot hold two ways of doing a task; the defaults can.
 
     Attributes:
         modes: Gaussians of the prior, K.
         coupling: ``affine`` couplings scale and shift, ``additive`` ones only shift.
         pairs: Pairs of couplings; none leaves a squashed mixture.
         hidden: Hidden sizes of the prior's network and of each coupling's.
+        layer_norm: Whether the couplings' hidden layers are normalised.
+        dropout: Share of the couplings' hidden layers that is left out at random while they learn.
         shift_hidden: Hidden sizes of each of the two networks of b(s), which Q and V need and the density does not.
         log_std: Smallest and largest logarithm of the prior's standard deviation.
         box: Half width of the box that normalised actions lie in. The flow squashes by tanh, and the edge lies at
@@ -44,6 +49,8 @@ class MEowConfig(PolicyConfig):
     coupling: CouplingKind = "affine"
     pairs: int = Field(2, ge=0)
     hidden: tuple[PositiveInt, ...] = (256, 256)
+    layer_norm: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
     shift_hidden: tuple[PositiveInt, ...] = (256, 256)
     log_std: tuple[float, float] = (-5.0, -0.3)
     box: float = Field(1.25, ge=1)
@@ -92,6 +99,8 @@ class MEowPolicy(Policy):
             log_std=config.log_std,
             box=config.box,
             alpha=config.alpha,
+            layer_norm=config.layer_norm,
+            dropout=config.dropout,
         )
 
     def fit_normalizers(self, episodes: Episodes) -> None:
@@ -105,7 +114,7 @@ class MEowPolicy(Policy):
         super().fit_normalizers(episodes)
         spec, normalizer = self.spec, self.action_normalizer
         reach = normalizer.normalize(episodes.action).abs().max().item()
-        if reach > self.flow.box:
+        if reach > self.flow.box * (1 + ROUNDING):
             raise ConfigError(
                 f"normalised actions reach {reach:.2f}, outside policy.box={self.flow.box}: use "
                 "policy.action_normalization=minmax or a wider box"
@@ -115,6 +124,24 @@ class MEowPolicy(Policy):
         chosen = torch.randperm(len(windows), generator=rng)[:CLUSTERED].to(episodes.device)
         chunks = normalizer.normalize(windows.gather(chosen)["action"]).flatten(1)
         self.flow.start_at(cluster(chunks, self.flow.modes), (normalizer.unscale > 0).repeat(spec.horizon))
+
+    def sample(self, obs: Mapping[str, Tensor], n: int = 1, generator: Generators = None) -> tuple[Tensor, Tensor]:
+        """Draw windows, whatever `deterministic` says of acting, with their log-densities.
+
+        Args:
+            obs: Observation histories, key -> (B, To, ...), oldest first.
+            n: Windows for each row.
+            generator: As for `act`.
+
+        Returns:
+            (B, n, Tp, A) in environment units, and (B, n) as `log_prob` returns them; both can be differentiated in the
+            weights.
+        """
+        cond = self.observation(obs, self.spec.n_obs_steps).flatten(1)
+        noise = standard_normal((len(cond), n, 1 + self.flow.action_size), generator, cond.device)
+        flat, log_prob = self.flow.sample(cond[:, None], noise)
+        windows = self.action_normalizer.unnormalize(flat.unflatten(-1, (self.spec.horizon, self.spec.action_dim)))
+        return windows, log_prob + self._unit()
 
     def log_prob(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
         """Return the exact log-density of windows.
@@ -129,8 +156,7 @@ class MEowPolicy(Policy):
         Raises:
             ShapeError: If an observation or the windows are shaped wrongly.
         """
-        unit = self.spec.horizon * self.action_normalizer.scale.log().sum()
-        return self.flow.log_prob(*self._inputs(obs, windows)) + unit
+        return self.flow.log_prob(*self._inputs(obs, windows)) + self._unit()
 
     def q(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
         """Return both heads of Q, (2, B) or (2, B, n); arguments and errors as for `log_prob`."""
@@ -143,6 +169,10 @@ class MEowPolicy(Policy):
             obs: Observation histories, key -> (B, To, ...), oldest first.
         """
         return self.flow.v(self.observation(obs, self.spec.n_obs_steps).flatten(1))
+
+    def _unit(self) -> Tensor:
+        """Return what takes a log-density in normalised units to environment units, ()."""
+        return self.spec.horizon * self.action_normalizer.scale.log().sum()
 
     def _inputs(self, obs: Mapping[str, Tensor], windows: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the flow takes: conditions (B, [1,] C) and flat normalised windows (B, [n,] D)."""
