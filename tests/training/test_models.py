@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from training.resuming import assert_same_bits, stop_and_resume
 
 from robopol.checkpoint import load_part, load_policy
 from robopol.config import parse
@@ -13,8 +13,7 @@ from robopol.configs import load_config
 from robopol.data import save_episodes
 from robopol.errors import CheckpointError, ConfigError
 from robopol.training.config import TrainConfig
-from robopol.training.run import RunFolder
-from robopol.training.train import resume, train
+from robopol.training.train import train
 from tests.algos.bandit import bandit
 
 SMALL = [
@@ -59,28 +58,11 @@ def config(uri: Path, run: Path, *more: str) -> TrainConfig:
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, monkeypatch, name):
-    train(config(uri, tmp_path / "whole", *RUNS[name]), [])
-    save = RunFolder.save
-
-    def save_and_stop(self, step, *rest):
-        save(self, step, *rest)
-        if step == 20:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(uri, tmp_path / "stopped", *RUNS[name]), [])
-    monkeypatch.undo()
-    torch.rand(7)
-    resume(tmp_path / "stopped")
-    whole = tmp_path / "whole"
-    files = sorted(path.relative_to(whole) for path in whole.glob("checkpoints/last/*/*.safetensors"))
-    assert {"model", "train"} <= {file.parent.name for file in files}
-    for file in files:
-        one, other = load_file(whole / file), load_file(tmp_path / "stopped" / file)
-        assert one.keys() == other.keys()
-        assert all(torch.equal(value, other[key]) for key, value in one.items()), file
+def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, name):
+    whole, stopped = stop_and_resume(
+        tmp_path, lambda run: train(config(uri, run, *RUNS[name]), []), lambda step: step == 20
+    )
+    assert_same_bits(whole, stopped, "model")
 
 
 def test_a_run_of_a_model_alone_says_what_it_is_and_acts_not(uri, tmp_path, capsys):

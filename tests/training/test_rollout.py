@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from training.resuming import assert_same_bits, stop_and_resume
 
 from robopol.algos.algorithm import Explored
 from robopol.checkpoint import load_policy
@@ -49,14 +49,6 @@ RUNS = {
 
 def config(run: Path, *words: str) -> TrainConfig:
     return parse(TrainConfig, load_config("train", [words[0], *SMALL, *SHORT, *words[1:], f"run={run}"]))
-
-
-def same_files(one: Path, other: Path) -> None:
-    last = Path("checkpoints") / "last"
-    for file in ("policy/model.safetensors", "model/model.safetensors", "train/state.safetensors"):
-        mine, theirs = load_file(one / last / file), load_file(other / last / file)
-        assert mine.keys() == theirs.keys()
-        assert all(torch.equal(value, theirs[key]) for key, value in mine.items()), file
 
 
 def test_environments_that_decide_at_other_times_are_kept_apart():
@@ -136,24 +128,11 @@ def resumed(run: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "at"), [("ppo", 26), ("ppo", 40), ("dppo", 26), ("trpo", 26)])
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, name, at):
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, name, at):
     """In the middle of a rollout, with decisions under way; and at the end of one."""
     words = [*RUNS[name], f"checkpoint.every={at}"]
-    run_of(config(tmp_path / "whole", *words))
-    save = RunFolder.save
-
-    def save_and_stop(self, step, *rest):
-        save(self, step, *rest)
-        if step == at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        run_of(config(tmp_path / "stopped", *words))
-    monkeypatch.undo()
-    torch.rand(7)
-    resumed(tmp_path / "stopped")
-    same_files(tmp_path / "whole", tmp_path / "stopped")
+    made = stop_and_resume(tmp_path, lambda run: run_of(config(run, *words)), lambda step: step == at, resumed)
+    assert_same_bits(*made, "policy", "model")
 
 
 def test_the_clock_counts_an_update_for_each_rollout(tmp_path):

@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from training.resuming import assert_same_bits, stop_and_resume
 
 from robopol.config import parse
 from robopol.configs import load_config
@@ -16,7 +16,7 @@ from robopol.errors import DataError
 from robopol.evaluation import evaluate
 from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
-from robopol.training.train import resume, train
+from robopol.training.train import train
 from robopol.training.trainer import Trainer
 
 SMALL = [
@@ -122,26 +122,10 @@ SAMPLINGS = {
 
 
 @pytest.mark.parametrize("kind", SAMPLINGS)
-def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, monkeypatch, kind):
+def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, kind):
     more = [*SAMPLINGS[kind], "phases.cloning.updates=60"]
-    train(config(uri, tmp_path / "whole", *more), [])
-    save = RunFolder.save
-
-    def save_and_stop(self, step, *rest):
-        save(self, step, *rest)
-        if step == 40:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(uri, tmp_path / "stopped", *more), [])
-    monkeypatch.undo()
-    resume(tmp_path / "stopped")
-    files = ("policy/model.safetensors", "train/state.safetensors")
-    for file in files:
-        whole, stopped = (load_file(tmp_path / run / "checkpoints/last" / file) for run in ("whole", "stopped"))
-        assert whole.keys() == stopped.keys()
-        assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+    made = stop_and_resume(tmp_path, lambda run: train(config(uri, run, *more), []), lambda step: step == 40)
+    assert_same_bits(*made, "policy")
 
 
 def test_goals_from_hindsight_are_reached_in_a_world_that_sets_them(uri, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from training.resuming import stop_and_resume
 
 from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
@@ -19,7 +20,6 @@ from robopol.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
-from robopol.training.run import RunFolder
 from robopol.training.seeding import generator
 from robopol.training.sources import Sources, split_exactly
 from robopol.training.train import resume, train
@@ -141,23 +141,11 @@ def test_killed_runs_resume_to_the_same_bits():
     assert "same bits" in done.stdout
 
 
-def test_dropout_resumes_to_the_same_bits_too(demos, tmp_path, monkeypatch):
+def test_dropout_resumes_to_the_same_bits_too(demos, tmp_path):
     more = ["policy/net=transformer", "policy.net.layers=2", "policy.net.width=32", "policy.net.heads=2"]
-    train(config(demos, tmp_path / "whole", *more), [])
-    save = RunFolder.save
-
-    def save_and_stop(self, step, *rest):
-        save(self, step, *rest)
-        if step == 40:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(demos, tmp_path / "stopped", *more), [])
-    monkeypatch.undo()
-    torch.rand(7)
-    resume(tmp_path / "stopped")
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert_same_run(
+        *stop_and_resume(tmp_path, lambda run: train(config(demos, run, *more), []), lambda step: step == 40)
+    )
 
 
 def test_a_run_folder_is_never_overwritten(finished, demos):

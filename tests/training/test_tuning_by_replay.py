@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from training.resuming import assert_same_bits, stop_and_resume
 from training.test_online import SMALL
 
 from robopol.checkpoint import load_policy
@@ -17,8 +17,7 @@ from robopol.errors import ConfigError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
-from robopol.training.run import RunFolder
-from robopol.training.train import resume, train
+from robopol.training.train import train
 
 FLOW = ["policy=flow", "policy/net=mlp", "policy.net.width=16", "policy.n_obs_steps=2", "policy.horizon=4"]
 FLOW += ["policy.n_action_steps=2", "policy.sampler.steps=2", "data.demos.validation=0"]
@@ -53,30 +52,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, monkeypatch, base, way):
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, base, way):
     words = [*WAYS[way], *WORLD, *ACTING] + ([] if way == "fql" else [f"checkpoint={base / 'run'}"])
     if "beside" in way:
         words += [f"data.demos.uri={base / 'goals.hdf5'}", "data.demos.validation=0"]
-    train(config(*words, f"run={tmp_path / 'whole'}"), [])
-    save = RunFolder.save
-
-    def save_and_stop(self, step, *rest):
-        save(self, step, *rest)
-        if step == 36:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(RunFolder, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(*words, f"run={tmp_path / 'stopped'}"), [])
-    monkeypatch.undo()
-    torch.rand(3)
-    resume(tmp_path / "stopped")
-    for file in ("policy/model.safetensors", "model/model.safetensors", "train/state.safetensors"):
-        one, other = (load_file(tmp_path / run / "checkpoints" / "last" / file) for run in ("whole", "stopped"))
-        assert one.keys() == other.keys()
-        assert all(torch.equal(value, other[key]) for key, value in one.items()), file
-    assert json.loads((tmp_path / "whole" / "summary.json").read_text())["updates"] == 24
-    before, after = load_policy(base / "run"), load_policy(tmp_path / "whole")
+    whole, stopped = stop_and_resume(
+        tmp_path, lambda run: train(config(*words, f"run={run}"), []), lambda step: step == 36
+    )
+    assert_same_bits(whole, stopped, "policy", "model")
+    assert json.loads((whole / "summary.json").read_text())["updates"] == 24
+    before, after = load_policy(base / "run"), load_policy(whole)
     obs = {"state": torch.zeros(2, 2, 2)}
     shape = before.act(obs).shape
     assert after.act(obs, generator=torch.Generator().manual_seed(0)).shape == shape

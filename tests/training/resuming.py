@@ -1,0 +1,61 @@
+"""What tests of exact resumption share: a run that is stopped after a save and taken up, beside one left alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from robopol.training.run import RunFolder
+from robopol.training.train import resume
+
+
+def stop_and_resume(
+    place: Path, begin: Callable[[Path], object], stops: Callable[[int], bool], go_on: Callable[[Path], object] = resume
+) -> tuple[Path, Path]:
+    """Train in ``place/whole``; and in ``place/stopped`` until a step for which ``stops`` was saved, then go on.
+
+    Args:
+        place: An empty folder.
+        begin: Trains in a new run folder.
+        stops: Says after which saved step the run is stopped.
+        go_on: Takes a run folder up.
+
+    Returns:
+        Both run folders.
+    """
+    whole, stopped = place / "whole", place / "stopped"
+    begin(whole)
+    save = RunFolder.save
+
+    def save_and_stop(self, step, *rest):
+        save(self, step, *rest)
+        if stops(step):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            begin(stopped)
+    torch.rand(7)
+    go_on(stopped)
+    return whole, stopped
+
+
+def assert_same_bits(one: Path, other: Path, *holds: str) -> None:
+    """Compare all tensors of the last checkpoints of two runs.
+
+    Args:
+        one: A run folder.
+        other: Another.
+        *holds: What the checkpoint holds beside the training state: ``policy``, ``model``.
+    """
+    last = Path("checkpoints") / "last"
+    files = sorted(file.relative_to(one) for file in (one / last).glob("*/*.safetensors"))
+    assert files == sorted(file.relative_to(other) for file in (other / last).glob("*/*.safetensors"))
+    assert {file.parent.name for file in files} >= {"train", *holds}
+    for file in files:
+        mine, theirs = load_file(one / file), load_file(other / file)
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(value, theirs[key]) for key, value in mine.items()), file
