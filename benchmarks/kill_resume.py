@@ -60,7 +60,10 @@ ONLINE = [
     "model.hidden=[64,64]",
     "phases.online.env_steps=60",
     "phases.online.warmup=10",
+    "collection.capacity=40",
+    "checkpoint.segment=7",
 ]
+TENSORS = ("checkpoints/last/*/*.safetensors", "segments/*.safetensors")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 COMMAND = [sys.executable, "-m", "robopol.cli"]
 
@@ -106,9 +109,9 @@ def _wait_for_training(process: "subprocess.Popen[bytes]", folder: Path) -> None
 def differences(one: Path, other: Path) -> list[str]:
     """Return what differs between two finished runs."""
     found = []
-    last = Path("checkpoints") / "last"
-    for part in sorted(path.relative_to(one / last) for path in (one / last).glob("*/*.safetensors")):
-        first, second = (load_file(folder / last / part) for folder in (one, other))
+    parts = [path for place in TENSORS for path in one.glob(place)]
+    for part in sorted(path.relative_to(one) for path in parts):
+        first, second = (load_file(folder / part) for folder in (one, other))
         found += [name for name in first.keys() | second.keys() if not _equal(first.get(name), second.get(name))]
     if _log(one) != _log(other):
         found.append("metrics.jsonl")

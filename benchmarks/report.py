@@ -21,6 +21,7 @@ SCRIPTS = (
     "decision_diffuser",
     "ebt",
     "meow",
+    "meow_rl",
     "execution",
     "rtc",
     "vgps",

@@ -33,7 +33,7 @@ from robopol.config import parse
 from robopol.configs import load_config
 from robopol.files import write_json
 from robopol.training.config import TrainConfig
-from robopol.training.run import cpu_model
+from robopol.training.environment import cpu_model
 from robopol.training.trainer import Trainer
 
 WARM_UP, CAPACITY, BATCH = 500, 100_000, 256

@@ -173,7 +173,7 @@ def check_processors() -> Iterator[Check]:
     """Name the CPU and the GPU."""
     import torch
 
-    from robopol.training.run import cpu_model
+    from robopol.training.environment import cpu_model
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Check(name="cpu", status="ok", detail=f"{cores} x {cpu_model()}")

@@ -139,10 +139,13 @@ class CheckpointConfig(Config):
     Attributes:
         every: Steps of the run between checkpoints; one is also written at every evaluation and at the end.
         keep: Newest checkpoints that are kept, besides the best one.
+        segment: Transitions of a file of the replay. Such a file is written once; what is not enough for one yet is
+            written into every checkpoint.
     """
 
     every: int = Field(1000, ge=1)
     keep: int = Field(2, ge=1)
+    segment: int = Field(16384, ge=1)
 
 
 class TrainConfig(Config):

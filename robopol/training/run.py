@@ -5,34 +5,35 @@ config.json  overrides.txt  environment.json
 checkpoints/<step>/policy/, model/                       what was trained, ready for use; see `robopol.checkpoint`
 checkpoints/<step>/train/state.safetensors, progress.json   what training goes on from
 checkpoints/last, checkpoints/best                       relative links to a step
+segments/                                                what checkpoints share; see `robopol.training.shelf`
 ```
 
 Everything appears under its name at once and synced to disk, so a process killed at any instant leaves a
 folder whose newest checkpoint is whole. A checkpoint, once written, never changes.
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
-import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from robopol import __version__
 from robopol.errors import CheckpointError
 from robopol.files import TEMPORARY, point, whole_file, whole_folder, write_json
+from robopol.training.environment import environment
+from robopol.training.shelf import Shelf
 
 CONFIG, OVERRIDES, ENVIRONMENT = "config.json", "overrides.txt", "environment.json"
 STATE, PROGRESS = "train/state.safetensors", "train/progress.json"
+SHARED = "segments"
+"""Key of the state file's header: the segments that go with it."""
 
 
 class Checkpoint(NamedTuple):
@@ -42,11 +43,13 @@ class Checkpoint(NamedTuple):
         step: Steps of the run done; see `robopol.training.config.TrainConfig`.
         state: Everything that further updates depend on, on the CPU.
         progress: What was saved beside it.
+        segments: Name -> what reads a part of the state that checkpoints share.
     """
 
     step: int
     state: dict[str, Tensor]
     progress: dict[str, Any]
+    segments: dict[str, Callable[[], Tensor]]
 
 
 class RunFolder:
@@ -60,6 +63,7 @@ class RunFolder:
         """Take a folder as it is; use `create` or `open`."""
         self.path = path
         self._checkpoints = path / "checkpoints"
+        self._shelf = Shelf(path / "segments")
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Self:
@@ -108,9 +112,10 @@ class RunFolder:
             what = f"has no {CONFIG} and {ENVIRONMENT}" if path.is_dir() else "is not a folder"
             raise CheckpointError(f"{path} {what}: give the folder that the run was started with by run=")
         folder = cls(path)
-        for place in (path, folder._checkpoints):
+        for place in (path, folder._checkpoints, folder._shelf.path):
             for leftover in place.glob(f"{TEMPORARY}*"):
                 _remove(leftover)
+        folder._clear_shelf()
         if steps := folder.steps():
             folder._point("last", steps[-1])
         return folder
@@ -126,7 +131,7 @@ class RunFolder:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Where the run was created; see the function `environment`.
+        """Where the run was created; see `robopol.training.environment`.
 
         Raises:
             CheckpointError: If the file is damaged.
@@ -149,6 +154,7 @@ class RunFolder:
         state: Mapping[str, Tensor],
         progress: Mapping[str, Any],
         keep: int,
+        segments: Mapping[str, Callable[[], Tensor]] = MappingProxyType({}),
     ) -> None:
         """Write the checkpoint of a step, unless there is one, and point ``last`` to it.
 
@@ -159,20 +165,26 @@ class RunFolder:
             progress: More to save, of JSON types.
             keep: How many of the newest checkpoints stay, at least 1; those that ``last`` and ``best`` point
                 to stay as well.
+            segments: Name -> what gives a part of the state that is too large to be written each time. Under its name
+                it never changes, and it is asked for only where the checkpoint before does not have it.
         """
         folder = self.checkpoint(step)
         if not folder.exists():
+            newest = self.steps()[-1:]
+            shared = self._shelf.put(segments, self._shared(newest[0]) if newest else {})
             with whole_folder(folder) as draft:
                 for name, write in parts.items():
                     (draft / name).mkdir()
                     write(draft / name)
                 (draft / "train").mkdir()
-                save_file({name: value.contiguous() for name, value in state.items()}, draft / STATE)
+                notes = {SHARED: json.dumps(shared, sort_keys=True)}
+                save_file({name: value.contiguous() for name, value in state.items()}, draft / STATE, notes)
                 write_json(draft / PROGRESS, progress)
         self._point("last", step)
         kept = {self._linked("last"), self._linked("best"), *self.steps()[-keep:]}
         for old in set(self.steps()) - kept:
             _remove(self.checkpoint(old))
+        self._clear_shelf()
 
     def mark_best(self, step: int) -> None:
         """Point ``best`` to the checkpoint of a step.
@@ -203,10 +215,21 @@ class RunFolder:
         advice = f"delete {folder} to go on from {older}"
         progress = _read_json(folder / PROGRESS, advice)
         try:
-            state = load_file(folder / STATE)
+            state, shared = load_file(folder / STATE), self._shared(steps[-1])
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder / STATE} cannot be read ({error}): {advice}") from error
-        return Checkpoint(steps[-1], state, progress)
+        return Checkpoint(steps[-1], state, progress, self._shelf.readers(shared, advice))
+
+    def _shared(self, step: int) -> dict[str, str]:
+        """Return the segments that the checkpoint of a step needs, name -> sum."""
+        with safe_open(self.checkpoint(step) / STATE, "pt") as file:
+            noted: dict[str, str] = json.loads((file.metadata() or {}).get(SHARED, "{}"))
+        return noted
+
+    def _clear_shelf(self) -> None:
+        """Remove the segments that no checkpoint needs; none while a checkpoint cannot tell which it does."""
+        with suppress(OSError, SafetensorError):
+            self._shelf.keep(name for step in self.steps() for name in self._shared(step))
 
     def _point(self, link: str, step: int) -> None:
         point(self._checkpoints / link, self.checkpoint(step).name)
@@ -220,52 +243,6 @@ class RunFolder:
 def is_run(path: Path) -> bool:
     """Say whether a folder holds a run."""
     return (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()
-
-
-def environment() -> dict[str, Any]:
-    """Describe where a run takes place.
-
-    Returns:
-        JSON types: ``created`` (UTC), ``versions`` (package -> version), ``python``, ``platform``, ``cpu``,
-        ``gpu`` (None without one) and ``git``: ``commit`` and ``dirty`` of the working directory, or None if
-        it is not a git checkout.
-    """
-    return {
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {
-            "robopol": __version__,
-            "torch": torch.__version__,
-            **{name: importlib.metadata.version(name) for name in ("numpy", "mujoco", "gymnasium")},
-        },
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": cpu_model(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git": _git(),
-    }
-
-
-def cpu_model() -> str:
-    """Return the name of the processor, or of its architecture if the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _git() -> dict[str, Any] | None:
-    # without optional locks, status cannot disturb a git command of the user's that runs beside it
-    command = ["git", "--no-optional-locks"]
-    try:
-        commit, changes = (
-            subprocess.run([*command, *verb], capture_output=True, text=True, timeout=20, check=True).stdout
-            for verb in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
 
 
 def _read_json(file: Path, advice: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from robopol.training.loggers import Loggers
 from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator, seed_layers, seed_of
+from robopol.training.segments import Segments
 from robopol.training.sources import Replayed, Sources
 from robopol.training.team import Team
 
@@ -58,6 +59,7 @@ class Trainer:
         train_data: Source -> its training episodes, without images.
         collector: What acts, if a phase does.
         replay: What it has met in its world, if a phase draws from that.
+        segments: How that is saved.
         rollout: What it has met since the last update, if phases learn from that.
         step: Steps of the run done: updates, or, in phases that act, environment steps.
         updates: Updates done.
@@ -131,6 +133,7 @@ class Trainer:
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.collector: Collector | None = None
         self.replay: ReplayBuffer | None = None
+        self.segments: Segments | None = None
         self.rollout: Rollout | None = None
         _check_phases(config, self.algo)
         if config.acts:
@@ -154,6 +157,7 @@ class Trainer:
             capacity = min(config.collection.capacity, config.counts(self.total)[1])
             kept = None if self.algo.needs.trace is None else {**self.algo.needs.trace, AGE: ()}
             self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, kept)
+            self.segments = Segments(self.replay, config.checkpoint.segment)
             self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
         self.collector = Collector(
@@ -192,8 +196,10 @@ class Trainer:
                 self.collector.begin()
             else:
                 parts = by_owner(found.state)
-                for name, filled in self._filled().items():
-                    filled.load_state(parts[name])
+                if self.rollout is not None:
+                    self.rollout.load_state(parts[ROLLOUT])
+                if self.segments is not None:
+                    self.segments.load(parts[REPLAY], found.segments)
                 self.collector.load_state(parts["collector"])
         if self.loggers is not None:
             self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
@@ -366,14 +372,11 @@ class Trainer:
         state = dict(self.algo.state())
         if self.collector is not None:
             state |= owned("collector", self.collector.state())
-        for name, filled in self._filled().items():
-            state |= owned(name, filled.state())
+        if self.rollout is not None:
+            state |= owned(ROLLOUT, self.rollout.state())
+        if self.segments is not None:
+            state |= owned(REPLAY, self.segments.rest())
         return state
-
-    def _filled(self) -> dict[str, ReplayBuffer | Rollout]:
-        """Return what acting fills, by the name of its source."""
-        both = {REPLAY: self.replay, ROLLOUT: self.rollout}
-        return {name: filled for name, filled in both.items() if filled is not None}
 
     def _save(self) -> None:
         if self.loggers is not None:
@@ -384,6 +387,7 @@ class Trainer:
             self._state(),
             {"seconds": self.seconds, "best": self.best, "best_step": self.best_step},
             self.config.checkpoint.keep,
+            {} if self.segments is None else self.segments.complete(),
         )
         if self.best_step == self.step:
             self.folder.mark_best(self.step)

@@ -44,16 +44,18 @@ def stop_and_resume(
 
 
 def assert_same_bits(one: Path, other: Path, *holds: str) -> None:
-    """Compare all tensors of the last checkpoints of two runs.
+    """Compare all tensors of the last checkpoints of two runs, and what these share with others.
 
     Args:
         one: A run folder.
         other: Another.
         *holds: What the checkpoint holds beside the training state: ``policy``, ``model``.
     """
-    last = Path("checkpoints") / "last"
-    files = sorted(file.relative_to(one) for file in (one / last).glob("*/*.safetensors"))
-    assert files == sorted(file.relative_to(other) for file in (other / last).glob("*/*.safetensors"))
+    places = ("checkpoints/last/*/*.safetensors", "segments/*.safetensors")
+    files, others = (
+        sorted(file.relative_to(run) for place in places for file in run.glob(place)) for run in (one, other)
+    )
+    assert files == others
     assert {file.parent.name for file in files} >= {"train", *holds}
     for file in files:
         mine, theirs = load_file(one / file), load_file(other / file)

@@ -79,7 +79,7 @@ def test_a_run_without_data_leaves_everything_it_should(tmp_path, capsys):
 
 
 ONLINE = {
-    "sac": ["algo=sac", *SHORT],
+    "sac": ["algo=sac", *SHORT, "checkpoint.segment=7"],
     "td3, several environments": ["algo=td3", *SHORT, "collection.num_envs=3", "phases.online.updates_per_step=0.5"],
     "ddpg on a pendulum, several updates": [
         *("algo=ddpg", *SHORT, "phases.online.updates_per_step=2"),
@@ -88,7 +88,7 @@ ONLINE = {
     "stopped in the warm-up": ["algo=td3", "phases.online.env_steps=60", "phases.online.warmup=50"],
     "rlpd": ["experiment=rlpd", "phases.online.env_steps=24", "phases.online.warmup=20", "checkpoint.every=22"],
     "meow": ["algo=meow", *SHORT, "policy.dropout=0.5"],
-    "a small replay": ["algo=td3", *SHORT, "collection.capacity=13"],
+    "a small replay": ["algo=td3", *SHORT, "collection.capacity=13", "checkpoint.segment=4"],
 }
 
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from robopol.errors import CheckpointError
-from robopol.training.run import RunFolder, environment, is_run
+from robopol.training.environment import environment
+from robopol.training.run import RunFolder, is_run
 
 CONFIG = {"seed": 3, "policy": {"kind": "gaussian"}}
 
@@ -28,8 +29,24 @@ def parts(step):
     return {part: lambda path: (path / "weights").write_text(str(step)) for part in ("policy", "model")}
 
 
+def segments_of(step):
+    """The last of those before, and one that is new with every tenth step."""
+    numbers = range(step // 10 + 1)[-2:]
+    return {f"part-{n}": lambda n=n: torch.full((2, 3), float(n)) for n in numbers}
+
+
 def save(run, step, keep=5):
-    run.save(step, parts(step), state_of(step), {"best": step / 2}, keep)
+    run.save(step, parts(step), state_of(step), {"best": step / 2}, keep, segments_of(step))
+
+
+def assert_shares(run):
+    """What the newest checkpoint shares can be read, and there is nothing that no checkpoint needs."""
+    found = run.latest()
+    assert {name: read()[0, 0].item() for name, read in found.segments.items()} == {
+        name: give()[0, 0].item() for name, give in segments_of(found.step).items()
+    }
+    needed = {f"{name}.safetensors" for step in run.steps() for name in segments_of(step)}
+    assert {file.name for file in (run.path / "segments").iterdir()} == needed
 
 
 @pytest.fixture
@@ -63,7 +80,7 @@ def test_only_a_run_can_be_opened(tmp_path, make):
 def test_the_newest_checkpoint_comes_back_bit_for_bit(run):
     for step in (5, 100, 20):
         save(run, step)
-    step, state, progress = RunFolder.open(run.path).latest()
+    step, state, progress, _ = RunFolder.open(run.path).latest()
     assert step == 100
     assert progress == {"best": 50.0}
     assert state.keys() == state_of(100).keys()
@@ -170,7 +187,7 @@ def test_a_save_killed_at_any_instant_leaves_the_old_or_the_new_checkpoint(run):
     new = state_of(30)  # made before the fork: the child should only write
 
     def work():
-        run.save(30, parts(30), new, {"best": 15.0}, 1)
+        run.save(30, parts(30), new, {"best": 15.0}, 1, segments_of(30))
         run.mark_best(30)
 
     seen, best = [], []
@@ -186,7 +203,8 @@ def test_a_save_killed_at_any_instant_leaves_the_old_or_the_new_checkpoint(run):
             assert load_file(folder / "train" / "state.safetensors").keys() == new.keys()
         opened = RunFolder.open(run.path)
         assert not list(run.path.rglob(".incomplete-*"))
-        step, state, progress = opened.latest()
+        step, state, progress, _ = opened.latest()
+        assert_shares(opened)
         assert all(torch.equal(state[name], value) for name, value in state_of(step).items())
         assert progress == {"best": step / 2}
         for link, steps in (("last", [step]), ("best", [10, step])):
@@ -195,6 +213,7 @@ def test_a_save_killed_at_any_instant_leaves_the_old_or_the_new_checkpoint(run):
         best.append(int(os.readlink(links / "best")))
         save(opened, 40, keep=1)
         assert opened.latest().step == 40
+        assert_shares(opened)
         shutil.rmtree(run.path)
         if done:
             break
