@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, by_owner, owned
 from robopol.algos.critics import usable
@@ -91,6 +91,7 @@ class MEow(Algorithm):
         self.target: MEowPolicy = copy.deepcopy(policy).requires_grad_(False)
         self._following = Polyak(self.target, policy)
         self._weights = list(policy.parameters())
+        self._dropouts = [layer for layer in policy.modules() if isinstance(layer, nn.Dropout)]
         self.optimizer = AdamW(self._weights, (0.9, 0.999), 0.0)
         low, high = torch.tensor([policy.spec.action_low, policy.spec.action_high], device=policy.device)
         inside = config.edge * (high - low) / 2
@@ -104,11 +105,11 @@ class MEow(Algorithm):
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: the flow, then its target. A loss that is no number is told, not hidden."""
         action = torch.minimum(torch.maximum(batch["action"], self._low), self._high)
-        self.policy.train()  # drops out
         with self.runtime.autocast():
             goal = self.goals(batch)
+            self._drop_out(True)
             said = self.policy.q(batch["obs"], action)
-        self.policy.eval()
+            self._drop_out(False)
         loss = ((said - goal) ** 2 * usable(batch)).mean()
         loss.backward()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
@@ -127,6 +128,11 @@ class MEow(Algorithm):
         """Return what both heads of Q are to say of the actions of a batch, (B,)."""
         goal: Tensor = batch["reward"] + batch["discount"] * self.target.v(batch["next_obs"]).amin(0)
         return goal
+
+    def _drop_out(self, does: bool) -> None:
+        """Say whether the flow drops out; it does in the loss alone."""
+        for layer in self._dropouts:
+            layer.training = does
 
     def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.Explores`; samples."""
