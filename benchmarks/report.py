@@ -26,7 +26,6 @@ SCRIPTS = (
     "vgps",
     "gpc",
     "shown_goal",
-    "cfgrl",
     "dynaguide",
     "safety",
     "poco",
