@@ -27,7 +27,6 @@ SCRIPTS = (
     "vgps",
     "gpc",
     "shown_goal",
-    "cfgrl",
     "dynaguide",
     "safety",
     "poco",
