@@ -30,7 +30,7 @@ class Mailbox(Protocol):
         """Return the newest packed chunk, once; None if there is no new one."""
 
 
-class Operator(Protocol):
+class Desk(Protocol):
     """Where commands come from."""
 
     def commands(self) -> Iterable[tuple[int, int]]:
@@ -54,7 +54,7 @@ class Servo:
         robot: RobotConfig,
         driver: Driver,
         clock: Clock,
-        operator: Operator,
+        operator: Desk,
         mailboxes: Mapping[State, Mailbox],
         policy: bytes,
         report: Callable[[Event], None],
