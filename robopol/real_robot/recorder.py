@@ -223,14 +223,20 @@ def load(folder: str | Path) -> tuple[dict[str, NDArray[np.void]], dict[str, Any
     Returns:
         ``ticks``, ``events`` and ``steps`` -> rows; and what ``episode.json`` says.
     """
-    tree = json.loads(Path(folder, "episode.json").read_text(encoding="utf-8"))
+    tree = load_about(folder)
     return _rows(Path(folder), tree, ""), tree
+
+
+def load_about(folder: str | Path) -> dict[str, Any]:
+    """Read what ``episode.json``, or ``incident.json``, says."""
+    name = "episode.json" if Path(folder, "episode.json").exists() else "incident.json"
+    tree: dict[str, Any] = json.loads(Path(folder, name).read_text(encoding="utf-8"))
+    return tree
 
 
 def load_before(folder: str | Path) -> dict[str, NDArray[np.void]]:
     """Read what came in the ten seconds before an episode or an incident: ``ticks``, ``events``, ``steps`` -> rows."""
-    name = "episode.json" if Path(folder, "episode.json").exists() else "incident.json"
-    return _rows(Path(folder), json.loads(Path(folder, name).read_text(encoding="utf-8")), BEFORE)
+    return _rows(Path(folder), load_about(folder), BEFORE)
 
 
 def _rows(folder: Path, tree: dict[str, Any], prefix: str) -> dict[str, NDArray[np.void]]:

@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,17 @@ class Supervisor:
         """Say that the deadman's switch is held now; for programs of one's own, where no operator's device has it."""
         self.channels.hold_switch(self._clock.now())
 
+    def quit(self, tell: Callable[[Event], None]) -> None:
+        """Stop the arm and wait until its loop has ended; every event meanwhile is told."""
+        self.order(Command.QUIT)
+        child, end = self._children.get("servo_process"), time.monotonic() + END_TIME
+        while child is not None and child.alive and time.monotonic() < end:
+            for event in self.events():
+                tell(event)
+            time.sleep(0.02)
+        for event in self.events():
+            tell(event)
+
     def events(self) -> list[Event]:
         """Return what happened since the last call."""
         ticks = self.channels.ticks.take()
@@ -219,6 +231,8 @@ class Supervisor:
         """Return the names of the processes that died since the last call."""
         found = [name for name, child in self._children.items() if not child.alive and name not in self._dead]
         self._dead.update(found)
+        if "operator_process" in found and self._terminal is not None:
+            self._terminal.close()
         return found
 
     def why(self, name: str) -> str:
