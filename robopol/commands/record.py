@@ -110,7 +110,7 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
             raise RobotError(f"{name} has died: {supervisor.why(name) or 'what is recorded so far is kept'}")
         if place is not None and session.ended > ended and not session.over:
             ended = session.ended
-            supervisor.restart_servo(place.reset(command.seed + ended))
+            supervisor.restart_servo(place.reset(command.seed + ended), _print)
             armed = False
         elif not armed and supervisor.state is State.CONNECTED:
             supervisor.order(Command.ARM)

@@ -23,6 +23,8 @@ SLACK = 10_000_000
 """Time from a look until the servo loop takes what it led to, beyond that of its ticks, ns."""
 AGAIN = 200_000_000
 """Time until an arm that the filter holds, as at the end of its workspace, is led on anew, ns."""
+STAY, STILL = 200_000_000, 1e-3
+"""For how long an arm stays where it is led to if nothing more is heard, ns; and within which distance it is there."""
 _LISTENING = (State.ARMED, State.HOLD, State.HUMAN)
 
 
@@ -106,10 +108,11 @@ class OperatorLoop:
         target = self._near(row, t, resting + self._moved + (0.0 if said.move is None else said.move))
         if np.isfinite(target).all():  # what is no number is sent, to be refused and told of, and forgotten
             self._moved = target - resting
-        if state in _LISTENING and (now >= self._next or epoch != self._epoch):
+        # an order begins a new epoch, of which nothing is known yet
+        if state in _LISTENING and not said.orders and (now >= self._next or epoch != self._epoch):
             self._epoch = epoch
             self._seq = max(self._seq + 1, now)
-            self._post(Chunk(HUMAN_ID, self._seq, epoch, now, now, t, PERIOD, target[None]).pack())
+            self._post(Chunk(HUMAN_ID, self._seq, epoch, now, now, t, STAY, self._rows(row, target)).pack())
 
     def _begin(self, row: np.void) -> None:
         """Let the target be where the arm goes by itself."""
@@ -117,9 +120,16 @@ class OperatorLoop:
         self._opening = np.full_like(self._opening, np.nan_to_num(row["opening"]))
         self._moved = np.zeros_like(self._moved)
 
+    def _rows(self, row: np.void, target: Vector) -> Vector:
+        """Return the actions of a chunk: one, so that a steady hand is followed steadily; two to stay at a place."""
+        still = np.abs(target - self._command(row)).max() < STILL
+        return np.stack([target, target]) if still else target[None]
+
     def _near(self, row: np.void, t: int, target: Vector) -> Vector:
         """Take a target as far as the arm may go until ``t``."""
-        command = np.append(row["command"], np.full_like(self._opening, np.nan_to_num(row["opening"])))
-        reach = self._speed * (t - int(row["t_hold"])) * 1e-9
+        command, reach = self._command(row), self._speed * (t - int(row["t_hold"])) * 1e-9
         near: Vector = np.clip(np.clip(target, self._low, self._high), command - reach, command + reach)
         return near
+
+    def _command(self, row: np.void) -> Vector:
+        return np.append(row["command"], np.full_like(self._opening, np.nan_to_num(row["opening"])))

@@ -30,7 +30,7 @@ class Past:
         """Return them, and begin anew."""
         oldest = self._newest - SECONDS * 1e9
         whole = {
-            name: np.concatenate([np.zeros(0, row), *(block[name] for _, block in self._blocks)])
+            name: np.concatenate([np.zeros(0, row), *(block[name] for _, block in self._blocks if name in block)])
             for name, row in self._rows.items()
         }
         self._blocks.clear()

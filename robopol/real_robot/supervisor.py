@@ -185,20 +185,15 @@ class Supervisor:
         if said["id"] != self.policy["id"]:
             raise RobotError("the policy has changed since the servo loop was told whom to trust: start anew")
 
-    def restart_servo(self, robot: RobotConfig) -> None:
+    def restart_servo(self, robot: RobotConfig, tell: Callable[[Event], None]) -> None:
         """Stop the arm and start its loop anew, as with a simulated arm that is placed elsewhere.
 
         Raises:
             RobotError: If it does not come up.
         """
-        self.order(Command.QUIT)
-        child, end = self._children.pop("servo_process"), time.monotonic() + END_TIME
-        while child.alive and time.monotonic() < end:
-            time.sleep(0.01)
-        child.end(END_TIME)
-        self.channels.ticks.take()  # what it said last is of no interest any more
-        watch = self.robot.watch
-        self.robot, self.state = robot.model_copy(update={"watch": watch}), State.DISCONNECTED
+        self.quit(tell)
+        self._children.pop("servo_process").end(END_TIME)
+        self.robot, self.state = robot.model_copy(update={"watch": self.robot.watch}), State.DISCONNECTED
         self._start("servo_process", policy=self.policy["id"])
 
     def order(self, command: Command, argument: int = 0) -> None:

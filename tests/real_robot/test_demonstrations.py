@@ -151,7 +151,6 @@ def test_without_a_task_joints_are_observed_and_said():
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["robot=ur5e_simulated", "operator=keybord", "out=x.hdf5"], "did you mean keyboard"),
         (["robot=ur5e_simulated", "operator=keyboard", "out=x.hdf5"], "say env=reach"),
         (["robot=so101_simulated", "operator=keyboard", f"out={__file__}"], "exists"),
     ],

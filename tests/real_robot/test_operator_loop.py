@@ -1,15 +1,19 @@
 """A person takes over by a device of theirs: bumplessly, within the limits, and the switch is what stops the arm."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from led import Led, Pad, Scripted, Typist, operator_of, speakers
+from led import Led, Pad, Scripted, operator_of
 from lockstep import Bench, robot
 from test_servo import RAMP, feed
 
+from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.events import Code
 from robopol.real_robot.operator import Saying
+from robopol.real_robot.operator_loop import PERIOD
 from robopol.real_robot.operators.gamepad import AXIS, BUTTON
 from robopol.real_robot.states import Command, State
 
@@ -81,7 +85,7 @@ def test_a_steady_hand_is_followed_steadily_and_no_further_than_it_went():
 
 def test_what_the_arm_cannot_follow_is_never_caught_up_with():
     """Faster than its speed, beyond its limits: when the hand is still, the arm is still after its lag."""
-    slow = robot(speed=0.1)  # 0.3 rad/s
+    slow = robot(speed=0.1, period=0.02)  # 0.3 rad/s
     person = order(led(slow), TAKE).until(State.HUMAN)
     bench, start = person.bench, person.bench.q.copy()
     person.operator.said = Saying(True, np.array([0.06, 0, 0, 0, 0, 0]))  # 3 rad/s
@@ -90,7 +94,7 @@ def test_what_the_arm_cannot_follow_is_never_caught_up_with():
     person.run(0.2)
     assert 0.1 < bench.q[0] - start[0] <= 0.3 * 0.6
     assert np.abs(bench.dq).max() < 1e-3
-    quick = order(led(start=[1.7, 0, 0, 0, 0]), TAKE).until(State.HUMAN)
+    quick = order(led(robot(period=0.02), start=[1.7, 0, 0, 0, 0]), TAKE).until(State.HUMAN)
     quick.operator.said = Saying(True, np.array([0.02, 0, 0, 0, 0, 0]))
     quick.run(1.0)
     assert quick.bench.q[0] == pytest.approx(1.8, abs=1e-3)
@@ -173,67 +177,50 @@ def test_a_place_that_is_no_number_is_refused_and_told_and_forgotten():
     assert person.bench.dq[0] > 0.3
 
 
-# T15, by the devices that come with it
+# the devices that come with it
 
 
-def leader(bench, typist, **fields):
-    tree = {"kind": "leader", "driver": {"kind": "swaying", "amplitude": 0.5, "period": 2.0}} | fields
-    return operator_of(tree, bench, typist.typed)
+def followed(leader, clock, target, seconds):
+    """Return where a target is led to that follows at once, and where the leader is then, look by look."""
+    targets, poses = [target], []
+    for _ in range(round(seconds * 50)):
+        clock.t += PERIOD
+        said = leader.listen(targets[-1])
+        targets.append(targets[-1] + (0.0 if said.move is None else said.move))
+        poses.append(leader._pose)
+    return np.array(targets[1:]), np.array(poses)
 
 
-def test_a_leader_takes_over_twice_in_the_middle_of_a_chunk():
-    bench = Bench(robot(watch={"deadman": 0.1}))
-    typist = Typist(bench.clock)
-    person = Led(bench, leader(bench, typist))
-    person.run(0.1)
-    typist.hold(" ")
-    typist.tap("A")
-    person.until(State.ARMED)
-    each, command = feed(bench, FAR), {State.RUNNING: "G", State.HUMAN: "T"}
-    for state in (State.RUNNING, State.HUMAN, State.RUNNING, State.HUMAN, State.RUNNING):
-        typist.tap(command[state] + " ")
-        person.run(0.5, each)
-        assert bench.state is state
-    assert speakers(bench.rows) == [State.RUNNING, State.HUMAN] * 2 + [State.RUNNING]
-    assert np.ptp([row["command"] for row in bench.rows if row["state"] == State.HUMAN], axis=0).min() > 0.05
-    typist.hold("")
-    person.run(0.3, each)
-    assert bench.state is State.HOLD
-    assert bench.codes().count(Code.DEADMAN_LOST) == 1
-    assert bench.driver.check() > 100
+def leader_of(**fields):
+    bench = SimpleNamespace(robot=robot(), clock=VirtualClock(PERIOD))
+    tree = {"kind": "leader", "driver": {"kind": "swaying", "amplitude": 0.5, "period": 4.0}} | fields
+    made = operator_of(tree, bench)
+    made.connect()
+    return made, bench.clock
 
 
-def test_a_leader_comes_to_agree_with_the_arm_by_its_own_motion_only():
-    apart = []
-    for realign in (0.0, 0.5):
-        bench = Bench(robot(period=0.02), [0.6, -0.3, 0.2, 0.0, 0.4])
-        typist = Typist(bench.clock)
-        person = Led(bench, leader(bench, typist, realign=realign))
-        typist.tap("A")
-        person.until(State.ARMED)
-        typist.tap("T")
-        person.run(2.0)
-        assert bench.state is State.HUMAN
-        apart.append(np.abs(bench.q - person.operator._reading.q).max())
-    assert apart[0] > 0.4
-    assert apart[1] < 0.1
+@pytest.mark.parametrize("realign", [0.0, 0.5])
+def test_a_leader_comes_to_agree_with_the_arm_by_its_own_motion_only(realign):
+    leader, clock = leader_of(realign=realign)
+    start = np.array([0.6, -0.3, 0.2, 0.0, 0.4, 0.5])
+    targets, poses = followed(leader, clock, start, 4.0)
+    apart = np.abs(targets - poses)
+    moved = np.abs(np.diff(targets, axis=0)) <= (1 + realign) * np.abs(np.diff(poses, axis=0)) + 1e-12
+    assert moved.all()
+    np.testing.assert_array_equal(targets[0], start)  # taking over moves nothing
+    if realign:
+        assert apart[-1].max() < 1e-9
+        assert np.all(np.diff(apart, axis=0) < 1e-12)
+    else:
+        np.testing.assert_allclose(apart, np.tile(apart[0], (len(apart), 1)), atol=1e-12)
 
 
 def test_a_leader_that_turns_the_other_way_is_mapped():
-    bench = Bench()
-    typist = Typist(bench.clock)
-    slow = {"kind": "swaying", "amplitude": 0.5, "period": 4.0}
-    fields = {"scale": {"shoulder_pan": -2.0}, "offset": {"elbow_flex": 0.3}, "realign": 0.0}
-    person = Led(bench, leader(bench, typist, driver=slow, **fields))
-    typist.tap("A")
-    person.until(State.ARMED)
-    typist.tap("T")
-    person.until(State.HUMAN)
-    before, start = person.operator._reading.q.copy(), bench.q.copy()
-    person.run(0.5)
-    way, led = bench.q - start, person.operator._reading.q - before
-    assert led[0] > 0.15
-    np.testing.assert_allclose(way[:3], led[:3] * [-2, 1, 1], atol=0.1)  # behind by its lag
+    fields = {"scale": {"shoulder_pan": -2.0, "gripper": 0.5}, "offset": {"elbow_flex": 0.3}, "realign": 0.9}
+    leader, clock = leader_of(**fields)
+    targets, _ = followed(leader, clock, np.zeros(6), 8.0)
+    pose = np.append(leader._reading.q, leader._reading.gripper)
+    np.testing.assert_allclose(targets[-1], pose * [-2, 1, 1, 1, 1, 0.5] + [0, 0, 0.3, 0, 0, 0], atol=1e-9)
 
 
 def test_a_gamepad_leads_and_its_switch_is_known_at_once(tmp_path):
