@@ -12,6 +12,7 @@ VERBS = {
     "serve": "let others ask a policy for plans: robopol serve checkpoint=RUN",
     "export": "write a policy for an inference engine: robopol export checkpoint=RUN engine=onnx",
     "deploy": "let a policy move a robot: robopol deploy checkpoint=RUN robot=ur5e_simulated seconds=10",
+    "record": "record a person's demonstrations: robopol record robot=NAME operator=keyboard out=demos.hdf5",
     "collect": "record episodes of an expert or a policy: robopol collect env=push out=demos.hdf5 episodes=200",
     "data": "look at, check, convert and merge datasets: robopol data info demos.hdf5",
     "plot": "draw the curves of runs: robopol plot runs=[RUN,RUN] out=curves.png",

@@ -116,7 +116,13 @@ KINDS: dict[str, dict[str, str]] = {
         "dynamixel": "robopol.real_robot.drivers.dynamixel:DynamixelConfig",
         "feetech": "robopol.real_robot.drivers.feetech:FeetechConfig",
         "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
+        "swaying": "robopol.real_robot.drivers.swaying:SwayingConfig",
         "ur": "robopol.real_robot.drivers.ur:URConfig",
+    },
+    "operator": {
+        "gamepad": "robopol.real_robot.operators.gamepad:GamepadConfig",
+        "keyboard": "robopol.real_robot.operators.keyboard:KeyboardConfig",
+        "leader": "robopol.real_robot.operators.leader:LeaderConfig",
     },
     "merging": {
         "blend": "robopol.real_robot.merging:BlendConfig",

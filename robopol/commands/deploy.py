@@ -4,11 +4,15 @@
   robopol deploy checkpoint=DIR robot=ur5e_simulated seconds=10
   robopol deploy checkpoint=DIR robot=ur5e_simulated rehearse=20 [latency=0.1] [matched=false]
   robopol deploy checkpoint=ws://127.0.0.1:8000 robot=NAME 'observe={state: [q, gripper]}'
+  robopol deploy checkpoint=DIR robot=ur5e_simulated operator=keyboard
 
 The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
-typed: arm, run, hold, stop, stop success, stop failure, abort, reset 1, quit. With it, it is armed, the policy runs so
-long, and the arm is stopped. Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md
-says what each line means, and what to do before a policy moves an arm for the first time.
+typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, quit. With it, it is
+armed, the policy runs so long, and the arm is stopped. Ctrl-C stops the arm at any time. What happens is printed as it
+happens; docs/deploy.md says what each line means, and what to do before a policy moves an arm for the first time.
+
+``operator`` is a device by which a person takes over and gives back, docs/operators.md: `robopol list operator`. One
+that takes keys has the terminal, so words are not typed then.
 
 ``rehearse`` lets the policy act so many episodes in the task that it was trained for, through the same servo loop and
 filter, in virtual time, and judges it as `robopol eval` does.
@@ -20,13 +24,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from robopol.config import parse
+from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError, RobotError
+from robopol.real_robot.events import Code, Event
+from robopol.real_robot.placing import Place, is_placed, modelled
 from robopol.real_robot.policy_process import Speaker
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import Command, State, describe
@@ -34,10 +40,12 @@ from robopol.real_robot.states import Command, State, describe
 _WORDS = {
     "arm": (Command.ARM, 0),
     "run": (Command.RUN, 0),
+    "take over": (Command.HUMAN, 0),
     "hold": (Command.HOLD, 0),
     "stop": (Command.STOP, 0),
     "stop failure": (Command.STOP, 1),
     "stop success": (Command.STOP, 2),
+    "stop discard": (Command.STOP, 3),
     "abort": (Command.ABORT, 0),
     "quit": (Command.QUIT, 0),
 }
@@ -48,6 +56,7 @@ class DeployCommand(Speaker):
 
     Attributes:
         robot: The robot.
+        operator: The device by which a person takes over; None has none.
         seconds: How long the policy runs; None does what is typed.
         record: Folder that the episodes are recorded in.
         out: Dataset that they are written to at the end; the suffix says the format.
@@ -58,6 +67,7 @@ class DeployCommand(Speaker):
     """
 
     robot: RobotConfig
+    operator: Annotated[Any, OneOf("operator")] | None = None
     seconds: float | None = Field(None, gt=0)
     record: str | None = None
     out: str | None = None
@@ -73,13 +83,13 @@ def run(words: list[str]) -> int:
     command = parse(DeployCommand, tree)
     if command.rehearse:
         with tempfile.TemporaryDirectory() as folder:
-            return _rehearse(command, _modelled(command.robot, Path(folder)))
+            return _rehearse(command, modelled(command.robot, Path(folder)))
     if command.out is not None and command.record is None:
         raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
-    if command.robot.watch.deadman is not None:
+    if command.robot.watch.deadman is not None and command.operator is None:
         raise ConfigError(
-            "this robot has a deadman's switch, and nobody can hold one by typing: a program of yours has to call "
-            "Supervisor.hold_switch, or say robot.watch.deadman=null"
+            "this robot has a deadman's switch, and nobody can hold one by typing: name a device that has one, "
+            "operator=gamepad or operator=keyboard, or say robot.watch.deadman=null"
         )
     with tempfile.TemporaryDirectory() as folder:
         speaker = {key: value for key, value in tree.items() if key in Speaker.model_fields}
@@ -119,24 +129,22 @@ def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
 
 def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
     from robopol.real_robot.checkup import verdict
-    from robopol.real_robot.supervisor import END_TIME, Supervisor
+    from robopol.real_robot.supervisor import Supervisor
 
     robot, world = _placed(command, folder)
     record = None if command.record is None else Path(command.record)
     before = set() if record is None else set(record.glob("*/episode.json"))
-    supervisor = Supervisor(robot, speaker, record, world)
+    supervisor = Supervisor(robot, speaker, record, world, command.operator)
     status = 1
     try:
         print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
         print(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
-        status = _watch(supervisor, command.seconds)
+        if supervisor.help:
+            print(supervisor.help)
+        typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
+        status = _watch(supervisor, command.seconds, typed)
     finally:
-        supervisor.order(Command.QUIT)
-        end = time.monotonic() + END_TIME
-        while "servo_process" not in supervisor.deaths() and time.monotonic() < end:
-            _print(supervisor)
-            time.sleep(0.02)
-        _print(supervisor)
+        supervisor.quit(_print)
         supervisor.close()
     if record is not None:
         found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
@@ -150,16 +158,19 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
     return status
 
 
-def _watch(supervisor: Any, seconds: float | None) -> int:
+def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
     """Pass on what the operator says and print what happens, until the end."""
-    end, script = None, [] if seconds is None else ["arm"]
-    listening, keyboard = seconds is None, _Keyboard()
+    end, script, keyboard = None, [] if seconds is None else ["arm"], _Keyboard()
     while True:
-        _print(supervisor)
+        for event in supervisor.events():
+            _print(event)
+            if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
+                return 0
         for name in supervisor.deaths():
             if name == "servo_process":
                 raise RobotError("the servo loop has ended; the arm's own watchdog stops it, if it has one")
-            print(f"ALARM: {name} has died" + (", the arm holds: quit and start anew" if name != "recorder" else ""))
+            listening = listening or (name == "operator_process" and seconds is None)
+            print(_alarm(name, supervisor.why(name)))
         if seconds is not None:
             if end is None and supervisor.state is State.ARMED:
                 script, end = ["run"], time.monotonic() + seconds
@@ -182,6 +193,15 @@ def _watch(supervisor: Any, seconds: float | None) -> int:
                 print(f"say one of {', '.join(_WORDS)}, or reset and the number of the reason")
 
 
+def _alarm(name: str, why: str) -> str:
+    """Return what a process's death means."""
+    means = {
+        "recorder": "nothing more is recorded",
+        "operator_process": "its switch counts as let go, and nobody can take over; words can be typed now",
+    }.get(name, "the arm holds: quit and start anew")
+    return f"ALARM: {name} has died{f' ({why})' if why else ''}: {means}"
+
+
 class _Keyboard:
     """Lines from standard input, as they come."""
 
@@ -199,34 +219,19 @@ class _Keyboard:
             yield None
 
 
-def _print(supervisor: Any) -> None:
-    for event in supervisor.events():
-        print(describe(event), flush=True)
-
-
-def _modelled(robot: RobotConfig, folder: Path) -> RobotConfig:
-    """Return the robot with the file of its model, where that is the arm suite's."""
-    if robot.geometry is None or robot.geometry.model != "ur5e_table":
-        return robot
-    from robopol.envs.scene import scene_mjcf
-
-    path = folder / "ur5e_table.xml"
-    path.write_text(scene_mjcf("ur5e_table", ""), encoding="utf-8")
-    return robot.model_copy(update={"geometry": robot.geometry.model_copy(update={"model": str(path)})})
+def _print(event: Event) -> None:
+    print(describe(event), flush=True)
 
 
 def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int] | None]:
     """Return the robot, and, if it is simulated in the scene of the policy's task, the sizes of that."""
-    robot = _modelled(command.robot, folder)
-    if robot.driver.kind != "simulated" or robot.driver.model:
+    robot = modelled(command.robot, folder)
+    if not is_placed(robot):
         return robot, None
-    from robopol.real_robot.scenes import Scene
-
     policy = command.load()
     if policy.spec.env is None:
         raise ConfigError(
             f"{command.checkpoint} does not say which task it is for: name an MJCF file, robot.driver.model"
         )
-    scene = Scene(policy.spec.env)
-    placed = scene.reset(command.episode_seed, folder / "scene.xml", robot)
-    return placed, [len(scene.world.qpos), len(scene.world.mocap_pos)]
+    place = Place(robot, policy.spec.env, folder)
+    return place.reset(command.episode_seed), place.sizes

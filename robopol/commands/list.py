@@ -27,6 +27,7 @@ COMMANDS = {
     "steer": "robopol.commands.steer:SteerCommand",
     "serve": "robopol.commands.serve:ServeCommand",
     "deploy": "robopol.commands.deploy:DeployCommand",
+    "record": "robopol.commands.record:RecordCommand",
     "export": "robopol.commands.export:ExportCommand",
     "collect": "robopol.commands.collect:CollectCommand",
 }

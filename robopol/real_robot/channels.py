@@ -1,6 +1,7 @@
 """All the memory that the processes of one robot share."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.events import NUMBERS, Code, Event, Severity
@@ -28,7 +29,8 @@ class Channels:
     Attributes:
         ticks: Rows of the servo loop.
         events: Its events.
-        orders: What the operator says.
+        orders: What the operator says by the supervisor.
+        said: What they say by a device of their own.
         switch: When the deadman's switch was held, ns.
         policy: Chunks of the policy.
         human: Chunks of the human.
@@ -41,6 +43,7 @@ class Channels:
         self.ticks = Ring(memories["ticks"], tick_type(len(robot.joints)))
         self.events = Ring(memories["events"], EVENT_ROW)
         self.orders = Ring(memories["orders"], ORDER_ROW)
+        self.said = Ring(memories["said"], ORDER_ROW)
         self.switch = Box(memories["switch"], 8)
         self.policy = Box(memories["policy"], Chunk.size(robot.columns))
         self.human = Box(memories["human"], Chunk.size(robot.columns))
@@ -53,6 +56,7 @@ class Channels:
             "ticks": Ring.size(tick_type(len(robot.joints)), _TICKS),
             "events": Ring.size(EVENT_ROW, _EVENTS),
             "orders": Ring.size(ORDER_ROW, _ORDERS),
+            "said": Ring.size(ORDER_ROW, _ORDERS),
             "switch": Box.size(8),
             "policy": Box.size(Chunk.size(robot.columns)),
             "human": Box.size(Chunk.size(robot.columns)),
@@ -89,9 +93,21 @@ class Channels:
 
     def order(self, command: int, argument: int = 0) -> None:
         """Put a command of the operator into its ring."""
-        row = np.zeros(1, ORDER_ROW)
-        row["command"], row["argument"] = command, argument
-        self.orders.put(row)
+        self.orders.put(_order(command, argument))
+
+    def say(self, command: int, argument: int = 0) -> None:
+        """Put a command that an operator's device gave into its ring."""
+        self.said.put(_order(command, argument))
+
+    def hold_switch(self, t: int) -> None:
+        """Say when the deadman's switch was held, ns; 0 says that it was let go."""
+        self.switch.put(t.to_bytes(8, "little", signed=True))
+
+
+def _order(command: int, argument: int) -> NDArray[np.void]:
+    row = np.zeros(1, ORDER_ROW)
+    row["command"], row["argument"] = command, argument
+    return row
 
 
 def event_of(row: np.void) -> Event:

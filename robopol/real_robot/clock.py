@@ -1,6 +1,7 @@
 """Time: the machine's own, and one that moves only when it is told to."""
 
 import time
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 
@@ -12,6 +13,16 @@ class Clock(Protocol):
 
     def sleep_until(self, t: int) -> None:
         """Return at time ``t``, ns, or at once if it is past."""
+
+
+def paced(clock: Clock, period: int, alive: Callable[[], bool]) -> Iterator[None]:
+    """Yield every ``period``, ns, while ``alive``; what cannot be kept up with is left out, never made up for."""
+    t = clock.now()
+    while alive():
+        yield
+        t += period
+        t += max(0, -(-(clock.now() - t) // period)) * period
+        clock.sleep_until(t)
 
 
 class MonotonicClock:

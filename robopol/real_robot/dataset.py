@@ -28,7 +28,8 @@ def episodes_of(folders: Sequence[str | Path]) -> Episodes:
     Three kinds of action are kept apart in a record: proposed (``steps``), commanded and achieved (``ticks``). The
     dataset has the commanded ones, as that is what led to the next observation: after the filter, and of the human
     where one had taken over. They are said in the policy's space. The only reward is 1 for the last step of what the
-    operator called a success.
+    operator called a success. A human who demonstrates, where there is no policy, overrules none: that is their
+    ``source``, but no ``intervention``.
 
     Args:
         folders: Folders that a `robopol.real_robot.recorder.Recorder` wrote, of one policy on one robot.
@@ -51,7 +52,7 @@ def _episode(folder: Path) -> Episodes:
     steps = steps[used]
     if len(steps) < 2:
         raise DataError(f"{folder} has {len(steps)} steps between motion and stop; a dataset needs two at least")
-    builder = EpisodeBuilder()
+    builder, overruled = EpisodeBuilder(), not about["policy"].get("demonstration", False)
     success = about["success"] is True
     for k, step in enumerate(steps[:-1]):
         observed = int(step["t_observed"])
@@ -66,7 +67,7 @@ def _episode(folder: Path) -> Episodes:
             over and success,
             over and not success,
             source=int(human),
-            intervention=human,
+            intervention=human and overruled,
         )
     builder.finish(_observation(steps[-1]), success)
     return builder.build(

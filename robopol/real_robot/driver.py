@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.errors import RobotError
+
 Vector = NDArray[np.float64]
 
 
@@ -139,6 +141,14 @@ class Driver(ABC):
         Raises:
             RobotError: If the arm could not be told.
         """
+
+    def relax(self) -> None:
+        """Let the joints of a connected arm hang, so that it can be led by hand; `arm` ends it.
+
+        Raises:
+            RobotError: If it is no arm that a hand holds, or could not be told.
+        """
+        raise RobotError(f"{type(self).__name__} drives no arm that can be led by hand")
 
     @abstractmethod
     def close(self) -> None:

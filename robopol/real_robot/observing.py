@@ -25,6 +25,12 @@ class Observer(Protocol):
         """Return the observation of a tick; see `robopol.real_robot.ticks`."""
 
 
+def sizes_of(robot: RobotConfig) -> dict[str, int]:
+    """Return how many numbers each of the `FIELDS` has."""
+    n = len(robot.joints)
+    return {"q": n, "dq": n, "effort": n, "wrench": 6, "gripper": 1, "tool": 4}
+
+
 class ArmObserver:
     """Joins fields of the rows."""
 
@@ -40,8 +46,7 @@ class ArmObserver:
             ConfigError: If that is not what the policy looks at.
         """
         names = tuple(joint.name for joint in robot.joints)
-        n = len(names)
-        sizes = {"q": n, "dq": n, "effort": n, "wrench": 6, "gripper": 1, "tool": 4}
+        sizes = sizes_of(robot)
         for key, shape in spec.obs_shapes.items():
             parts = fields.get(key, ())
             unknown = [part for part in parts if part not in FIELDS]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robopol.policies import Policy, Previous
 from robopol.real_robot.chunk import HORIZON_MAX, Chunk
-from robopol.real_robot.clock import Clock
+from robopol.real_robot.clock import Clock, paced
 from robopol.real_robot.observing import Observation, Observer
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import State
@@ -100,14 +100,10 @@ class PolicyLoop:
 
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
         """Step at the policy's rate while ``alive``; steps that cannot be kept up with are left out."""
-        t = self.clock.now()
-        while alive():
+        for _ in paced(self.clock, self.dt, alive):
             step = self.step()
             if step is not None:
                 record(step)
-            t += self.dt
-            t += max(0, -(-(self.clock.now() - t) // self.dt)) * self.dt
-            self.clock.sleep_until(t)
 
     def step(self) -> Step | None:
         """Observe, and plan if it is time; returns None if the servo loop has not been heard yet."""

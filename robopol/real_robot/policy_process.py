@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from robopol.config import Config, parse
@@ -73,6 +74,15 @@ def step_type(spec: PolicySpec) -> np.dtype[np.void]:
     head: list[Any] = [(name, np.int64) for name in ("t", "t_observed", "epoch", "seq", "t_created")]
     seen = [(f"obs.{key}", np.float32, shape) for key, shape in spec.obs_shapes.items()]
     return np.dtype([*head, *seen, ("actions", np.float32, (spec.chunk, spec.action_dim))])
+
+
+def fill(row: NDArray[np.void], step: Step) -> None:
+    """Write a step into a row, a structured array (1,) of `step_type`."""
+    for name in ("t", "t_observed", "epoch", "seq", "t_created"):
+        row[name] = getattr(step, name)
+    for key, value in step.observation.items():
+        row[f"obs.{key}"] = value
+    row["actions"] = math.nan if step.actions is None else step.actions
 
 
 class SceneObserver:
@@ -146,11 +156,7 @@ def main() -> None:
     ring, row = Ring(channels.steps, row_type), np.zeros(1, row_type)
 
     def record(step: Step) -> None:
-        for name in ("t", "t_observed", "epoch", "seq", "t_created"):
-            row[name] = getattr(step, name)
-        for key, value in step.observation.items():
-            row[f"obs.{key}"] = value
-        row["actions"] = math.nan if step.actions is None else step.actions
+        fill(row, step)
         ring.put(row)
 
     say(

@@ -22,13 +22,20 @@ from robopol.real_robot.channels import EVENT_ROW, Channels
 from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Code
+from robopol.real_robot.past import Past
 from robopol.real_robot.rings import Ring
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.states import MOVING, Command, State
+from robopol.real_robot.states import LATCHED, MOVING, Command, State
 from robopol.real_robot.ticks import tick_type
 
 LABELS = {0: None, 1: False, 2: True}
 """Argument of `Command.STOP` -> whether the operator calls the episode a success."""
+DISCARD = 3
+"""Argument of `Command.STOP` that discards the episode that is going on, or else the last one."""
+DISCARDED = "discarded"
+"""Folder beside the episodes that discarded ones are moved to: what was recorded is not deleted."""
+BEFORE = "before-"
+"""Begins the names of files with what came before."""
 _OVER = (State.ARMED, State.CONNECTED, State.FAULT, State.ESTOP)
 _EVERY = 0.05  # s
 
@@ -37,10 +44,12 @@ class Recorder:
     """Writes episodes: from the first tick in which the arm follows somebody, to the one in which it is stopped.
 
     An episode is a folder with ``ticks.bin``, ``events.bin`` and ``steps.bin``, rows one after the other, and
-    ``episode.json``, which says what the rows are, and all that is known of the episode.
+    ``episode.json``, which says what the rows are, and all that is known of the episode. ``before-ticks.bin`` and its
+    like are the rows of the ten seconds before, as far as they belong to no other episode. A fault while no episode is
+    going on leaves them as a folder of its own, with ``incident.json``.
 
     Attributes:
-        written: Folders of the episodes so far.
+        written: Folders of the episodes so far, without those that were discarded.
         dropped: Rows that could not be written.
     """
 
@@ -56,6 +65,9 @@ class Recorder:
         self._files: dict[str, BinaryIO] = {}
         self._draft: Path | None = None
         self._label: bool | None = None
+        self._past, self._count = Past(rows), 0
+        self._last: Path | None = None
+        self._discarded = False
         self.written: list[Path] = []
         self.dropped = 0
 
@@ -66,15 +78,25 @@ class Recorder:
             found: Name -> rows.
             lost: Rows that the rings lost so far.
         """
+        fault = False
         for event in found["events"]:
             if event["code"] == Code.COMMANDED and event["numbers"][0] == Command.STOP:
                 self._label = LABELS.get(int(event["numbers"][1]))
+                self._discarded = event["numbers"][1] == DISCARD
+            fault |= bool(event["code"] == Code.STATE_CHANGED and event["numbers"][1] in LATCHED)
         ticks = found["ticks"]
         moving = np.isin(ticks["state"], MOVING)
         if self._draft is None and moving.any():
             self._begin(lost)
+        if self._draft is None:
+            self._past.add(found)
+            self._label = None  # it was said of no episode
+            self._aside(self._discarded)
+            if fault:
+                self._keep_incident()
+            return
         self._write(found)
-        if self._draft is not None and len(ticks) and State(int(ticks["state"][-1])) in _OVER:
+        if len(ticks) and State(int(ticks["state"][-1])) in _OVER:
             self.end(lost)
 
     def end(self, lost: int) -> None:
@@ -87,7 +109,7 @@ class Recorder:
             "wall_time": self._wall,
             "success": self._label,
             "dropped": self.dropped + lost - self._lost,
-            "rows": {name: np.lib.format.dtype_to_descr(row) for name, row in self._rows.items()},
+            "rows": self._described(),
         }
         try:
             for file in self._files.values():
@@ -98,21 +120,57 @@ class Recorder:
             final = draft.with_name(draft.name.removeprefix(TEMPORARY))
             draft.rename(final)
             self.written.append(final)
+            self._last = final
         except OSError:
             self.dropped += 1
         self._files, self._label = {}, None
+        self._aside(self._discarded)
 
     def _begin(self, lost: int) -> None:
         self._lost, self._wall = lost, time.time()
-        name = time.strftime("%Y%m%d-%H%M%S", time.gmtime(self._wall)) + f"-{len(self.written):03d}"
-        draft = self._folder / f"{TEMPORARY}{name}"
+        draft = self._folder / f"{TEMPORARY}{self._name()}"
         try:
             draft.mkdir(parents=True)
+            self._write_before(draft)
             self._files = {name: (draft / f"{name}.bin").open("wb") for name in self._rows}
         except OSError:
             self.dropped += 1
             return
         self._draft = draft
+
+    def _name(self) -> str:
+        self._count += 1
+        return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{self._count - 1:03d}"
+
+    def _aside(self, discarded: bool) -> None:
+        """Move the last episode to those that were discarded, once."""
+        self._discarded = False
+        if not discarded or self._last is None:
+            return
+        last, self._last = self._last, None
+        try:
+            (self._folder / DISCARDED).mkdir(exist_ok=True)
+            last.rename(self._folder / DISCARDED / last.name)
+            self.written.remove(last)
+        except OSError:
+            self.dropped += 1
+
+    def _keep_incident(self) -> None:
+        folder = self._folder / f"{self._name()}-incident"
+        tree = self._about | {"robopol_version": __version__, "wall_time": time.time(), "rows": self._described()}
+        try:
+            folder.mkdir(parents=True)
+            self._write_before(folder)
+            write_json(folder / "incident.json", tree)
+        except OSError:
+            self.dropped += 1
+
+    def _write_before(self, folder: Path) -> None:
+        for name, rows in self._past.take().items():
+            (folder / f"{BEFORE}{name}.bin").write_bytes(rows.tobytes())
+
+    def _described(self) -> dict[str, Any]:
+        return {name: np.lib.format.dtype_to_descr(row) for name, row in self._rows.items()}
 
     def _write(self, found: dict[str, NDArray[np.void]]) -> None:
         for name, rows in found.items():
@@ -146,7 +204,8 @@ def main() -> None:
     channels = Channels.open(robot, setup["channels"])
     steps = np.lib.format.descr_to_dtype(_tuples(setup["steps"]))
     rows = {"ticks": tick_type(len(robot.joints)), "events": EVENT_ROW, "steps": steps}
-    about = {"robot": setup["robot"], "policy": setup["policy"], "monotonic_ns": clock.now()}
+    about = {"robot": setup["robot"], "policy": setup["policy"], "operator": setup.get("operator")}
+    about["monotonic_ns"] = clock.now()
     recorder = Recorder(Path(setup["folder"]), rows, about)
     rings = {"ticks": channels.ticks, "events": channels.events, "steps": Ring(channels.steps, steps)}
     say(ready=True)
@@ -164,12 +223,25 @@ def load(folder: str | Path) -> tuple[dict[str, NDArray[np.void]], dict[str, Any
     Returns:
         ``ticks``, ``events`` and ``steps`` -> rows; and what ``episode.json`` says.
     """
-    tree = json.loads(Path(folder, "episode.json").read_text(encoding="utf-8"))
-    found = {}
-    for name, descr in tree["rows"].items():
-        row = np.lib.format.descr_to_dtype(_tuples(descr))
-        found[name] = np.fromfile(Path(folder, f"{name}.bin"), row)
-    return found, tree
+    tree = load_about(folder)
+    return _rows(Path(folder), tree, ""), tree
+
+
+def load_about(folder: str | Path) -> dict[str, Any]:
+    """Read what ``episode.json``, or ``incident.json``, says."""
+    name = "episode.json" if Path(folder, "episode.json").exists() else "incident.json"
+    tree: dict[str, Any] = json.loads(Path(folder, name).read_text(encoding="utf-8"))
+    return tree
+
+
+def load_before(folder: str | Path) -> dict[str, NDArray[np.void]]:
+    """Read what came in the ten seconds before an episode or an incident: ``ticks``, ``events``, ``steps`` -> rows."""
+    return _rows(Path(folder), load_about(folder), BEFORE)
+
+
+def _rows(folder: Path, tree: dict[str, Any], prefix: str) -> dict[str, NDArray[np.void]]:
+    described = {name: np.lib.format.descr_to_dtype(_tuples(descr)) for name, descr in tree["rows"].items()}
+    return {name: np.fromfile(folder / f"{prefix}{name}.bin", row) for name, row in described.items()}
 
 
 if __name__ == "__main__":

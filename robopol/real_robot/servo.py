@@ -30,7 +30,7 @@ class Mailbox(Protocol):
         """Return the newest packed chunk, once; None if there is no new one."""
 
 
-class Operator(Protocol):
+class Desk(Protocol):
     """Where commands come from."""
 
     def commands(self) -> Iterable[tuple[int, int]]:
@@ -54,7 +54,7 @@ class Servo:
         robot: RobotConfig,
         driver: Driver,
         clock: Clock,
-        operator: Operator,
+        operator: Desk,
         mailboxes: Mapping[State, Mailbox],
         policy: bytes,
         report: Callable[[Event], None],
@@ -165,7 +165,7 @@ class Servo:
                 continue
             if message is not None:
                 self._heard = now
-                self._consider(message, speaker, now, t)
+                self._consider(message, speaker, self.clock.now(), t)  # it may have been made while the arm was read
             elif now - self._heard > self.robot.watch.silence * 1e9:
                 self.life.tell(now, Code.POLICY_SILENT, Severity.WARNING, (now - self._heard) * 1e-9)
                 self._heard = now

@@ -22,7 +22,7 @@ from robopol.real_robot.states import Command, State
 
 
 class Desk:
-    """The operator as the servo process hears them: by a ring of orders; and QUIT, once nobody is there any more."""
+    """The operator as the servo process hears them: by rings of orders; and QUIT, once nobody is there any more."""
 
     def __init__(self, channels: Channels, lifeline: Lifeline, clock: MonotonicClock) -> None:
         """Listen."""
@@ -30,16 +30,17 @@ class Desk:
         self._held, self._alone = 0, False
 
     def commands(self) -> Iterator[tuple[int, int]]:
-        """See `robopol.real_robot.servo.Operator`."""
-        for row in self._channels.orders.take():
-            yield int(row["command"]), int(row["argument"])
+        """See `robopol.real_robot.servo.Desk`."""
+        for ring in (self._channels.said, self._channels.orders):
+            for row in ring.take():
+                yield int(row["command"]), int(row["argument"])
         if not self._alone and not self._lifeline.held():
             self._alone = True
             self._channels.report(Event(self._clock.now(), Code.SUPERVISOR_LOST, Severity.STOP))
             yield Command.QUIT, 0
 
     def held(self) -> int:
-        """See `robopol.real_robot.servo.Operator`."""
+        """See `robopol.real_robot.servo.Desk`."""
         message = self._channels.switch.take()
         if message is not None:
             self._held = int.from_bytes(message, "little", signed=True)

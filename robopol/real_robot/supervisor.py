@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from robopol.errors import RobotError
 from robopol.real_robot.channels import Channels, event_of
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Event
+from robopol.real_robot.operator import OperatorConfig
+from robopol.real_robot.operators.keys import Terminal
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import Command, State
@@ -66,6 +69,19 @@ class Child:
             raise RobotError(said["error"])
         return said
 
+    def last_words(self) -> str:
+        """Return the error that it said after it was ready, if it did."""
+        assert self.process.stdout is not None
+        said = b""
+        while select.select([self.process.stdout], [], [], 0)[0]:
+            if not (part := os.read(self.process.stdout.fileno(), 65536)):
+                break
+            said += part
+        try:
+            return str(json.loads(said.splitlines()[-1])["error"])
+        except (IndexError, ValueError, KeyError):
+            return ""
+
     @property
     def alive(self) -> bool:
         """Whether it runs."""
@@ -89,7 +105,9 @@ class Supervisor:
 
     Attributes:
         channels: The memory that they share.
-        policy: What the policy says of itself: ``id``, ``latency``, ``executed``, ``spec``.
+        policy: What the policy, or who observes in its place, says of itself: ``id``, ``latency``, ``executed``,
+            ``spec``.
+        help: How the operator's device is used; empty without one.
         scheduling: How the servo loop is scheduled.
         state: The newest state of the arm that was seen.
     """
@@ -100,24 +118,33 @@ class Supervisor:
         speaker: dict[str, Any],
         record: Path | None = None,
         world: list[int] | None = None,
+        operator: OperatorConfig | None = None,
+        *,
+        eyes: str = "policy_process",
+        keys: int = 0,
     ) -> None:
-        """Start the policy, the servo loop and, if there is where to record, the recorder.
+        """Start who observes, the servo loop, the recorder if there is where to record, and the operator's device.
 
         Args:
             robot: The robot.
-            speaker: Tree of `robopol.real_robot.policy_process.Speaker`.
+            speaker: Tree of `robopol.real_robot.policy_process.Speaker`, or of what ``eyes`` reads.
             record: Folder that episodes go to.
             world: Numbers of positions and of mocap bodies of the simulated scene that the policy sees.
+            operator: The device that a person leads the arm with; it has the deadman's switch then.
+            eyes: The process that observes: ``policy_process``, or ``demonstration_process`` where nobody plans.
+            keys: Descriptor of the terminal at which keys are typed for a device that takes them.
 
         Raises:
             RobotError: If one of them does not come up.
         """
-        self.robot, self._speaker, self._record = robot, speaker, record
+        self.robot, self._speaker, self._record, self._eyes = robot, speaker, record, eyes
         self._clock, self.channels = MonotonicClock(), Channels.new(robot)
         self._children: dict[str, Child] = {}
         self._dead: set[str] = set()
         self._world: dict[str, Any] | None = None
         self._memory: Memory | None = None
+        self._terminal: Terminal | None = None
+        self.help = ""
         self.state = State.DISCONNECTED
         try:
             if world is not None:
@@ -125,7 +152,7 @@ class Supervisor:
 
                 self._memory = Memory.new(Ring.size(world_type(world), 64))
                 self._world = {"memory": self._memory.handle(), "sizes": world}
-            self.policy = self._start("policy_process", speaker=speaker)
+            self.policy = self._start(eyes, speaker=speaker)
             # it is not silent as long as it says something as often as it is to
             often = self.policy["executed"] / self.policy["spec"]["control_hz"] + self.policy["latency"]
             silence = max(robot.watch.silence, 2 * often)
@@ -135,7 +162,13 @@ class Supervisor:
             self.scheduling: str = said["scheduling"]
             if record is not None:
                 about = {"speaker": speaker} | self.policy
-                self._start("recorder", folder=str(record), policy=about, steps=self.policy["steps"])
+                device = None if operator is None else operator.tree()
+                self._start("recorder", folder=str(record), policy=about, steps=self.policy["steps"], operator=device)
+            if operator is not None:
+                if operator.terminal:
+                    self._terminal = Terminal(os.dup(keys))
+                terminal = None if self._terminal is None else self._terminal.fd
+                self.help = self._start("operator_process", operator=operator.tree(), terminal=terminal)["help"]
         except BaseException:
             self.close()
             raise
@@ -146,19 +179,41 @@ class Supervisor:
         Raises:
             RobotError: If it does not come up, or is another one than before.
         """
-        self._children.pop("policy_process").end(0.0)
-        self._dead.discard("policy_process")
-        said = self._start("policy_process", speaker=self._speaker)
+        self._children.pop(self._eyes).end(0.0)
+        self._dead.discard(self._eyes)
+        said = self._start(self._eyes, speaker=self._speaker)
         if said["id"] != self.policy["id"]:
             raise RobotError("the policy has changed since the servo loop was told whom to trust: start anew")
+
+    def restart_servo(self, robot: RobotConfig, tell: Callable[[Event], None]) -> None:
+        """Stop the arm and start its loop anew, as with a simulated arm that is placed elsewhere.
+
+        Raises:
+            RobotError: If it does not come up.
+        """
+        self.quit(tell)
+        self._children.pop("servo_process").end(END_TIME)
+        self.robot, self.state = robot.model_copy(update={"watch": self.robot.watch}), State.DISCONNECTED
+        self._start("servo_process", policy=self.policy["id"])
 
     def order(self, command: Command, argument: int = 0) -> None:
         """Tell the servo loop what the operator says."""
         self.channels.order(command, argument)
 
     def hold_switch(self) -> None:
-        """Say that the deadman's switch is held now."""
-        self.channels.switch.put(self._clock.now().to_bytes(8, "little", signed=True))
+        """Say that the deadman's switch is held now; for programs of one's own, where no operator's device has it."""
+        self.channels.hold_switch(self._clock.now())
+
+    def quit(self, tell: Callable[[Event], None]) -> None:
+        """Stop the arm and wait until its loop has ended; every event meanwhile is told."""
+        self.order(Command.QUIT)
+        child, end = self._children.get("servo_process"), time.monotonic() + END_TIME
+        while child is not None and child.alive and time.monotonic() < end:
+            for event in self.events():
+                tell(event)
+            time.sleep(0.02)
+        for event in self.events():
+            tell(event)
 
     def events(self) -> list[Event]:
         """Return what happened since the last call."""
@@ -171,24 +226,35 @@ class Supervisor:
         """Return the names of the processes that died since the last call."""
         found = [name for name, child in self._children.items() if not child.alive and name not in self._dead]
         self._dead.update(found)
+        if "operator_process" in found and self._terminal is not None:
+            self._terminal.close()
         return found
 
+    def why(self, name: str) -> str:
+        """Return what a process that died said of it; empty if nothing."""
+        return self._children[name].last_words()
+
     def pid(self, name: str) -> int:
-        """Return the number of a process: of ``servo_process``, ``policy_process`` or ``recorder``."""
+        """Return the number of a process, such as ``servo_process``."""
         return self._children[name].process.pid
 
     def close(self) -> None:
         """Stop the arm and end all processes, the servo loop first."""
-        for name, patience in (("servo_process", END_TIME), ("recorder", END_TIME), ("policy_process", 2.0)):
+        order = (("servo_process", END_TIME), ("recorder", END_TIME), ("operator_process", 2.0), (self._eyes, 2.0))
+        for name, patience in order:
             child = self._children.pop(name, None)
             if child is not None:
                 child.end(patience)
+        if self._terminal is not None:
+            self._terminal.close()
+            os.close(self._terminal.fd)
+            self._terminal = None
         self.channels.close()
         if self._memory is not None:
             self._memory.close()
 
     def _start(self, module: str, **setup: Any) -> dict[str, Any]:
         common = {"robot": self.robot.tree(), "channels": self.channels.handles(), "world": self._world}
-        extra = [] if self._memory is None else [self._memory.fd]
+        extra = [holder.fd for holder in (self._memory, self._terminal) if holder is not None]
         child = self._children[module] = Child(module, common | setup, self.channels.descriptors + extra)
         return child.ready()

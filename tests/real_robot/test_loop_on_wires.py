@@ -18,8 +18,8 @@ BUSES = {"feetech": (FeetechBus, "scservo_sdk"), "dynamixel": (DynamixelBus, "dy
 class WiredBench(Bench):
     """A bench whose arm is at the other end of a wire."""
 
-    def __init__(self, rig):
-        self.robot, self.clock, self.driver = robot(), rig.clock, rig.driver
+    def __init__(self, rig, **fields):
+        self.robot, self.clock, self.driver = robot(**fields), rig.clock, rig.driver
         self.orders, self.held_at, self.seq = [], 0, 0
         self.policy, self.human = Box(), Box()
         self.events, self.rows = [], []

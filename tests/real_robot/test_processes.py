@@ -18,7 +18,7 @@ from robopol.real_robot.events import Code
 from robopol.real_robot.recorder import Recorder, load, record
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.supervisor import Child
-from robopol.real_robot.ticks import tick_type
+from robopol.real_robot.ticks import Source, tick_type
 
 DT = 50 * MS
 STEPS = np.dtype([("t", np.int64)])
@@ -118,6 +118,26 @@ def test_without_a_policy_it_comes_to_rest_and_goes_on_with_the_next_chunk(alone
     alone.channels.order(Command.QUIT)
     assert alone.child.process.wait(10) == 0
     alone.check()
+
+
+def test_a_device_in_a_process_of_its_own_leads_the_arm_which_rests_when_that_is_killed(alone):
+    keys, typing = os.pipe()
+    leader = {"kind": "leader", "driver": {"kind": "swaying"}, "commands": {"kind": "keyboard"}}
+    setup = {"robot": alone.robot.tree(), "channels": alone.channels.handles(), "operator": leader, "terminal": keys}
+    device = Child("operator_process", setup, [*alone.channels.descriptors, keys])
+    assert "lead it by hand" in device.ready()["help"]
+    alone.until(lambda row: row["state"] == State.CONNECTED)
+    os.write(typing, b"A")
+    begin = alone.until(lambda row: row["state"] == State.ARMED)["command"]
+    os.write(typing, b"T")
+    alone.until(lambda row: row["state"] == State.HUMAN and np.abs(row["command"] - begin).max() > 0.05)
+    assert alone.rows[-1]["source"] == Source.HUMAN
+    device.process.kill()
+    alone.until(lambda row: row["state"] == State.HOLD and np.abs(row["command_speed"]).max() == 0)
+    alone.check()
+    device.end(0.0)
+    os.close(keys)
+    os.close(typing)
 
 
 def test_a_robot_that_cannot_be_connected_is_an_error_in_words():

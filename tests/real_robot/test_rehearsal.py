@@ -6,7 +6,7 @@ from lockstep import robot
 from reaching import reach_policy
 
 from robopol import cli
-from robopol.commands.deploy import DeployCommand, _modelled
+from robopol.commands.deploy import DeployCommand
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.envs.control import CONTROLS
@@ -17,6 +17,7 @@ from robopol.execution import RecedingHorizonConfig
 from robopol.real_robot.events import Code
 from robopol.real_robot.motion import Motion
 from robopol.real_robot.observing import ArmObserver
+from robopol.real_robot.placing import modelled
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.ticks import new_tick
@@ -143,7 +144,7 @@ def test_wrong_commands_get_one_clear_error_before_anything_moves(words, text, c
 def test_every_robot_that_is_shipped_is_whole_and_stands_free(name, tmp_path):
     words = [f"robot={name}", "robot.driver.host=h"] if name == "ur5e" else [f"robot={name}"]
     words += ["robot.driver.port=p", "robot.driver.calibration=c"] if name == "so101" else []
-    made = _modelled(parse(RobotConfig, load_config("deploy", words)["robot"]), tmp_path)
+    made = modelled(parse(RobotConfig, load_config("deploy", words)["robot"]), tmp_path)
     motion = Motion(made)
     if made.geometry is not None:
         clearance = motion.filter.geometry.look(HOME)

@@ -149,6 +149,23 @@ def test_nothing_of_a_bad_chunk_reaches_the_wire(name):
     np.testing.assert_array_equal(*wires)
 
 
+def test_a_chunk_that_is_made_while_the_arm_is_read_is_taken(monkeypatch):
+    bench = Bench().ready()
+    read = bench.driver.read
+
+    def slowly(out):
+        fresh = read(out)
+        bench.clock.sleep_until(bench.clock.now() + 3 * MS)
+        if bench.seq == 0:
+            bench.send(bench.q + RAMP)
+        return fresh
+
+    monkeypatch.setattr(bench.driver, "read", slowly)
+    bench.run(0.01)
+    assert bench.state is State.RUNNING
+    assert Code.CHUNK_TIME not in bench.codes()
+
+
 @given(st.binary(max_size=400))
 @settings(max_examples=10)
 def test_rubbish_in_the_mailbox_is_an_event_and_nothing_else(junk):

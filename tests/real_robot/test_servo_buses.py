@@ -63,6 +63,17 @@ def test_it_goes_where_it_is_told(rig):
     assert rig.oracle.count == 0
 
 
+def test_it_can_be_led_by_hand_until_it_is_armed(rig):
+    rig.driver.relax()
+    assert not rig.arm.powered.any()
+    assert rig.driver.read(rig.state)
+    assert Status.POWERED not in rig.state.status
+    with pytest.raises(RobotError, match="not armed"):
+        rig.driver.write(np.zeros(5), 0.0)
+    rig.driver.arm()
+    assert rig.arm.powered.all()
+
+
 def test_arming_does_not_move_it(kind, tmp_path):
     rig = make(kind, tmp_path)
     rig.driver.connect()

@@ -112,6 +112,10 @@ class DynamixelDriver(ServoBusDriver):
         for servo in self.calibration.ids:
             self._set(servo, *WATCHDOG, WATCHDOG_TICKS)
 
+    def _disable(self) -> None:
+        for servo in self.calibration.ids:
+            self._set(servo, *TORQUE, 0)
+
     def _state(self, out: Reading) -> bool:
         asked = self.clock.now()
         answers = self._ask(WATCHDOG[0], LENGTHS)

@@ -93,6 +93,10 @@ class FeetechDriver(ServoBusDriver):
             self._set(servo, *GOAL, magnitude(int(goal), 15))
             self._set(servo, *TORQUE, 1)
 
+    def _disable(self) -> None:
+        for servo in self.calibration.ids:
+            self._set(servo, *TORQUE, 0)
+
     def _state(self, out: Reading) -> bool:
         asked = self.clock.now()
         answers = self._ask()

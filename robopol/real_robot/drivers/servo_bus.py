@@ -104,6 +104,10 @@ class ServoBusDriver(Driver):
         """Set limits, write goals, switch torque on."""
 
     @abstractmethod
+    def _disable(self) -> None:
+        """Switch torque off."""
+
+    @abstractmethod
     def _state(self, out: Reading) -> bool:
         """Ask all servos once, fill in ``out`` but for ``t_received``, and return whether it is new."""
 
@@ -183,6 +187,11 @@ class ServoBusDriver(Driver):
         goals = self.calibration.to_ticks(np.clip(q, low, high), float(np.clip(gripper, 0, 1)))
         self._exchange(lambda: self._send_goals(goals), "goals", self.config.timeout)
         self._armed = follow
+
+    def relax(self) -> None:
+        """See `Driver.relax`: the servos' torque is switched off."""
+        self._armed = False
+        self._disable()
 
     def close(self) -> None:
         """See `Driver.close`; the servos keep their torque and hold."""

@@ -119,6 +119,10 @@ class SimulatedDriver(Driver):
         device.hold()
         self._armed = self._armed and level is StopLevel.STOP
 
+    def relax(self) -> None:
+        """See `Driver.relax`: no hand holds it, so it stays where it is."""
+        self.stop(StopLevel.ABORT)
+
     def close(self) -> None:
         """See `Driver.close`."""
         self.device = None

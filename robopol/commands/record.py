@@ -1,0 +1,151 @@
+"""Record a person's demonstrations as a dataset.
+
+  robopol record robot=NAME operator=gamepad out=demos.hdf5 [episodes=20] [reset=10] [control_hz=10] [keep=all]
+  robopol record robot=so101 'operator={kind: leader, driver: {kind: feetech, port: ..., ...}}' out=demos.hdf5
+  robopol record robot=ur5e_simulated env=reach operator=keyboard out=demos.hdf5
+
+The arm is switched on and holds. An episode begins when the person takes over and ends when they stop, with success,
+with failure, or to discard it; to discard once more, after the stop, discards the last one. Then there is time to put
+things back, and the arm may be led somewhere else meanwhile: that is not kept. Of a simulated arm the scene is drawn
+anew. `robopol list operator` says which devices there are, docs/operators.md how they are used.
+
+The dataset is written at the end, also after Ctrl-C or a fault, from what was recorded in a folder beside it, which
+stays. `robopol train data.demos.uri=FILE` trains on it.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from robopol.config import OneOf, parse
+from robopol.configs import load_config
+from robopol.errors import ConfigError, DataError, RobotError
+from robopol.real_robot.demonstration import DemonstrationConfig
+from robopol.real_robot.events import Code, Event, Severity
+from robopol.real_robot.placing import Place, is_placed, modelled
+from robopol.real_robot.recorder import load_about
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.session import Session
+from robopol.real_robot.states import Command, State, describe
+
+
+class RecordCommand(DemonstrationConfig):
+    """What `robopol record` is told.
+
+    Attributes:
+        robot: The robot.
+        operator: The device that the person leads it with.
+        out: Dataset that is written; the suffix says the format.
+        episodes: How many are to be kept.
+        keep: Whether failed episodes are kept too.
+        reset: Time to put things back after an episode, s.
+        seed: Of the first scene of a simulated arm; each episode takes the next one.
+        record: Folder that episodes are recorded in; beside ``out`` unless given.
+    """
+
+    robot: RobotConfig
+    operator: Annotated[Any, OneOf("operator")]
+    out: str
+    episodes: int = Field(10, ge=1)
+    keep: Literal["success", "all"] = "success"
+    reset: float = Field(5.0, ge=0)
+    seed: int = Field(0, ge=0)
+    record: str | None = None
+
+
+def run(words: list[str]) -> int:
+    """Run the verb; see the module's text."""
+    command = parse(RecordCommand, load_config("record", words))
+    out = Path(command.out.partition(":")[2] or command.out)
+    if out.exists():
+        raise ConfigError(f"{out} exists; name another dataset, and put them together by `robopol data merge`")
+    folder = Path(command.record) if command.record else out.with_name(f"{out.stem}-record")
+    before = set(folder.glob("*/episode.json"))
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            _record(command, folder, Path(scratch))
+        except KeyboardInterrupt:
+            print("interrupted")
+        finally:
+            found = sorted(path.parent for path in set(folder.glob("*/episode.json")) - before)
+            _save(command, folder, found)
+    return 0
+
+
+def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
+    from robopol.real_robot.supervisor import Supervisor
+
+    robot, place = modelled(command.robot, scratch), None
+    if is_placed(robot):
+        if command.env is None:
+            raise ConfigError("a simulated arm without a model stands in the scene of a task: say env=reach")
+        place = Place(robot, command.env, scratch)
+        robot = place.reset(command.seed)
+    speaker = {key: value for key, value in command.tree().items() if key in DemonstrationConfig.model_fields}
+    sizes = None if place is None else place.sizes
+    eyes = "demonstration_process"
+    supervisor = Supervisor(robot, speaker, folder, sizes, command.operator, eyes=eyes)
+    try:
+        print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}", flush=True)
+        session = Session(command.episodes, command.reset, command.keep == "all", _say, supervisor.order)
+        _watch(supervisor, session, command, place)
+    finally:
+        supervisor.quit(_print)
+        supervisor.close()
+
+
+def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Place | None) -> None:
+    """Follow the session until it is over, or the person quits."""
+    armed, ended = False, 0
+    while not session.over:
+        for event in supervisor.events():
+            _print(event)
+            session.hear(event)
+            if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
+                return
+        for name in supervisor.deaths():
+            raise RobotError(f"{name} has died: {supervisor.why(name) or 'what is recorded so far is kept'}")
+        if place is not None and session.ended > ended and not session.over:
+            ended = session.ended
+            supervisor.restart_servo(place.reset(command.seed + ended), _print)
+            armed = False
+        elif not armed and supervisor.state is State.CONNECTED:
+            supervisor.order(Command.ARM)
+            armed = True
+        session.look(time.monotonic_ns(), supervisor.state)
+        time.sleep(0.02)
+
+
+def _save(command: RecordCommand, folder: Path, found: list[Path]) -> None:
+    """Write the dataset of the episodes that have a label that is kept."""
+    from robopol.data import Episodes, save_episodes
+    from robopol.real_robot.dataset import episodes_of
+
+    labels = (True,) if command.keep == "success" else (True, False)
+    kept = []
+    for path in found:
+        if load_about(path)["success"] in labels:
+            try:
+                kept.append(episodes_of([path]))
+            except DataError as error:  # too short to be one; the others are not to be lost for it
+                print(f"left out: {error}")
+    if kept:
+        episodes = Episodes.concat(kept)
+        save_episodes(episodes, command.out)
+        steps, won = episodes.num_steps, int(episodes.success.sum())
+        print(f"{command.out}: {len(kept)} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
+    elif found:
+        print(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _print(event: Event) -> None:
+    """Print what is more than in the order of things."""
+    if event.severity is not Severity.INFO and event.code is not Code.STATE_CHANGED:
+        print(describe(event), flush=True)

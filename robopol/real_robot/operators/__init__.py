@@ -1,0 +1,1 @@
+"""Devices by which a person leads an arm, one file each."""

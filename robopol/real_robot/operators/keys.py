@@ -1,0 +1,89 @@
+"""What a terminal tells of keys: bytes when they are pressed and while they repeat; nothing when they are let go."""
+
+import os
+import select
+from typing import Any
+
+ESCAPE = 0x1B
+
+
+class Terminal:
+    """A terminal that gives every key at once and shows none, until it is closed; Ctrl-C stays what it is."""
+
+    def __init__(self, fd: int) -> None:
+        """Take it; what is no terminal, such as a pipe, is only read."""
+        self.fd = fd
+        self._before: list[Any] | None = None
+        if os.isatty(fd):
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(fd)
+            tty.setcbreak(fd)
+
+    def close(self) -> None:
+        """Give it back as it was."""
+        before, self._before = self._before, None
+        if before is not None:
+            import termios
+
+            termios.tcsetattr(self.fd, termios.TCSADRAIN, before)
+
+
+def typed_at(fd: int) -> bytes | None:
+    """Return what was typed at a terminal since the last call, without waiting; None if it is gone."""
+    found = b""
+    while select.select([fd], [], [], 0)[0]:
+        try:
+            part = os.read(fd, 4096)
+        except OSError:
+            part = b""
+        if not part:
+            return found or None
+        found += part
+    return found
+
+
+class Keys:
+    """Which key is held, as far as that can be known.
+
+    A key that repeats is known to be let go ``patience`` after its last byte. One that was pressed only now may or may
+    not be held until it repeats, which takes the keyboard's ``delay``. Only the key that was pressed last repeats.
+    """
+
+    def __init__(self, delay: float, patience: float) -> None:
+        """Wait for so many seconds; see the class."""
+        self._delay, self._patience = round(delay * 1e9), round(patience * 1e9)
+        self._key, self._last, self._until = "", 0, 0
+        self._sequence = ""
+
+    def hear(self, data: bytes, now: int) -> list[str]:
+        """Take bytes that came by ``now``, ns; return the keys that were pressed, without those that only repeat.
+
+        What arrows and their like send, which begins with an escape and ends with a letter, is passed over.
+        """
+        pressed = []
+        for byte in data:
+            if byte == ESCAPE:
+                self._sequence = "\x1b"
+            elif self._sequence:
+                self._sequence += chr(byte)
+                opened = len(self._sequence) == 2 and self._sequence[1] in "[O"
+                if not opened and (len(self._sequence) == 2 or 0x40 <= byte <= 0x7E):
+                    self._sequence = ""
+            elif byte < 0x80:
+                key = chr(byte)
+                again = key == self._key and now - self._last <= self._delay + self._patience
+                if not again:
+                    pressed.append(key)
+                self._key, self._last = key, now
+                self._until = now + (self._patience if again else self._delay)
+        return pressed
+
+    def held(self, now: int) -> bool:
+        """Say whether any key may be held."""
+        return now < self._until
+
+    def moving(self, now: int) -> str:
+        """Return the key that is to move something: one heard of within ``patience``; empty if there is none."""
+        return self._key if self._key and now - self._last < self._patience else ""

@@ -1,0 +1,73 @@
+"""What came before an episode or a fault is kept: ten seconds, and nothing of it twice."""
+
+import numpy as np
+import pytest
+from lockstep import MS
+from test_processes import STEPS, recorder_in
+
+from robopol.real_robot.channels import EVENT_ROW
+from robopol.real_robot.events import Code
+from robopol.real_robot.recorder import DISCARD, load, load_about, load_before
+from robopol.real_robot.states import Command, State
+from robopol.real_robot.ticks import tick_type
+
+
+class Days:
+    """Rows in blocks of 50 ms, at 100 Hz."""
+
+    def __init__(self, folder):
+        self.recorder, self.t = recorder_in(folder), 0
+
+    def go(self, seconds, state, *events):
+        for k in range(round(seconds / 0.05)):
+            ticks = np.zeros(5, tick_type(5))
+            ticks["t"], ticks["state"] = self.t + np.arange(5) * 10 * MS, state
+            steps = np.zeros(1, STEPS)
+            steps["t"] = self.t
+            rows = np.zeros(len(events) if k == 0 else 0, EVENT_ROW)
+            for row, (code, *numbers) in zip(rows, events, strict=False):
+                row["t"], row["code"], row["numbers"][: len(numbers)] = self.t, code, numbers
+            self.recorder.add({"ticks": ticks, "events": rows, "steps": steps}, 0)
+            self.t += 50 * MS
+        return self
+
+
+def test_the_ten_seconds_before_are_kept_as_far_as_no_episode_has_them(tmp_path):
+    days = Days(tmp_path).go(15, State.ARMED).go(1, State.HUMAN).go(2, State.ARMED).go(1, State.RUNNING)
+    days.go(0.05, State.ARMED)
+    first, second = days.recorder.written
+    found, before = load(first)[0]["ticks"], load_before(first)
+    assert found["t"][0] == 15_000 * MS
+    np.testing.assert_array_equal(before["ticks"]["t"], np.arange(499, 1500) * 10 * MS)
+    assert before["steps"]["t"][0] == 5_000 * MS
+    last, before = load(first)[0]["ticks"]["t"][-1], load_before(second)["ticks"]["t"]
+    np.testing.assert_array_equal(before, np.arange(last + 10 * MS, load(second)[0]["ticks"]["t"][0], 10 * MS))
+
+
+def test_a_fault_while_nothing_moves_leaves_what_came_before_it(tmp_path):
+    fault = (Code.STATE_CHANGED, State.ARMED, State.FAULT, 3)
+    days = Days(tmp_path).go(0.5, State.ARMED).go(0.2, State.FAULT, fault)
+    assert not days.recorder.written
+    (folder,) = tmp_path.glob("*-incident")
+    before = load_before(folder)
+    assert len(before["ticks"]) == 55
+    assert before["events"]["code"].tolist() == [Code.STATE_CHANGED]
+    assert load_about(folder)["robot"] == {}
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_discarding_takes_the_episode_that_goes_on_or_the_last_one_once(tmp_path, late):
+    discard, success = ((Code.COMMANDED, Command.STOP, label) for label in (DISCARD, 2))
+    days = Days(tmp_path).go(0.1, State.HUMAN).go(0.1, State.STOPPING, success).go(0.1, State.ARMED)
+    days.go(0.1, State.HUMAN).go(0.1, State.STOPPING, success if late else discard).go(0.1, State.ARMED)
+    if late:
+        days.go(0.1, State.ARMED, discard)
+    kept = list(days.recorder.written)
+    assert len(kept) == 1
+    assert load_about(kept[0])["success"] is True
+    (aside,) = tmp_path.glob("discarded/*/episode.json")
+    assert load_about(aside.parent)["success"] is (True if late else None)
+    days.go(0.1, State.ARMED, discard)  # once more, by mistake
+    assert days.recorder.written == kept
+    days.go(0.1, State.HUMAN).go(0.1, State.FAULT)
+    assert load_about(days.recorder.written[-1])["success"] is None
