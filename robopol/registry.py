@@ -118,6 +118,10 @@ KINDS: dict[str, dict[str, str]] = {
         "simulated": "robopol.real_robot.drivers.simulated:SimulatedConfig",
         "ur": "robopol.real_robot.drivers.ur:URConfig",
     },
+    "camera": {
+        "opencv": "robopol.real_robot.cameras.opencv:OpenCVConfig",
+        "rendered": "robopol.real_robot.cameras.rendered:RenderedConfig",
+    },
     "merging": {
         "blend": "robopol.real_robot.merging:BlendConfig",
         "continue": "robopol.real_robot.merging:ContinueConfig",

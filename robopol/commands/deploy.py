@@ -43,6 +43,9 @@ _WORDS = {
 }
 
 
+_FPS = 30.0  # of the cameras of a simulated robot that has none of its own
+
+
 class DeployCommand(Speaker):
     """What `robopol deploy` is told.
 
@@ -156,6 +159,8 @@ def _watch(supervisor: Any, seconds: float | None) -> int:
     listening, keyboard = seconds is None, _Keyboard()
     while True:
         _print(supervisor)
+        for words in supervisor.cameras.tend():
+            print(f"ALARM: {words}", flush=True)
         for name in supervisor.deaths():
             if name == "servo_process":
                 raise RobotError("the servo loop has ended; the arm's own watchdog stops it, if it has one")
@@ -220,6 +225,7 @@ def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int
     robot = _modelled(command.robot, folder)
     if robot.driver.kind != "simulated" or robot.driver.model:
         return robot, None
+    from robopol.real_robot.eyes import with_cameras
     from robopol.real_robot.scenes import Scene
 
     policy = command.load()
@@ -229,4 +235,4 @@ def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int
         )
     scene = Scene(policy.spec.env)
     placed = scene.reset(command.episode_seed, folder / "scene.xml", robot)
-    return placed, [len(scene.world.qpos), len(scene.world.mocap_pos)]
+    return with_cameras(placed, policy.spec, _FPS), scene.sizes

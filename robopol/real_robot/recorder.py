@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,7 +22,8 @@ from robopol.real_robot.channels import EVENT_ROW, Channels
 from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Code
-from robopol.real_robot.rings import Ring
+from robopol.real_robot.pictures import Album, Pictures
+from robopol.real_robot.rings import Joined, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import MOVING, Command, State
 from robopol.real_robot.ticks import tick_type
@@ -37,21 +38,26 @@ class Recorder:
     """Writes episodes: from the first tick in which the arm follows somebody, to the one in which it is stopped.
 
     An episode is a folder with ``ticks.bin``, ``events.bin`` and ``steps.bin``, rows one after the other, and
-    ``episode.json``, which says what the rows are, and all that is known of the episode.
+    ``episode.json``, which says what the rows are, and all that is known of the episode; beside them, the pictures of
+    the cameras (`robopol.real_robot.pictures`).
 
     Attributes:
         written: Folders of the episodes so far.
         dropped: Rows that could not be written.
     """
 
-    def __init__(self, folder: Path, rows: dict[str, np.dtype[Any]], about: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, rows: dict[str, np.dtype[Any]], about: dict[str, Any], album: Album | None = None
+    ) -> None:
         """Record into a folder.
 
         Args:
             folder: It is made; episodes of before stay.
             rows: ``ticks``, ``events`` and ``steps`` -> their rows.
             about: What is true of all episodes: the robot, the policy.
+            album: The pictures, if there are cameras.
         """
+        self._album = album or Album({})
         self._folder, self._rows, self._about = folder, rows, about
         self._files: dict[str, BinaryIO] = {}
         self._draft: Path | None = None
@@ -74,6 +80,7 @@ class Recorder:
         if self._draft is None and moving.any():
             self._begin(lost)
         self._write(found)
+        self._album.add()
         if self._draft is not None and len(ticks) and State(int(ticks["state"][-1])) in _OVER:
             self.end(lost)
 
@@ -90,6 +97,7 @@ class Recorder:
             "rows": {name: np.lib.format.dtype_to_descr(row) for name, row in self._rows.items()},
         }
         try:
+            tree["pictures"] = self._album.end()
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
@@ -109,6 +117,7 @@ class Recorder:
         try:
             draft.mkdir(parents=True)
             self._files = {name: (draft / f"{name}.bin").open("wb") for name in self._rows}
+            self._album.begin(draft)
         except OSError:
             self.dropped += 1
             return
@@ -124,7 +133,7 @@ class Recorder:
                 self.dropped += len(rows)
 
 
-def record(recorder: Recorder, rings: dict[str, Ring], alive: Callable[[], bool]) -> None:
+def record(recorder: Recorder, rings: Mapping[str, Ring | Joined], alive: Callable[[], bool]) -> None:
     """Empty the rings into a recorder while ``alive``, and once more."""
     going = True
     while going:
@@ -147,8 +156,10 @@ def main() -> None:
     steps = np.lib.format.descr_to_dtype(_tuples(setup["steps"]))
     rows = {"ticks": tick_type(len(robot.joints)), "events": EVENT_ROW, "steps": steps}
     about = {"robot": setup["robot"], "policy": setup["policy"], "monotonic_ns": clock.now()}
-    recorder = Recorder(Path(setup["folder"]), rows, about)
-    rings = {"ticks": channels.ticks, "events": channels.events, "steps": Ring(channels.steps, steps)}
+    album = Album({name: film.ring for name, film in channels.films.items()})
+    recorder = Recorder(Path(setup["folder"]), rows, about, album)
+    rings: dict[str, Ring | Joined] = {"ticks": channels.ticks, "steps": Ring(channels.steps, steps)}
+    rings["events"] = Joined(channels.events, channels.remarks)
     say(ready=True)
     record(recorder, rings, lifeline.held)
 
@@ -170,6 +181,22 @@ def load(folder: str | Path) -> tuple[dict[str, NDArray[np.void]], dict[str, Any
         row = np.lib.format.descr_to_dtype(_tuples(descr))
         found[name] = np.fromfile(Path(folder, f"{name}.bin"), row)
     return found, tree
+
+
+def load_pictures(folder: str | Path, tree: Mapping[str, Any]) -> dict[str, Pictures]:
+    """Open the pictures of an episode.
+
+    Args:
+        folder: The episode.
+        tree: What its ``episode.json`` says.
+
+    Returns:
+        Name of a camera -> its pictures.
+    """
+    return {
+        name: Pictures(Path(folder), name, (about["size"][0], about["size"][1]))
+        for name, about in tree.get("pictures", {}).items()
+    }
 
 
 if __name__ == "__main__":

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from robopol.errors import RobotError
+from robopol.real_robot.camera_desk import CameraDesk
 from robopol.real_robot.channels import Channels, event_of
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Event
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.stage import Stage
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.world import world_type
 
 START_TIME = 120.0
 """Longest time until a process says that it is ready, s; a policy may have to be loaded and compiled."""
+_WORLDS = 256  # rows of a simulated world that are kept
 END_TIME = 5.0
 """Longest time that the servo loop takes to stop the arm and end, s."""
 
@@ -91,6 +95,7 @@ class Supervisor:
         channels: The memory that they share.
         policy: What the policy says of itself: ``id``, ``latency``, ``executed``, ``spec``.
         scheduling: How the servo loop is scheduled.
+        cameras: Looks after the cameras.
         state: The newest state of the arm that was seen.
     """
 
@@ -101,7 +106,7 @@ class Supervisor:
         record: Path | None = None,
         world: list[int] | None = None,
     ) -> None:
-        """Start the policy, the servo loop and, if there is where to record, the recorder.
+        """Start the policy, the cameras, the servo loop and, if there is where to record, the recorder.
 
         Args:
             robot: The robot.
@@ -119,13 +124,19 @@ class Supervisor:
         self._world: dict[str, Any] | None = None
         self._memory: Memory | None = None
         self.state = State.DISCONNECTED
+        self.cameras = CameraDesk(robot, self.channels.films, self._start_camera, self._clock)
+        self._observes = {"scene": world is not None, "recorded": record is not None}
         try:
-            if world is not None:
-                from robopol.real_robot.servo_process import world_type
-
-                self._memory = Memory.new(Ring.size(world_type(world), 64))
-                self._world = {"memory": self._memory.handle(), "sizes": world}
-            self.policy = self._start("policy_process", speaker=speaker)
+            sizes = world or sizes_for_cameras(robot)
+            if sizes is not None:
+                self._memory = Memory.new(Ring.size(world_type(sizes), _WORLDS))
+                self._world = {"memory": self._memory.handle(), "sizes": sizes}
+            self.policy = self._start("policy_process", speaker=speaker, **self._observes)
+            cameras = {name: self._start_camera(name) for name in robot.cameras}
+            for name, camera in cameras.items():
+                self.cameras.add(name, camera)
+            for camera in cameras.values():
+                camera.ready()
             # it is not silent as long as it says something as often as it is to
             often = self.policy["executed"] / self.policy["spec"]["control_hz"] + self.policy["latency"]
             silence = max(robot.watch.silence, 2 * often)
@@ -148,7 +159,7 @@ class Supervisor:
         """
         self._children.pop("policy_process").end(0.0)
         self._dead.discard("policy_process")
-        said = self._start("policy_process", speaker=self._speaker)
+        said = self._start("policy_process", speaker=self._speaker, **self._observes)
         if said["id"] != self.policy["id"]:
             raise RobotError("the policy has changed since the servo loop was told whom to trust: start anew")
 
@@ -165,7 +176,7 @@ class Supervisor:
         ticks = self.channels.ticks.take()
         if len(ticks):
             self.state = State(int(ticks["state"][-1]))
-        return [event_of(row) for row in self.channels.events.take()]
+        return [event_of(row) for ring in (self.channels.events, self.channels.remarks) for row in ring.take()]
 
     def deaths(self) -> list[str]:
         """Return the names of the processes that died since the last call."""
@@ -183,12 +194,26 @@ class Supervisor:
             child = self._children.pop(name, None)
             if child is not None:
                 child.end(patience)
+        self.cameras.close()
         self.channels.close()
         if self._memory is not None:
             self._memory.close()
 
     def _start(self, module: str, **setup: Any) -> dict[str, Any]:
+        child = self._children[module] = self._child(module, **setup)
+        return child.ready()
+
+    def _start_camera(self, name: str) -> Child:
+        return self._child("camera_process", camera=name)
+
+    def _child(self, module: str, **setup: Any) -> Child:
         common = {"robot": self.robot.tree(), "channels": self.channels.handles(), "world": self._world}
         extra = [] if self._memory is None else [self._memory.fd]
-        child = self._children[module] = Child(module, common | setup, self.channels.descriptors + extra)
-        return child.ready()
+        return Child(module, common | setup, self.channels.descriptors + extra)
+
+
+def sizes_for_cameras(robot: RobotConfig) -> list[int] | None:
+    """Return the sizes of the simulated world that cameras see; None if there is no such world, or no camera."""
+    if robot.driver.kind != "simulated" or not robot.cameras:
+        return None
+    return Stage(robot.driver.model, lambda: None).sizes
