@@ -53,7 +53,13 @@ class Camera(ABC):
 
     A kind of camera is a `CameraConfig` with a ``kind`` and ``build(clock, stage)``, which returns a `Camera`;
     ``stage`` is the scene of a simulated arm (`robopol.real_robot.stage.Stage`), None of a real one.
+
+    Attributes:
+        stamps: Whether it tells by itself when its pictures were taken, which is known after the first; if not, that is
+            when they arrived, less the configured latency.
     """
+
+    stamps = False
 
     @abstractmethod
     def open(self) -> str:

@@ -60,7 +60,7 @@ class CameraDesk:
             if now - self._started[name] < PAUSE * 1e9:
                 continue
             asked, limit = self._films[name].pulse.t, HANG + self._robot.cameras[name].patience
-            if asked < self._started[name]:
+            if asked <= self._started[name]:
                 asked, limit = self._started[name], START
             hangs = now - asked > limit * 1e9
             if process.alive and not hangs:

@@ -43,6 +43,13 @@ class Stage:
         """The names of its cameras."""
         return [self._model.camera(i).name for i in range(self._model.ncam)]
 
+    def start(self, t: int) -> World:
+        """Return the world in which the scene begins, in its keyframe if it has one, as that of time ``t``, ns."""
+        data = mujoco.MjData(self._model)
+        if self._model.nkey:
+            mujoco.mj_resetDataKeyframe(self._model, data, 0)
+        return World.of(data, t)
+
     def prepare(self, size: tuple[int, int]) -> None:
         """Get ready to take pictures of a size, which takes seconds the first time.
 

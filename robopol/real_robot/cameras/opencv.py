@@ -114,7 +114,8 @@ class OpenCVCamera(Camera):
         if self._due is None:
             told = round(self._capture.get(self._cv.CAP_PROP_POS_MSEC) * 1e6)
             # Video4Linux tells the monotonic clock; others something else, or nothing
-            stamp = told if 0 <= now - told < 1_000_000_000 else now
+            self.stamps = 0 <= now - told < 1_000_000_000
+            stamp = told if self.stamps else now
         return stamp - round(self._config.latency * 1e9)
 
     def _picture(self, image: Image) -> Image:

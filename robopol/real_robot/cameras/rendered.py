@@ -37,35 +37,39 @@ class RenderedConfig(CameraConfig):
 
 
 class RenderedCamera(Camera):
-    """See `RenderedConfig`.
+    """See `RenderedConfig`."""
 
-    Attributes:
-        due: When the next picture is to be taken, ns.
-    """
+    stamps = True
 
     def __init__(self, config: RenderedConfig, clock: Clock, stage: Stage) -> None:
         """See `RenderedConfig.build`."""
         self._config, self._clock, self._stage = config, clock, stage
+        self._latency = round(config.latency * 1e9)
         self._under_way: deque[Frame] = deque()
-        self._last = -1
-        self.due = clock.now()
+        self._last, self._next = -1, clock.now()
+
+    @property
+    def due(self) -> int:
+        """When there is something to do next, ns: a picture to be taken, or one that arrives."""
+        return min([self._next, *(frame.t + self._latency for frame in list(self._under_way)[:1])])
 
     def open(self) -> str:
         """See `Camera.open`."""
         self._stage.prepare(self._config.size)
-        self.due = self._clock.now()
+        self._next = self._clock.now() + self._config.period_ns
         return f"camera '{self._config.camera}' of the simulation"
 
     def read(self) -> Frame | None:
         """See `Camera.read`; it waits until `due`, and does not make up for pictures that it came too late for."""
         self._clock.sleep_until(self.due)
         now, period = self._clock.now(), self._config.period_ns
-        self.due += max(1, -(-(now - self.due) // period)) * period
-        frame = self._stage.look(self._config.camera, self._config.size)
-        if frame is not None and frame.t > self._last:
-            self._last = frame.t
-            self._under_way.append(frame)
-        ripe = self._clock.now() - round(self._config.latency * 1e9)
+        if now >= self._next:
+            self._next += max(1, -(-(now - self._next) // period)) * period
+            frame = self._stage.look(self._config.camera, self._config.size)
+            if frame is not None and frame.t > self._last:
+                self._last = frame.t
+                self._under_way.append(frame)
+        ripe = self._clock.now() - self._latency
         return self._under_way.popleft() if self._under_way and self._under_way[0].t <= ripe else None
 
     def close(self) -> None:
