@@ -105,7 +105,7 @@ class PolicyLoop:
         self._rows: deque[tuple[int, np.void]] = deque()  # by when they were received
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
         self._previous: torch.Tensor | None = None
-        self._epoch, self._since, self._seq = -1, 0, 0
+        self._epoch, self._since, self._seq, self._asked = -1, 0, 0, 0
 
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
         """Step at the policy's rate while ``alive``; steps that cannot be kept up with are left out."""
@@ -141,7 +141,7 @@ class PolicyLoop:
             created = self.clock.now()
             self._latencies.append((created - observed) * 1e-9)
             seq = self._send(actions, observed, created)
-            self._previous, self._since = window, 0
+            self._previous, self._asked, self._since = window, observed, 0
         self._since += 1
         return Step(t, observed, epoch, seq, created, observation, taken, actions)
 
@@ -175,7 +175,10 @@ class PolicyLoop:
             key: torch.from_numpy(np.stack([seen[key] for seen in past]))[None].to(self.policy.device)
             for key in self.policy.spec.obs_shapes
         }
-        previous = None if self._previous is None else [Previous(self._previous, self._since)]
+        previous = None
+        if self._previous is not None:
+            passed = min(round((t - self._asked) / self.dt), len(self._previous) - 1)
+            previous = [Previous(self._previous, passed)]
         return self.policy.plan(obs, 1, [self._generator], previous)[0, 0].cpu()
 
     def _send(self, actions: NDArray[np.float32], observed: int, created: int) -> int:

@@ -27,6 +27,7 @@ from robopol.real_robot.waypoints import waypoints_for
 from robopol.real_robot.world import World
 
 _START = 1_000_000_000  # of the virtual clock, so that times before the first tick are not negative
+_PATIENCE = 2.0  # with an arm that does not move at all, s
 _ARMING = 0.2  # from the connection to the word to run, s
 
 
@@ -69,9 +70,9 @@ def rehearse(
 ) -> list[Outcome]:
     """Let a policy act in a task of the arm suite: servo loop, filter and simulated driver in lock-step.
 
-    An episode ends with the task's success or at its limit of steps, counted from the first motion on. It is a function
-    of its seed. Cameras take their pictures between two ticks; what they take is late by their own latency, and by that
-    of the chunks.
+    An episode ends with the task's success or at its limit of steps, counted from the first motion on or, if nothing
+    moves, after some seconds. It is a function of its seed. Cameras take their pictures between two ticks; what they
+    take is late by their own latency, and by that of the chunks.
 
     Args:
         policy: The policy.
@@ -169,6 +170,7 @@ class _Episode:
                 reward, success = self.scene.judge(self._past[-1][2])
                 steps, total = steps + 1, total + reward + success
             moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency)
+            moving = moving or t >= begin + round(_PATIENCE * 1e9)
             self.loop.step()
         self.driver.close()
         if self.eyes is not None:

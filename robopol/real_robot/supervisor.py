@@ -189,12 +189,12 @@ class Supervisor:
         return self._children[name].process.pid
 
     def close(self) -> None:
-        """Stop the arm and end all processes, the servo loop first."""
+        """Stop the arm and end all processes, the servo loop first, then the cameras, which nobody needs any more."""
         for name, patience in (("servo_process", END_TIME), ("recorder", END_TIME), ("policy_process", 2.0)):
             child = self._children.pop(name, None)
             if child is not None:
                 child.end(patience)
-        self.cameras.close()
+            self.cameras.close()
         self.channels.close()
         if self._memory is not None:
             self._memory.close()

@@ -168,3 +168,13 @@ def test_a_rehearsal_of_a_policy_that_looks_by_the_command_line(monkeypatch, cap
     assert cli.run(["deploy", "checkpoint=x", "robot=ur5e_simulated", "rehearse=1"]) == 0
     assert "success: 0 of 1" in capsys.readouterr().out
     assert policy.seen[0]["images.front"].shape == (2, PIXELS, PIXELS, 3)
+
+
+def test_a_camera_that_is_always_too_late_lets_nothing_move_and_the_episode_ends():
+    policy, env = looking_policy(steps=2)
+    events = []
+    robot = ur5e(front={"fps": 10.0, "latency": 0.5})
+    (outcome,) = rehearse(policy, robot, env, [0], latency=0.1, report=lambda seed, event: events.append(event))
+    assert outcome.length == 2
+    assert not policy.seen
+    assert [event.code for event in events].count(Code.CAMERA_STALE) == 1
