@@ -8,7 +8,7 @@ imported by a path that the tree itself names.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic.fields import FieldInfo
@@ -96,10 +96,15 @@ def _explain(cls: type[Config], tree: Mapping[str, Any], fault: Any) -> str:
 
 def _model_at(cls: type[Config], tree: Any, loc: tuple[Any, ...]) -> type[Config]:
     """Walk to the config class that describes the branch at ``loc``."""
+    item = False
     for part in loc:
         tree = tree[part]
-        if isinstance(part, str):  # else an item of a list: the list's field says what it is
+        if isinstance(part, str) and not item:  # else an item, of which the field of the whole says what it is
             field = cls.model_fields[part]
+            item = get_origin(field.annotation) is dict
+            if item:
+                continue
+        item = False
         group = group_of(field)
         found = _config_class(field.annotation)
         if group is not None and isinstance(tree, Mapping):

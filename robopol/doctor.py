@@ -68,7 +68,7 @@ def diagnose_robot(words: Sequence[str]) -> list[Check]:
 
     tree = load_config("deploy", words)
     robot = parse(RobotConfig, tree.pop("robot", {}))
-    found = [*check_loop(robot), *check_arm(robot)]
+    found = [*check_loop(robot), *check_arm(robot), *check_cameras(robot)]
     if "checkpoint" in tree:
         found += check_policy(robot, tree)
     return found
@@ -112,16 +112,49 @@ def check_arm(robot: "RobotConfig") -> Iterator[Check]:
     )
 
 
+def check_cameras(robot: "RobotConfig") -> Iterator[Check]:
+    """Take pictures by every camera for two seconds."""
+    from robopol.errors import RobopolError
+    from robopol.real_robot.checkup import view
+
+    for name, camera in robot.cameras.items():
+        title = f"camera {name}"
+        if robot.driver.kind == "simulated" and not robot.driver.model:
+            yield Check(name=title, status="ok", detail="of the scene of the policy's task")
+            continue
+        try:
+            found = view(robot, name)
+        except RobopolError as error:
+            advice = f"look at cables, other programs that use it, and robot.cameras.{name}"
+            yield Check(name=title, status="fail", detail=str(error), advice=advice)
+            continue
+        slow = found.fps < 0.9 * camera.fps
+        good = not slow and not found.repeated
+        age = "of an age that it does not tell" if found.age is None else f"{found.age * 1e3:.0f} ms old on arrival"
+        yield Check(
+            name=title,
+            status="ok" if good else "warn",
+            detail=f"{found.about}; {found.fps:.1f} pictures a second of {camera.size[0]} x {camera.size[1]} "
+            f"({camera.fps:.4g} wanted), {age}, {found.missed} missed, {found.repeated} repeated",
+            advice=""
+            if good
+            else f"lower robot.cameras.{name}.fps, width and height, try format=MJPG, more light, another USB port",
+        )
+
+
 def check_policy(robot: "RobotConfig", tree: dict[str, Any]) -> Iterator[Check]:
     """Let a policy plan for an observation of zeros, and compare the time with the robot's."""
     from robopol.config import parse
     from robopol.real_robot.checkup import verdict
     from robopol.real_robot.policy_process import Speaker, latency_of
+    from robopol.real_robot.sight import check_cameras as fits
     from robopol.real_robot.waypoints import waypoints_for
 
     speaker = parse(Speaker, {key: value for key, value in tree.items() if key in Speaker.model_fields})
     policy = speaker.load()
     waypoints_for(policy.spec, robot)
+    if robot.driver.kind != "simulated" or robot.driver.model or robot.cameras:
+        fits(policy.spec, robot.cameras, recorded=True)
     executed = speaker.executed or policy.spec.n_action_steps
     said = verdict(robot, latency_of(policy), executed, policy.spec.tree())
     slow = "TOO SLOW" in said

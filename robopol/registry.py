@@ -124,6 +124,10 @@ KINDS: dict[str, dict[str, str]] = {
         "keyboard": "robopol.real_robot.operators.keyboard:KeyboardConfig",
         "leader": "robopol.real_robot.operators.leader:LeaderConfig",
     },
+    "camera": {
+        "opencv": "robopol.real_robot.cameras.opencv:OpenCVConfig",
+        "rendered": "robopol.real_robot.cameras.rendered:RenderedConfig",
+    },
     "merging": {
         "blend": "robopol.real_robot.merging:BlendConfig",
         "continue": "robopol.real_robot.merging:ContinueConfig",

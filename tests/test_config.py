@@ -106,6 +106,11 @@ def test_an_algorithm_that_acts_needs_no_data_and_a_schedule_overrules_it():
     assert list(train("algo=td3", "schedule=offline").phases) == list(train().phases) == ["cloning"]
 
 
+def test_a_wrong_key_under_a_name_of_the_users_own_is_told_with_the_nearest_names():
+    with pytest.raises(ConfigError, match=r"unknown key: data\.demos\.urii \(did you mean uri"):
+        parse(TrainConfig, load_config("train", ["data.demos.urii=x", "run=r"]))
+
+
 def test_all_faults_are_reported_at_once_with_the_nearest_names():
     tree = load_config("train", ["algo.lrr=3", "policy.net.widhts=[1]", "seed=abc", "batch_size=1.5", "run=r"])
     with pytest.raises(ConfigError) as raised:

@@ -166,6 +166,8 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
             _print(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return 0
+        for words in supervisor.cameras.tend():
+            print(f"ALARM: {words}", flush=True)
         for name in supervisor.deaths():
             if name == "servo_process":
                 raise RobotError("the servo loop has ended; the arm's own watchdog stops it, if it has one")
@@ -228,10 +230,12 @@ def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int
     robot = modelled(command.robot, folder)
     if not is_placed(robot):
         return robot, None
+    from robopol.real_robot.eyes import FPS, with_cameras
+
     policy = command.load()
     if policy.spec.env is None:
         raise ConfigError(
             f"{command.checkpoint} does not say which task it is for: name an MJCF file, robot.driver.model"
         )
     place = Place(robot, policy.spec.env, folder)
-    return place.reset(command.episode_seed), place.sizes
+    return with_cameras(place.reset(command.episode_seed), policy.spec, FPS), place.sizes

@@ -88,7 +88,8 @@ def _keys(cls: type[Config], prefix: str = "") -> list[str]:
         inner = field.annotation
         parts = typing.get_args(inner)
         nested: Any = next((c for c in (inner, *parts) if isinstance(c, type) and issubclass(c, Config)), None)
-        key = f"{prefix}{name}" + (".NAME" if nested is not None and typing.get_origin(inner) is dict else "")
+        named = (nested is not None or group is not None) and typing.get_origin(inner) is dict
+        key = f"{prefix}{name}" + (".NAME" if named else "")
         if group is not None:
             several = "any of" if typing.get_origin(inner) is tuple else "one of"
             shown = f"{several} {', '.join(sorted(kinds(group)))}"

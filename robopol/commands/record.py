@@ -23,8 +23,9 @@ from pydantic import Field
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError, DataError, RobotError
-from robopol.real_robot.demonstration import DemonstrationConfig
+from robopol.real_robot.demonstration import DemonstrationConfig, spec_of
 from robopol.real_robot.events import Code, Event, Severity
+from robopol.real_robot.eyes import FPS, with_cameras
 from robopol.real_robot.placing import Place, is_placed, modelled
 from robopol.real_robot.recorder import load_about
 from robopol.real_robot.robot import RobotConfig
@@ -79,6 +80,7 @@ def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
     from robopol.real_robot.supervisor import Supervisor
 
     robot, place = modelled(command.robot, scratch), None
+    robot = with_cameras(robot, spec_of(robot, command), FPS)
     if is_placed(robot):
         if command.env is None:
             raise ConfigError("a simulated arm without a model stands in the scene of a task: say env=reach")
@@ -106,6 +108,8 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
             session.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return
+        for words in supervisor.cameras.tend():
+            print(f"ALARM: {words}", flush=True)
         for name in supervisor.deaths():
             raise RobotError(f"{name} has died: {supervisor.why(name) or 'what is recorded so far is kept'}")
         if place is not None and session.ended > ended and not session.over:

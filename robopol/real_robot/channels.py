@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.events import NUMBERS, Code, Event, Severity
+from robopol.real_robot.film import Film
 from robopol.real_robot.rings import Box, Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.ticks import tick_type
@@ -35,6 +36,8 @@ class Channels:
         policy: Chunks of the policy.
         human: Chunks of the human.
         steps: Memory for the policy's own record, whose rows are known once the policy is.
+        remarks: Events that the policy's process reports.
+        films: Name of a camera -> its pictures.
     """
 
     def __init__(self, robot: RobotConfig, memories: dict[str, Memory]) -> None:
@@ -48,6 +51,11 @@ class Channels:
         self.policy = Box(memories["policy"], Chunk.size(robot.columns))
         self.human = Box(memories["human"], Chunk.size(robot.columns))
         self.steps = memories["steps"]
+        self.remarks = Ring(memories["remarks"], EVENT_ROW)
+        self.films = {
+            name: Film(memories[f"frames.{name}"], memories[f"pulse.{name}"], camera.size)
+            for name, camera in robot.cameras.items()
+        }
 
     @classmethod
     def new(cls, robot: RobotConfig) -> "Channels":
@@ -61,7 +69,10 @@ class Channels:
             "policy": Box.size(Chunk.size(robot.columns)),
             "human": Box.size(Chunk.size(robot.columns)),
             "steps": _STEPS,
+            "remarks": Ring.size(EVENT_ROW, _EVENTS),
         }
+        for name, camera in robot.cameras.items():
+            sizes[f"frames.{name}"], sizes[f"pulse.{name}"] = Film.sizes(camera)
         return cls(robot, {name: Memory.new(size) for name, size in sizes.items()})
 
     @classmethod
@@ -84,12 +95,12 @@ class Channels:
             memory.close()
 
     def report(self, event: Event) -> None:
-        """Put an event into its ring."""
-        row = np.zeros(1, EVENT_ROW)
-        numbers = event.numbers[:NUMBERS]
-        row["t"], row["code"], row["severity"], row["count"] = event.t, event.code, event.severity, len(numbers)
-        row["numbers"][0, : len(numbers)] = numbers
-        self.events.put(row)
+        """Put an event of the servo loop into its ring."""
+        self.events.put(row_of(event))
+
+    def remark(self, event: Event) -> None:
+        """Put an event of the policy's process into its ring."""
+        self.remarks.put(row_of(event))
 
     def order(self, command: int, argument: int = 0) -> None:
         """Put a command of the operator into its ring."""
@@ -107,6 +118,15 @@ class Channels:
 def _order(command: int, argument: int) -> NDArray[np.void]:
     row = np.zeros(1, ORDER_ROW)
     row["command"], row["argument"] = command, argument
+    return row
+
+
+def row_of(event: Event) -> NDArray[np.void]:
+    """Return an event as a row, a structured array (1,)."""
+    row = np.zeros(1, EVENT_ROW)
+    numbers = event.numbers[:NUMBERS]
+    row["t"], row["code"], row["severity"], row["count"] = event.t, event.code, event.severity, len(numbers)
+    row["numbers"][0, : len(numbers)] = numbers
     return row
 
 

@@ -10,11 +10,14 @@ import numpy as np
 
 from robopol.config import parse
 from robopol.errors import RobotError
+from robopol.real_robot.camera import Camera
+from robopol.real_robot.capture import Capture
 from robopol.real_robot.child import be_punctual
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.driver import Driver, Reading
 from robopol.real_robot.motion import Motion
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.stage import Stage
 
 
 class Punctuality(NamedTuple):
@@ -45,6 +48,24 @@ class Answers(NamedTuple):
     fresh: float
     p99: float
     failed: float
+
+
+class View(NamedTuple):
+    """How a camera did.
+
+    Attributes:
+        about: What it is.
+        fps: New pictures a second.
+        age: Age of a picture when it arrived, the median, s; None if the camera does not tell when it was taken.
+        missed: Pictures that never came.
+        repeated: Pictures that were equal to the one before.
+    """
+
+    about: str
+    fps: float
+    age: float | None
+    missed: int
+    repeated: int
 
 
 def punctuality(period: float, ticks: int = 200) -> Punctuality:
@@ -90,6 +111,40 @@ def answers(robot: RobotConfig, ticks: int = 100) -> Answers:
     return Answers(info.model, fresh / seconds, float(np.percentile(took, 99)) * 1e-9, failed / ticks)
 
 
+def view(robot: RobotConfig, name: str, seconds: float = 2.0) -> View:
+    """Take pictures by one camera for so long; that of a simulation sees it as it begins.
+
+    Raises:
+        RobotError: If the camera cannot be opened, or is gone.
+    """
+    clock, config = MonotonicClock(), robot.cameras[name]
+    stage = None
+    if robot.driver.kind == "simulated":
+        stage = Stage(robot.driver.model, lambda: None)
+        stage.world = lambda: stage.start(clock.now())
+    camera: Camera = config.build(clock, stage)
+    ages: list[float] = []
+    times: list[int] = []
+    repeated = 0
+    try:
+        about = camera.open()
+        capture = Capture(camera, config, clock, lambda frame: times.append(frame.t), lambda pulse: None)
+        end = clock.now() + round(seconds * 1e9)
+        while clock.now() < end:
+            before = capture.repeated
+            if (frame := capture.step()) is not None:
+                ages.append((clock.now() - frame.t) * 1e-9)
+            repeated += capture.repeated > before
+    finally:
+        camera.close()
+        if stage is not None:
+            stage.close()
+    passed = (times[-1] - times[0]) * 1e-9 if len(times) > 1 else 0.0
+    fps = (len(times) - 1) / passed if passed else 0.0
+    age = float(np.median(ages)) if ages and camera.stamps else None
+    return View(about, fps, age, capture.missed, repeated)
+
+
 def cost_of_motion(robot: RobotConfig, ticks: int = 200) -> float:
     """Return how long plan, filter and limiter take for a tick, the 99th percentile, s."""
     motion, took = Motion(robot), []
@@ -113,10 +168,13 @@ def verdict(robot: RobotConfig, latency: float, executed: int, spec: dict[str, A
     """
     period = 1 / spec["control_hz"]
     chunk = (spec["horizon"] - spec["n_obs_steps"] + 1) * period
+    cameras = [camera for name, camera in robot.cameras.items() if f"images.{name}" in spec["obs_shapes"]]
+    seen = max((camera.latency + 1 / camera.fps for camera in cameras), default=0.0)
     said = f"a plan takes {latency * 1e3:.0f} ms, is asked for every {executed * period * 1e3:.0f} ms"
-    if latency > robot.gate.max_latency:
+    said = f"pictures are up to {seen * 1e3:.0f} ms old, {said}" if cameras else said
+    if seen + latency > robot.gate.max_latency:
         return f"{said}: TOO SLOW, as chunks later than gate.max_latency={robot.gate.max_latency} s are refused"
-    if executed * period + latency + robot.latency + 2 * robot.period > chunk:
+    if executed * period + seen + latency + robot.latency + 2 * robot.period > chunk:
         return f"{said}, and reaches {chunk * 1e3:.0f} ms: TOO SLOW, the arm will stop in between"
     return f"{said}, and reaches {chunk * 1e3:.0f} ms: in time"
 

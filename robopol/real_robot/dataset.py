@@ -12,8 +12,10 @@ from robopol.config import parse
 from robopol.data import EpisodeBuilder, Episodes, EpisodesMeta
 from robopol.errors import DataError
 from robopol.policies import PolicySpec
-from robopol.real_robot.recorder import load
+from robopol.real_robot.pictures import Pictures
+from robopol.real_robot.recorder import load, load_pictures
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.sight import PREFIX
 from robopol.real_robot.states import MOVING, State
 from robopol.real_robot.ticks import Source
 from robopol.real_robot.waypoints import waypoints_for
@@ -31,11 +33,14 @@ def episodes_of(folders: Sequence[str | Path]) -> Episodes:
     operator called a success. A human who demonstrates, where there is no policy, overrules none: that is their
     ``source``, but no ``intervention``.
 
+    Every camera that was recorded is an observation, whether the policy looked by it or not: the picture that it saw,
+    or, of a camera that it did not look by, the one nearest to the time of the observation.
+
     Args:
         folders: Folders that a `robopol.real_robot.recorder.Recorder` wrote, of one policy on one robot.
 
     Raises:
-        DataError: If an episode has no two steps between motion and stop.
+        DataError: If an episode has no two steps between motion and stop, or a picture is missing.
     """
     return Episodes.concat([_episode(Path(folder)) for folder in folders])
 
@@ -52,6 +57,7 @@ def _episode(folder: Path) -> Episodes:
     steps = steps[used]
     if len(steps) < 2:
         raise DataError(f"{folder} has {len(steps)} steps between motion and stop; a dataset needs two at least")
+    pictures, late = load_pictures(folder, about), _lateness(robot)
     builder, overruled = EpisodeBuilder(), not about["policy"].get("demonstration", False)
     success = about["success"] is True
     for k, step in enumerate(steps[:-1]):
@@ -61,7 +67,7 @@ def _episode(folder: Path) -> Episodes:
         human = bool(np.any(during["state"] == State.HUMAN))
         over = k == len(steps) - 2
         builder.add(
-            _observation(step),
+            _observation(step, pictures, late),
             waypoints.action(start, stop).astype(np.float32),
             float(over and success),
             over and success,
@@ -69,7 +75,7 @@ def _episode(folder: Path) -> Episodes:
             source=int(human),
             intervention=human and overruled,
         )
-    builder.finish(_observation(steps[-1]), success)
+    builder.finish(_observation(steps[-1], pictures, late), success)
     return builder.build(
         EpisodesMeta(
             env_id="" if spec.env is None else spec.env.id,
@@ -99,6 +105,23 @@ def _commanded(ticks: NDArray[np.void], robot: RobotConfig, t: int) -> NDArray[n
     return np.array([np.interp(float(t - ticks["t_hold"][0]), since, column) for column in columns])
 
 
-def _observation(step: np.void) -> dict[str, NDArray[np.float32]]:
+def _lateness(robot: RobotConfig) -> dict[str, int]:
+    """Return by how much a picture's time may differ from the one that is wanted, ns, for each camera."""
+    return {name: round(robot.gate.max_age * 1e9) + camera.period_ns for name, camera in robot.cameras.items()}
+
+
+def _observation(
+    step: np.void, pictures: dict[str, Pictures], late: dict[str, int]
+) -> dict[str, NDArray[np.float32] | NDArray[np.uint8]]:
     names = step.dtype.names or ()
-    return {name.removeprefix("obs."): np.asarray(step[name]) for name in names if name.startswith("obs.")}
+    seen: dict[str, Any] = {name.removeprefix("obs."): step[name] for name in names if name.startswith("obs.")}
+    for camera, found in pictures.items():
+        key = f"{PREFIX}{camera}"
+        wanted = int(step[f"taken.{key}"] if f"taken.{key}" in names else step["t_observed"])
+        frame = found.nearest(wanted)
+        if abs(frame.t - wanted) > late[camera]:
+            raise DataError(
+                f"the camera '{camera}' has no picture within {late[camera] * 1e-9:.2f} s of a step: too many were lost"
+            )
+        seen[key] = frame.image
+    return {key: np.asarray(value) for key, value in seen.items()}

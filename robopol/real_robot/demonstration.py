@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from robopol.config import Config
+from robopol.data.episodes import is_image
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError
 from robopol.policies import PolicySpec
@@ -74,6 +75,12 @@ def spec_of(robot: RobotConfig, config: DemonstrationConfig) -> PolicySpec:
     return spec
 
 
+def without_pictures(spec: PolicySpec) -> PolicySpec:
+    """Return a contract without pictures: those of all cameras are recorded as it is, and put into the dataset."""
+    shapes = {key: shape for key, shape in spec.obs_shapes.items() if not is_image(key)}
+    return spec.model_copy(update={"obs_shapes": shapes})
+
+
 def _spec_of_arm(robot: RobotConfig, config: DemonstrationConfig) -> PolicySpec:
     sizes, hand = sizes_of(robot), robot.gripper is not None
     unknown = [part for parts in config.fields(robot).values() for part in parts if part not in FIELDS]
@@ -125,4 +132,4 @@ class DemonstrationLoop:
             self._row = rows[-1].copy()
         if (row := self._row) is None:
             return None
-        return Step(t, int(row["t_received"]), int(row["epoch"]), 0, 0, self._observer.observe(row), None)
+        return Step(t, int(row["t_received"]), int(row["epoch"]), 0, 0, self._observer.observe(row), {}, None)

@@ -10,7 +10,7 @@ from robopol.errors import RobopolError
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
 from robopol.real_robot.clock import MonotonicClock, paced
-from robopol.real_robot.demonstration import DemonstrationConfig, DemonstrationLoop, spec_of
+from robopol.real_robot.demonstration import DemonstrationConfig, DemonstrationLoop, spec_of, without_pictures
 from robopol.real_robot.observing import ArmObserver, Observer
 from robopol.real_robot.policy_process import SceneObserver, fill, step_type
 from robopol.real_robot.rings import Ring
@@ -29,7 +29,7 @@ def main() -> None:
     robot, config = parse(RobotConfig, setup["robot"]), parse(DemonstrationConfig, setup["speaker"])
     channels = Channels.open(robot, setup["channels"])
     try:
-        spec, world = spec_of(robot, config), setup.get("world")
+        spec, world = without_pictures(spec_of(robot, config)), setup.get("world")
         observer: Observer
         if world and config.env is not None:
             observer = SceneObserver(config.env, world)

@@ -102,6 +102,13 @@ class Code(IntEnum):
     """Chunks refused one after the other."""
     POLICY_SILENT = 62
     """Seconds since anything came from the policy."""
+    # Cameras: which one is its place in the configuration, from 0
+    CAMERA_STALE = 70
+    """Camera, age of its newest picture, s: the policy is not asked."""
+    CAMERA_FROZEN = 71
+    """Camera, age of its newest picture, s, how often the camera has given that again: the policy is not asked."""
+    CAMERA_BACK = 72
+    """Camera, seconds that it was away."""
 
 
 class Event(NamedTuple):

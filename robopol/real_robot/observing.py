@@ -1,4 +1,4 @@
-"""What a policy sees of an arm, made of the rows of the servo loop."""
+"""What a policy sees of an arm, made of the rows of the servo loop; pictures are added by `sight`."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -6,13 +6,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.data.episodes import is_image
 from robopol.envs.kinematics import ToolKinematics
 from robopol.envs.ur5e import JOINT_NAMES
 from robopol.errors import ConfigError
 from robopol.policies import PolicySpec
 from robopol.real_robot.robot import RobotConfig
 
-Observation = dict[str, NDArray[np.float32]]
+Observation = dict[str, NDArray[np.float32] | NDArray[np.uint8]]
 
 FIELDS = ("q", "dq", "effort", "wrench", "gripper", "tool")
 """What an observation may be made of: fields of a row, and ``tool``, the tool's pose (x, y, z, yaw) of a UR5e."""
@@ -47,20 +48,22 @@ class ArmObserver:
         """
         names = tuple(joint.name for joint in robot.joints)
         sizes = sizes_of(robot)
-        for key, shape in spec.obs_shapes.items():
+        keys = [key for key in spec.obs_shapes if not is_image(key)]  # pictures are for the cameras
+        for key in keys:
             parts = fields.get(key, ())
             unknown = [part for part in parts if part not in FIELDS]
             if unknown:
                 raise ConfigError(f"observe.{key} names {', '.join(unknown)}; there are {', '.join(FIELDS)}")
             size = sum(sizes[part] for part in parts)
-            if tuple(shape) != (size,):
+            shape = tuple(spec.obs_shapes[key])
+            if shape != (size,):
                 raise ConfigError(
-                    f"the policy looks at '{key}' of shape {tuple(shape)}; observe.{key}={list(parts)} has {size} "
-                    "numbers. Cameras and objects have no observer yet"
+                    f"the policy looks at '{key}' of shape {shape}; observe.{key}={list(parts)} has {size} "
+                    "numbers. Objects have no observer yet"
                 )
         if any("tool" in parts for parts in fields.values()) and names != JOINT_NAMES:
             raise ConfigError(f"'tool' is the pose of a UR5e's tool; {robot.name} has the joints {', '.join(names)}")
-        self._fields = {key: fields[key] for key in spec.obs_shapes}
+        self._fields = {key: fields[key] for key in keys}
         self._kinematics = ToolKinematics()
 
     def observe(self, row: np.void) -> Observation:

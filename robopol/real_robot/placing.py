@@ -34,10 +34,10 @@ class Place:
         """Place a robot in a task; its files go into a folder.
 
         Raises:
-            ConfigError: If it is no task of the arm suite, or one with cameras.
+            ConfigError: If it is no task of the arm suite.
         """
         self._robot, self._scene, self._path = robot, Scene(env), folder / "scene.xml"
-        self.sizes = [len(self._scene.world.qpos), len(self._scene.world.mocap_pos)]
+        self.sizes = self._scene.sizes
 
     def reset(self, seed: int) -> RobotConfig:
         """Draw where an episode starts; return the robot there."""

@@ -15,11 +15,13 @@ from robopol.real_robot.chunk import HORIZON_MAX, Chunk
 from robopol.real_robot.clock import Clock, paced
 from robopol.real_robot.observing import Observation, Observer
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.sight import Sight
 from robopol.real_robot.states import State
 from robopol.real_robot.waypoints import Waypoints
+from robopol.real_robot.world import nearest
 
 _LISTENING = (State.ARMED, State.RUNNING, State.HOLD)
-_MEMORY = 2.0  # of commands, s
+_MEMORY = 2.0  # of rows, s, beyond what the policy looks back
 _LATENCIES = 20  # the last ones, whose greatest is expected of the next
 
 
@@ -32,7 +34,8 @@ class Step(NamedTuple):
         epoch: The servo loop's epoch.
         seq: Number of the chunk that was sent, 0 if none was.
         t_created: When that chunk was finished, ns.
-        observation: What was seen.
+        observation: What was seen, pictures included.
+        taken: Key of a picture -> when it was taken, ns.
         actions: What was proposed from now on (H, A) in the policy's space; None if nothing was.
     """
 
@@ -42,6 +45,7 @@ class Step(NamedTuple):
     seq: int
     t_created: int
     observation: Observation
+    taken: dict[str, int]
     actions: NDArray[np.float32] | None
 
 
@@ -51,6 +55,9 @@ class PolicyLoop:
     A chunk is for the times that it was made for: action k, which in training led from the state at step k to that at
     step k + ``reach``, is to hold ``(k + reach) dt`` after the observation, and a change is relative to what was
     commanded for the time of the observation. A plan that took its time is thus not late, only shorter.
+
+    What is observed is what was there at one time and a step, two steps, ... before: the rows and pictures next to
+    these times. The newest of them is that of the newest row, or, with cameras, of the newest picture.
 
     Attributes:
         id: 16 bytes that name the policy.
@@ -67,6 +74,7 @@ class PolicyLoop:
         ticks: Callable[[], NDArray[np.void]],
         post: Callable[[bytes], None],
         *,
+        sight: Sight | None = None,
         reach: int = 1,
         executed: int | None = None,
         seed: int = 0,
@@ -76,27 +84,28 @@ class PolicyLoop:
         Args:
             policy: The policy.
             robot: The robot.
-            observer: What it sees.
+            observer: What it sees of a row.
             waypoints: What becomes of its actions.
             clock: Time.
             ticks: Returns the rows of the servo loop since the last call.
             post: Sends a packed chunk.
+            sight: The cameras that it looks by; None if it looks by none.
             reach: Steps from an action to the time at which it is to hold.
             executed: s, actions of a plan after which the next is asked for; None is the policy's own number.
             seed: All of its noise is drawn from it.
         """
         self.policy, self.robot, self.clock = policy, robot, clock
         self._observer, self._waypoints, self._ticks, self._post = observer, waypoints, ticks, post
+        self._sight = sight
         self.id = policy_id(policy)
         self.dt = round(1e9 / policy.spec.control_hz)
         self._reach, self._executed = reach, executed or policy.spec.n_action_steps
         self._generator = torch.Generator().manual_seed(seed)
-        self._history: deque[Observation] = deque(maxlen=policy.spec.n_obs_steps)
-        self._commands: deque[tuple[int, NDArray[np.float64], float]] = deque()
+        self._memory = round(_MEMORY * 1e9) + policy.spec.n_obs_steps * self.dt
+        self._rows: deque[tuple[int, np.void]] = deque()  # by when they were received
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
-        self._row: np.void | None = None
         self._previous: torch.Tensor | None = None
-        self._epoch, self._since, self._seq = -1, 0, 0
+        self._epoch, self._since, self._seq, self._asked = -1, 0, 0, 0
 
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
         """Step at the policy's rate while ``alive``; steps that cannot be kept up with are left out."""
@@ -106,43 +115,66 @@ class PolicyLoop:
                 record(step)
 
     def step(self) -> Step | None:
-        """Observe, and plan if it is time; returns None if the servo loop has not been heard yet."""
+        """Observe, and plan if it is time; returns None if there is nothing yet to be seen, or nothing recent."""
         t = self.clock.now()
-        row = self._newest(t)
-        if row is None:
+        self._hear(t)
+        observed = self._observed(t)
+        seen = None if observed is None else self._look(observed)
+        if observed is None or seen is None:
+            self._previous, self._since = None, self._executed  # plan anew as soon as there is something to be seen
             return None
-        observation, observed, epoch = self._observer.observe(row), int(row["t_received"]), int(row["epoch"])
-        self._history.append(observation)
+        observation, taken = seen
+        row, newest = nearest(self._rows, observed), self._rows[-1][1]
+        epoch = int(newest["epoch"])
         if epoch != self._epoch:
             self._epoch, self._previous, self._since = epoch, None, self._executed
         actions, created, seq = None, 0, 0
-        if State(row["state"]) in _LISTENING and self._since >= self._executed:
-            window = self._plan()
+        # what was seen in an epoch that is over is not acted on in this one
+        listening = State(newest["state"]) in _LISTENING and int(row["epoch"]) == epoch
+        if listening and self._since >= self._executed:
+            window = self._plan(observed, observation)
             actions = window[self.policy.spec.n_obs_steps - 1 :].numpy()
             created = self.clock.now()
             self._latencies.append((created - observed) * 1e-9)
             seq = self._send(actions, observed, created)
-            self._previous, self._since = window, 0
+            self._previous, self._asked, self._since = window, observed, 0
         self._since += 1
-        return Step(t, observed, epoch, seq, created, observation, actions)
+        return Step(t, observed, epoch, seq, created, observation, taken, actions)
 
-    def _newest(self, now: int) -> np.void | None:
-        """Return the newest row, and remember what all of them command."""
+    def _hear(self, now: int) -> None:
+        """Remember the new rows, and what each of them commands."""
         for row in self._ticks():
-            self._row = row.copy()
-            self._commands.append((int(row["t_hold"]), row["command"].copy(), float(row["opening"])))
-        while len(self._commands) > 1 and self._commands[0][0] < now - _MEMORY * 1e9:
-            self._commands.popleft()
-        return self._row
+            self._rows.append((int(row["t_received"]), row.copy()))
+        while len(self._rows) > 1 and self._rows[0][0] < now - self._memory:
+            self._rows.popleft()
 
-    def _plan(self) -> torch.Tensor:
-        """Return a window (Tp, A) of the policy's actions."""
-        past = [self._history[0]] * (self.policy.spec.n_obs_steps - len(self._history)) + list(self._history)
+    def _observed(self, now: int) -> int | None:
+        """Return the time of the newest observation, ns; None if there is none."""
+        if not self._rows:
+            return None
+        return self._rows[-1][0] if self._sight is None else self._sight.newest(now)
+
+    def _look(self, t: int) -> tuple[Observation, dict[str, int]] | None:
+        """Return what was there at a time, and when its pictures were taken; None if there are none any more."""
+        frames = {} if self._sight is None else self._sight.at(t)
+        if frames is None:
+            return None
+        pictures = {key: frame.image for key, frame in frames.items()}
+        taken = {key: frame.t for key, frame in frames.items()}
+        return self._observer.observe(nearest(self._rows, t)) | pictures, taken
+
+    def _plan(self, t: int, newest: Observation) -> torch.Tensor:
+        """Return a window (Tp, A) of the policy's actions for what was there at ``t`` and before."""
+        steps = range(self.policy.spec.n_obs_steps - 1, 0, -1)
+        past = [(self._look(t - k * self.dt) or (newest,))[0] for k in steps] + [newest]
         obs = {
             key: torch.from_numpy(np.stack([seen[key] for seen in past]))[None].to(self.policy.device)
             for key in self.policy.spec.obs_shapes
         }
-        previous = None if self._previous is None else [Previous(self._previous, self._since)]
+        previous = None
+        if self._previous is not None:
+            passed = min(round((t - self._asked) / self.dt), len(self._previous) - 1)
+            previous = [Previous(self._previous, passed)]
         return self.policy.plan(obs, 1, [self._generator], previous)[0, 0].cpu()
 
     def _send(self, actions: NDArray[np.float32], observed: int, created: int) -> int:
@@ -157,8 +189,9 @@ class PolicyLoop:
 
     def _commanded(self, t: int) -> tuple[NDArray[np.float64], float]:
         """Return what was commanded to hold at ``t``, or, of what is known, next to it."""
-        _, q, opening = min(self._commands, key=lambda command: abs(command[0] - t))
-        return q, 0.0 if math.isnan(opening) else opening
+        row = nearest([(int(row["t_hold"]), row) for _, row in self._rows], t)
+        opening = float(row["opening"])
+        return row["command"].copy(), 0.0 if math.isnan(opening) else opening
 
 
 def policy_id(policy: Policy) -> bytes:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from robopol.config import Config, parse
+from robopol.data.episodes import is_image
 from robopol.envs.config import EnvConfig
 from robopol.errors import RobopolError
 from robopol.policies import Policy, PolicySpec
@@ -21,9 +22,10 @@ from robopol.real_robot.observing import ArmObserver, Observation, Observer
 from robopol.real_robot.policy_loop import PolicyLoop, Step
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.scenes import Scene, World
-from robopol.real_robot.servo_process import world_type
+from robopol.real_robot.scenes import Scene
+from robopol.real_robot.sight import Sight, check_cameras, seen_by
 from robopol.real_robot.waypoints import waypoints_for
+from robopol.real_robot.world import World, world_type
 from robopol.steering.steering import Steerings
 
 
@@ -70,9 +72,15 @@ class Speaker(Config):
 
 
 def step_type(spec: PolicySpec) -> np.dtype[np.void]:
-    """Return the row of a policy's step: times, ns, epoch, number of the chunk or 0, what was seen and proposed."""
+    """Return the row of a policy's step: times, ns, epoch, number of the chunk or 0, what was seen and proposed.
+
+    Of a picture it has the time, ns, at which it was taken; the picture itself is on the camera's film.
+    """
     head: list[Any] = [(name, np.int64) for name in ("t", "t_observed", "epoch", "seq", "t_created")]
-    seen = [(f"obs.{key}", np.float32, shape) for key, shape in spec.obs_shapes.items()]
+    seen: list[Any] = [
+        (f"taken.{key}", np.int64) if is_image(key) else (f"obs.{key}", np.float32, shape)
+        for key, shape in spec.obs_shapes.items()
+    ]
     return np.dtype([*head, *seen, ("actions", np.float32, (spec.chunk, spec.action_dim))])
 
 
@@ -81,7 +89,10 @@ def fill(row: NDArray[np.void], step: Step) -> None:
     for name in ("t", "t_observed", "epoch", "seq", "t_created"):
         row[name] = getattr(step, name)
     for key, value in step.observation.items():
-        row[f"obs.{key}"] = value
+        if not is_image(key):
+            row[f"obs.{key}"] = value
+    for key, t in step.taken.items():
+        row[f"taken.{key}"] = t
     row["actions"] = math.nan if step.actions is None else step.actions
 
 
@@ -95,9 +106,8 @@ class SceneObserver:
 
     def observe(self, row: np.void) -> Observation:
         """See `robopol.real_robot.observing.Observer`."""
-        worlds = self._ring.take()
-        if len(worlds):
-            self._scene.world = World(*(worlds[-1][name].copy() for name in ("qpos", "pos", "quat")))
+        for found in self._ring.take():
+            self._scene.worlds.add(World.read(found))
         return self._scene.observe(row)
 
 
@@ -106,7 +116,9 @@ def latency_of(policy: Policy, plans: int = 3) -> float:
     import torch
 
     obs = {
-        key: torch.zeros(1, policy.spec.n_obs_steps, *shape, device=policy.device)
+        key: torch.zeros(
+            1, policy.spec.n_obs_steps, *shape, device=policy.device, dtype=torch.uint8 if is_image(key) else None
+        )
         for key, shape in policy.spec.obs_shapes.items()
     }
     longest = 0.0
@@ -131,8 +143,9 @@ def main() -> None:
         torch.set_num_threads(speaker.threads)
         policy = speaker.load()
         spec, world = policy.spec, setup.get("world")
+        check_cameras(spec, robot.cameras, bool(setup.get("recorded")))
         observer: Observer
-        if world and spec.env is not None:
+        if world and setup.get("scene") and spec.env is not None:
             observer = SceneObserver(spec.env, world)
         else:
             observer = ArmObserver(robot, spec, speaker.observe)
@@ -140,6 +153,8 @@ def main() -> None:
     except RobopolError as error:
         say(error=str(error))
         raise SystemExit(1) from None
+    films = {name: channels.films[name] for name in seen_by(spec)}
+    places = {name: place for place, name in enumerate(robot.cameras)}
     loop = PolicyLoop(
         policy,
         robot,
@@ -148,6 +163,7 @@ def main() -> None:
         clock,
         channels.ticks.take,
         channels.policy.put,
+        sight=Sight(films, places, robot.gate.max_age, channels.remark) if films else None,
         reach=speaker.reach,
         executed=speaker.executed,
         seed=speaker.seed,

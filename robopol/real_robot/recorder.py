@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +23,8 @@ from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Code
 from robopol.real_robot.past import Past
-from robopol.real_robot.rings import Ring
+from robopol.real_robot.pictures import Album, Pictures
+from robopol.real_robot.rings import Joined, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import LATCHED, MOVING, Command, State
 from robopol.real_robot.ticks import tick_type
@@ -44,23 +45,28 @@ class Recorder:
     """Writes episodes: from the first tick in which the arm follows somebody, to the one in which it is stopped.
 
     An episode is a folder with ``ticks.bin``, ``events.bin`` and ``steps.bin``, rows one after the other, and
-    ``episode.json``, which says what the rows are, and all that is known of the episode. ``before-ticks.bin`` and its
-    like are the rows of the ten seconds before, as far as they belong to no other episode. A fault while no episode is
-    going on leaves them as a folder of its own, with ``incident.json``.
+    ``episode.json``, which says what the rows are, and all that is known of the episode; beside them, the pictures of
+    the cameras (`robopol.real_robot.pictures`). ``before-ticks.bin`` and its like are the rows of the ten seconds
+    before, as far as they belong to no other episode. A fault while no episode is going on leaves them as a folder of
+    its own, with ``incident.json``.
 
     Attributes:
         written: Folders of the episodes so far, without those that were discarded.
         dropped: Rows that could not be written.
     """
 
-    def __init__(self, folder: Path, rows: dict[str, np.dtype[Any]], about: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, rows: dict[str, np.dtype[Any]], about: dict[str, Any], album: Album | None = None
+    ) -> None:
         """Record into a folder.
 
         Args:
             folder: It is made; episodes of before stay.
             rows: ``ticks``, ``events`` and ``steps`` -> their rows.
             about: What is true of all episodes: the robot, the policy.
+            album: The pictures, if there are cameras.
         """
+        self._album = album or Album({})
         self._folder, self._rows, self._about = folder, rows, about
         self._files: dict[str, BinaryIO] = {}
         self._draft: Path | None = None
@@ -88,6 +94,7 @@ class Recorder:
         moving = np.isin(ticks["state"], MOVING)
         if self._draft is None and moving.any():
             self._begin(lost)
+        self._album.add()
         if self._draft is None:
             self._past.add(found)
             self._label = None  # it was said of no episode
@@ -112,6 +119,7 @@ class Recorder:
             "rows": self._described(),
         }
         try:
+            tree["pictures"] = self._album.end()
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
@@ -133,6 +141,7 @@ class Recorder:
             draft.mkdir(parents=True)
             self._write_before(draft)
             self._files = {name: (draft / f"{name}.bin").open("wb") for name in self._rows}
+            self._album.begin(draft)
         except OSError:
             self.dropped += 1
             return
@@ -182,7 +191,7 @@ class Recorder:
                 self.dropped += len(rows)
 
 
-def record(recorder: Recorder, rings: dict[str, Ring], alive: Callable[[], bool]) -> None:
+def record(recorder: Recorder, rings: Mapping[str, Ring | Joined], alive: Callable[[], bool]) -> None:
     """Empty the rings into a recorder while ``alive``, and once more."""
     going = True
     while going:
@@ -206,8 +215,10 @@ def main() -> None:
     rows = {"ticks": tick_type(len(robot.joints)), "events": EVENT_ROW, "steps": steps}
     about = {"robot": setup["robot"], "policy": setup["policy"], "operator": setup.get("operator")}
     about["monotonic_ns"] = clock.now()
-    recorder = Recorder(Path(setup["folder"]), rows, about)
-    rings = {"ticks": channels.ticks, "events": channels.events, "steps": Ring(channels.steps, steps)}
+    album = Album({name: film.ring for name, film in channels.films.items()})
+    recorder = Recorder(Path(setup["folder"]), rows, about, album)
+    rings: dict[str, Ring | Joined] = {"ticks": channels.ticks, "steps": Ring(channels.steps, steps)}
+    rings["events"] = Joined(channels.events, channels.remarks)
     say(ready=True)
     record(recorder, rings, lifeline.held)
 
@@ -242,6 +253,22 @@ def load_before(folder: str | Path) -> dict[str, NDArray[np.void]]:
 def _rows(folder: Path, tree: dict[str, Any], prefix: str) -> dict[str, NDArray[np.void]]:
     described = {name: np.lib.format.descr_to_dtype(_tuples(descr)) for name, descr in tree["rows"].items()}
     return {name: np.fromfile(folder / f"{prefix}{name}.bin", row) for name, row in described.items()}
+
+
+def load_pictures(folder: str | Path, tree: Mapping[str, Any]) -> dict[str, Pictures]:
+    """Open the pictures of an episode.
+
+    Args:
+        folder: The episode.
+        tree: What its ``episode.json`` says.
+
+    Returns:
+        Name of a camera -> its pictures.
+    """
+    return {
+        name: Pictures(Path(folder), name, (about["size"][0], about["size"][1]))
+        for name, about in tree.get("pictures", {}).items()
+    }
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import tempfile
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from robopol.policies import Policy
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.drivers.simulated import SimulatedDriver
 from robopol.real_robot.events import Event
+from robopol.real_robot.eyes import Eyes, with_cameras
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.scenes import Scene, World
+from robopol.real_robot.scenes import Scene
 from robopol.real_robot.servo import Servo
+from robopol.real_robot.sight import check_cameras
+from robopol.real_robot.stage import Stage
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.waypoints import waypoints_for
+from robopol.real_robot.world import World
 
 _START = 1_000_000_000  # of the virtual clock, so that times before the first tick are not negative
+_PATIENCE = 2.0  # with an arm that does not move at all, s
 _ARMING = 0.2  # from the connection to the word to run, s
 
 
@@ -64,12 +70,13 @@ def rehearse(
 ) -> list[Outcome]:
     """Let a policy act in a task of the arm suite: servo loop, filter and simulated driver in lock-step.
 
-    An episode ends with the task's success or at its limit of steps, counted from the first motion on. It is a function
-    of its seed.
+    An episode ends with the task's success or at its limit of steps, counted from the first motion on or, if nothing
+    moves, after some seconds. It is a function of its seed. Cameras take their pictures between two ticks; what they
+    take is late by their own latency, and by that of the chunks.
 
     Args:
         policy: The policy.
-        robot: A simulated UR5e with a gripper.
+        robot: A simulated UR5e with a gripper. If it has no cameras, it gets those of the policy's task.
         env: The task.
         seeds: One for each episode.
         latency: Time by which chunks are late, s.
@@ -86,10 +93,17 @@ def rehearse(
         ConfigError: If policy, robot and task do not fit together.
     """
     scene, outcomes = Scene(env), []
-    with tempfile.TemporaryDirectory() as folder:
+    robot = with_cameras(robot, policy.spec, policy.spec.control_hz)
+    check_cameras(policy.spec, robot.cameras, recorded=False)
+    late = round(latency * 1e9)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path, stage = Path(folder, "scene.xml"), None
         for seed in seeds:
-            placed = scene.reset(seed, Path(folder, "scene.xml"), robot)
-            one = _Episode(policy, placed, scene, seed, round(latency * 1e9), matched, executed, report)
+            placed = scene.reset(seed, path, robot)
+            if robot.cameras and stage is None:
+                stage = Stage(str(path), lambda: None)
+                stack.callback(stage.close)
+            one = _Episode(policy, placed, scene, seed, late, matched, executed, report, stage)
             outcomes.append(one.run())
             on_outcome(outcomes[-1])
     return outcomes
@@ -108,6 +122,7 @@ class _Episode:
         matched: bool,
         executed: int | None,
         report: Callable[[int, Event], None],
+        stage: Stage | None,
     ) -> None:
         self.robot, self.scene, self.seed = robot, scene, seed
         self.clock, self.mailbox = VirtualClock(_START), _Slot()
@@ -115,13 +130,21 @@ class _Episode:
         self.driver: SimulatedDriver = robot.driver.build(self.clock)
         self._latency, self._matched = latency, matched
         self._past: deque[tuple[int, NDArray[np.void], World]] = deque()
-        self._fresh: list[NDArray[np.void]] = []
-        waypoints = waypoints_for(policy.spec, robot)
+        told = lambda event: report(seed, event)  # noqa: E731
+        self.eyes = None if stage is None else Eyes(robot, stage, self.clock, self._world, self._latency, matched, told)
         self.loop = PolicyLoop(
-            policy, robot, scene, waypoints, self.clock, self._seen, self._post, executed=executed, seed=seed
+            policy,
+            robot,
+            scene,
+            waypoints_for(policy.spec, robot),
+            self.clock,
+            self._seen,
+            self._post,
+            sight=None if self.eyes is None else self.eyes.sight,
+            executed=executed,
+            seed=seed,
         )
         mailboxes = {State.RUNNING: self.mailbox}
-        told = lambda event: report(seed, event)  # noqa: E731
         self.servo = Servo(robot, self.driver, self.clock, self.operator, mailboxes, self.loop.id, told, self._publish)
 
     def run(self) -> Outcome:
@@ -138,31 +161,42 @@ class _Episode:
             if t == begin:
                 self.operator.orders.append((Command.RUN, 0))
             self.servo.tick(t)
+            if self.eyes is not None:
+                self.eyes.look()
             if t < due:
                 continue
             due += self.loop.dt
-            self.scene.world = self._past[-1][2]
             if moving:
-                reward, success = self.scene.judge()
+                reward, success = self.scene.judge(self._past[-1][2])
                 steps, total = steps + 1, total + reward + success
             moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency)
+            moving = moving or t >= begin + round(_PATIENCE * 1e9)
             self.loop.step()
         self.driver.close()
+        if self.eyes is not None:
+            self.eyes.close()
         return Outcome(seed=self.seed, success=success, total_reward=total, length=steps, way=None)
+
+    def _world(self) -> World:
+        """Return the world as it is now."""
+        return self._past[-1][2]
 
     def _publish(self, row: NDArray[np.void]) -> None:
         assert self.driver.device is not None
-        self._past.append((int(row["t"][0]), row.copy(), World.of(self.driver.device.data)))
+        world = World.of(self.driver.device.data, int(row["t_received"][0]))
+        self._past.append((int(row["t"][0]), row.copy(), world))
 
     def _seen(self) -> NDArray[np.void]:
-        """Return the rows that have arrived at the policy, and show the world of the newest."""
+        """Return the rows that have arrived at the policy, and let it see their worlds."""
         now, last = self.clock.now(), self._past[-1]
         rows = []
         while self._past and self._past[0][0] <= now - self._latency:
-            _, row, self.scene.world = self._past.popleft()
+            _, row, world = self._past.popleft()
             if not self._matched:
                 row["t_received"], row["t_hold"] = now, now
                 row["command"], row["opening"] = last[1]["command"], last[1]["opening"]
+                world = world._replace(t=now)
+            self.scene.worlds.add(world)
             rows.append(row)
         if not self._past:
             self._past.append(last)

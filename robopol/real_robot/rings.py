@@ -60,15 +60,26 @@ class Memory:
         return [self.fd, self.size]
 
 
-class _Frames:
-    """Numbered messages with checksums, in places of one size."""
+class Slots:
+    """Numbered messages with checksums, in places of one size; rings and boxes are made of them.
+
+    Attributes:
+        capacity: How many of the newest messages are kept.
+    """
 
     def __init__(self, memory: Memory, payload: int) -> None:
+        """Look at memory of messages of at most ``payload`` bytes."""
         self._view = memory.view
         self._stride = -(-(_FRAME.size + payload) // 64) * 64
         self.capacity = (memory.size - _HEAD) // self._stride
 
+    @staticmethod
+    def size(payload: int, count: int) -> int:
+        """Return how many bytes of memory so many messages of at most so many bytes need."""
+        return _HEAD + count * -(-(_FRAME.size + payload) // 64) * 64
+
     def put(self, number: int, message: bytes) -> None:
+        """Write message ``number``, in place of an old one. Only one process may do so."""
         start = _HEAD + (number % self.capacity) * self._stride
         body = start + _FRAME.size
         _NUMBER.pack_into(self._view, start, -1)  # whoever looks now sees that it is being written
@@ -88,6 +99,13 @@ class _Frames:
         message = bytes(self._view[body : body + length])
         return message if checksum == _checksum(number, message) else None
 
+    def peek(self, number: int, length: int) -> bytes | None:
+        """Return how message ``number`` begins, or None if it is not there; what is read so may be half written."""
+        start = _HEAD + (number % self.capacity) * self._stride
+        if _NUMBER.unpack_from(self._view, start)[0] != number:
+            return None
+        return bytes(self._view[start + _FRAME.size : start + _FRAME.size + length])
+
     @property
     def count(self) -> int:
         """How many messages were put so far."""
@@ -98,39 +116,74 @@ class Ring:
     """Rows of one kind, the newest of which are kept.
 
     Attributes:
+        row: What a row is.
+        place: Number of the row that this reader takes next.
         lost: Rows that this reader came too late for.
     """
 
     def __init__(self, memory: Memory, row: np.dtype[Any]) -> None:
         """Write to a ring, or read it from its newest row on."""
-        self._frames, self._row = _Frames(memory, row.itemsize), row
-        self._next = self._frames.count
+        self._slots, self.row = Slots(memory, row.itemsize), row
+        self.place = self._slots.count
         self.lost = 0
 
     @staticmethod
     def size(row: np.dtype[Any], rows: int) -> int:
         """Return how many bytes of memory a ring of so many rows needs."""
-        return _HEAD + rows * -(-(_FRAME.size + row.itemsize) // 64) * 64
+        return Slots.size(row.itemsize, rows)
 
     def put(self, row: NDArray[np.void]) -> None:
         """Write one row, a structured array (1,). Only one process may do so."""
-        self._frames.put(self._frames.count, row.tobytes())
+        self._slots.put(self._slots.count, row.tobytes())
 
-    def take(self) -> NDArray[np.void]:
-        """Return the rows since the last call, (K,), oldest first; those that are gone are counted."""
-        count, found = self._frames.count, []
-        oldest = count - self._frames.capacity
-        if self._next < oldest:
-            self.lost += oldest - self._next
-            self._next = oldest
-        while self._next < count:
-            message = self._frames.get(self._next)
-            if message is None or len(message) != self._row.itemsize:
+    @property
+    def count(self) -> int:
+        """How many rows were put so far."""
+        return self._slots.count
+
+    def skip(self) -> None:
+        """Leave out the rows up to now."""
+        self.place = self._slots.count
+
+    def take(self, most: int | None = None) -> NDArray[np.void]:
+        """Return the rows since the last call, (K,), oldest first; those that are gone are counted.
+
+        Args:
+            most: At most so many; the others are left for the next call. None takes all.
+        """
+        count, found = self._slots.count, []
+        oldest = count - self._slots.capacity
+        if self.place < oldest:
+            self.lost += oldest - self.place
+            self.place = oldest
+        if most is not None:
+            count = min(count, self.place + most)
+        while self.place < count:
+            message = self._slots.get(self.place)
+            if message is None or len(message) != self.row.itemsize:
                 self.lost += 1
             else:
                 found.append(message)
-            self._next += 1
-        return np.frombuffer(b"".join(found), self._row)
+            self.place += 1
+        return np.frombuffer(b"".join(found), self.row)
+
+
+class Joined:
+    """Several rings of the same rows, read as one."""
+
+    def __init__(self, *rings: Ring) -> None:
+        """Read rings; rows have a time ``t``."""
+        self._rings = rings
+
+    @property
+    def lost(self) -> int:
+        """Rows that this reader came too late for."""
+        return sum(ring.lost for ring in self._rings)
+
+    def take(self) -> NDArray[np.void]:
+        """Return the rows since the last call, (K,), in the order of their times."""
+        rows = np.concatenate([ring.take() for ring in self._rings])
+        return rows[np.argsort(rows["t"], kind="stable")]
 
 
 class Box:
@@ -139,13 +192,13 @@ class Box:
     def __init__(self, memory: Memory, payload: int) -> None:
         """Write to a box, or read what is put into it from now on."""
         # two places, so that there is a whole message at any time
-        self._frames, self._payload = _Frames(memory, payload), payload
-        self._seen = self._frames.count
+        self._slots, self._payload = Slots(memory, payload), payload
+        self._seen = self._slots.count
 
     @staticmethod
     def size(payload: int) -> int:
         """Return how many bytes of memory a box for messages of at most so many bytes needs."""
-        return _HEAD + 2 * -(-(_FRAME.size + payload) // 64) * 64
+        return Slots.size(payload, 2)
 
     def put(self, message: bytes) -> None:
         """Put a message in place of the one before. Only one process may do so.
@@ -155,15 +208,15 @@ class Box:
         """
         if len(message) > self._payload:
             raise ValueError(f"a message of {len(message)} bytes does not fit into a box of {self._payload}")
-        self._frames.put(self._frames.count, message)
+        self._slots.put(self._slots.count, message)
 
     def take(self) -> bytes | None:
         """Return the newest message, once; None if there is no new one."""
         for _ in range(_TRIES):
-            count = self._frames.count
+            count = self._slots.count
             if count <= self._seen:
                 return None
-            message = self._frames.get(count - 1)
+            message = self._slots.get(count - 1)
             if message is not None:
                 self._seen = count
                 return message

@@ -98,6 +98,7 @@ class RobotConfig(Config):
         gate: Which chunks are taken.
         watch: When motion ends by itself.
         geometry: Its model and workspace; None looks at joints only.
+        cameras: Name -> camera; a policy knows its pictures as "images.<name>".
     """
 
     name: str
@@ -111,6 +112,7 @@ class RobotConfig(Config):
     gate: GateConfig = GateConfig()
     watch: WatchConfig = WatchConfig()
     geometry: GeometryConfig | None = None
+    cameras: dict[str, Annotated[Any, OneOf("camera")]] = {}  # noqa: RUF012 - pydantic copies it
 
     @property
     def columns(self) -> int:

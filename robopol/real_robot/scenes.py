@@ -1,11 +1,9 @@
 """Tasks of the arm suite as scenes for the simulated driver: their start, what is seen of them, their judgement."""
 
 from pathlib import Path
-from typing import NamedTuple
 
 import mujoco
 import numpy as np
-from numpy.typing import NDArray
 
 from robopol.envs.config import EnvConfig
 from robopol.envs.make import TASKS, make_env
@@ -13,27 +11,7 @@ from robopol.envs.task import Task
 from robopol.errors import ConfigError
 from robopol.real_robot.observing import Observation
 from robopol.real_robot.robot import RobotConfig
-
-Vector = NDArray[np.float64]
-
-
-class World(NamedTuple):
-    """All that is where it is in a scene.
-
-    Attributes:
-        qpos: MuJoCo's positions.
-        mocap_pos: Positions of goals and obstacles (M, 3), m.
-        mocap_quat: Their orientations (M, 4).
-    """
-
-    qpos: Vector
-    mocap_pos: Vector
-    mocap_quat: Vector
-
-    @classmethod
-    def of(cls, data: mujoco.MjData) -> "World":
-        """Return a copy of what a simulation holds."""
-        return cls(data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy())
+from robopol.real_robot.world import World, Worlds
 
 
 class Scene:
@@ -41,23 +19,24 @@ class Scene:
 
     Attributes:
         task: The task; its own simulation only shows what is elsewhere.
-        world: What is observed.
+        worlds: What is observed.
+        sizes: Numbers of its positions and of its mocap bodies.
     """
 
     def __init__(self, env: EnvConfig) -> None:
         """Make a scene.
 
         Raises:
-            ConfigError: If it is no task of the arm suite, or one with cameras.
+            ConfigError: If it is no task of the arm suite.
         """
         if env.id not in TASKS or env.wrappers:
             raise ConfigError(
                 f"{env.id} is no task of the arm suite as it is, so it is no scene; these are {', '.join(TASKS)}"
             )
-        self.task: Task = make_env(env.id, backend="serial", **env.options).envs[0]
-        if self.task.options.cameras:
-            raise ConfigError(f"{env.id} is observed by cameras, which the simulated driver has none of")
-        self.world = World.of(self.task.data)
+        # pictures come by cameras, which look at the simulated driver
+        self.task: Task = make_env(env.id, backend="serial", **env.options | {"cameras": []}).envs[0]
+        self.worlds = Worlds()
+        self.sizes = [self.task.model.nq, self.task.model.nmocap]
 
     def reset(self, seed: int, path: Path, robot: RobotConfig) -> RobotConfig:
         """Draw where an episode starts.
@@ -78,23 +57,23 @@ class Scene:
         fields = " ".join(f'{name}="{" ".join(repr(float(x)) for x in value.ravel())}"' for name, value in key.items())
         end = f'<keyframe><key name="start" {fields}/></keyframe></mujoco>'
         path.write_text(task.mjcf.removesuffix("</mujoco>") + end, encoding="utf-8")
-        self.world = World.of(data)
+        self.worlds = Worlds()
+        self.worlds.add(World.of(data, 0))
         driver = robot.driver.model_copy(update={"model": str(path)})
         return robot.model_copy(update={"driver": driver})
 
     def observe(self, row: np.void) -> Observation:
         """See `robopol.real_robot.observing.Observer`."""
-        self._show()
+        self._show(self.worlds.at(int(row["t_received"])))
         return {"state": self.task.state(self.task.view).astype(np.float32)}
 
-    def judge(self) -> tuple[float, bool]:
+    def judge(self, world: World) -> tuple[float, bool]:
         """Judge the world after a control step; return the reward and whether the task is done."""
-        self._show()
+        self._show(world)
         verdict = self.task.judge(self.task.view, self.task.memory)
         self.task.memory[:] = verdict.memory
         return float(verdict.reward), bool(verdict.success)
 
-    def _show(self) -> None:
-        data = self.task.data
-        data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = self.world
-        mujoco.mj_kinematics(self.task.model, data)
+    def _show(self, world: World) -> None:
+        world.show(self.task.data)
+        mujoco.mj_kinematics(self.task.model, self.task.data)

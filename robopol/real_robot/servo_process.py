@@ -19,6 +19,7 @@ from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.servo import Servo
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.world import world_type
 
 
 class Desk:
@@ -45,14 +46,6 @@ class Desk:
         if message is not None:
             self._held = int.from_bytes(message, "little", signed=True)
         return self._held
-
-
-def world_type(sizes: list[int]) -> np.dtype[np.void]:
-    """Return the row that shows a simulated world of so many positions and mocap bodies."""
-    positions, mocap = sizes
-    return np.dtype(
-        [("qpos", np.float64, (positions,)), ("pos", np.float64, (mocap, 3)), ("quat", np.float64, (mocap, 4))]
-    )
 
 
 def main() -> None:
@@ -87,14 +80,15 @@ def main() -> None:
 
 
 def _with_world(publish: Any, driver: Driver, world: dict[str, Any]) -> Any:
-    """Return what publishes a simulated world besides the rows, for policies that are to see its objects."""
+    """Return what publishes a simulated world besides the rows, for policies and cameras that are to see it."""
     row_type = world_type(world["sizes"])
     ring, shown = Ring(Memory(*world["memory"]), row_type), np.zeros(1, row_type)
 
     def both(row: NDArray[np.void]) -> None:
         if isinstance(driver, SimulatedDriver) and driver.device is not None:
             data = driver.device.data
-            shown["qpos"], shown["pos"], shown["quat"] = data.qpos, data.mocap_pos, data.mocap_quat
+            shown["t"], shown["qpos"] = row["t_received"], data.qpos
+            shown["mocap_pos"], shown["mocap_quat"] = data.mocap_pos, data.mocap_quat
             ring.put(shown)
         publish(row)
 

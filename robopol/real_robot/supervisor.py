@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robopol.errors import RobotError
+from robopol.real_robot.camera_desk import CameraDesk
 from robopol.real_robot.channels import Channels, event_of
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Event
@@ -18,10 +19,13 @@ from robopol.real_robot.operator import OperatorConfig
 from robopol.real_robot.operators.keys import Terminal
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.stage import Stage
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.world import world_type
 
 START_TIME = 120.0
 """Longest time until a process says that it is ready, s; a policy may have to be loaded and compiled."""
+_WORLDS = 256  # rows of a simulated world that are kept
 END_TIME = 5.0
 """Longest time that the servo loop takes to stop the arm and end, s."""
 
@@ -109,6 +113,7 @@ class Supervisor:
             ``spec``.
         help: How the operator's device is used; empty without one.
         scheduling: How the servo loop is scheduled.
+        cameras: Looks after the cameras.
         state: The newest state of the arm that was seen.
     """
 
@@ -123,7 +128,7 @@ class Supervisor:
         eyes: str = "policy_process",
         keys: int = 0,
     ) -> None:
-        """Start who observes, the servo loop, the recorder if there is where to record, and the operator's device.
+        """Start who observes, the cameras, the servo loop, the recorder if there is where to record, and the device.
 
         Args:
             robot: The robot.
@@ -146,13 +151,19 @@ class Supervisor:
         self._terminal: Terminal | None = None
         self.help = ""
         self.state = State.DISCONNECTED
+        self.cameras = CameraDesk(robot, self.channels.films, self._start_camera, self._clock)
+        self._observes = {"scene": world is not None, "recorded": record is not None}
         try:
-            if world is not None:
-                from robopol.real_robot.servo_process import world_type
-
-                self._memory = Memory.new(Ring.size(world_type(world), 64))
-                self._world = {"memory": self._memory.handle(), "sizes": world}
-            self.policy = self._start(eyes, speaker=speaker)
+            sizes = world or sizes_for_cameras(robot)
+            if sizes is not None:
+                self._memory = Memory.new(Ring.size(world_type(sizes), _WORLDS))
+                self._world = {"memory": self._memory.handle(), "sizes": sizes}
+            self.policy = self._start(eyes, speaker=speaker, **self._observes)
+            cameras = {name: self._start_camera(name) for name in robot.cameras}
+            for name, camera in cameras.items():
+                self.cameras.add(name, camera)
+            for camera in cameras.values():
+                camera.ready()
             # it is not silent as long as it says something as often as it is to
             often = self.policy["executed"] / self.policy["spec"]["control_hz"] + self.policy["latency"]
             silence = max(robot.watch.silence, 2 * often)
@@ -181,7 +192,7 @@ class Supervisor:
         """
         self._children.pop(self._eyes).end(0.0)
         self._dead.discard(self._eyes)
-        said = self._start(self._eyes, speaker=self._speaker)
+        said = self._start(self._eyes, speaker=self._speaker, **self._observes)
         if said["id"] != self.policy["id"]:
             raise RobotError("the policy has changed since the servo loop was told whom to trust: start anew")
 
@@ -220,7 +231,7 @@ class Supervisor:
         ticks = self.channels.ticks.take()
         if len(ticks):
             self.state = State(int(ticks["state"][-1]))
-        return [event_of(row) for row in self.channels.events.take()]
+        return [event_of(row) for ring in (self.channels.events, self.channels.remarks) for row in ring.take()]
 
     def deaths(self) -> list[str]:
         """Return the names of the processes that died since the last call."""
@@ -239,12 +250,13 @@ class Supervisor:
         return self._children[name].process.pid
 
     def close(self) -> None:
-        """Stop the arm and end all processes, the servo loop first."""
+        """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more."""
         order = (("servo_process", END_TIME), ("recorder", END_TIME), ("operator_process", 2.0), (self._eyes, 2.0))
         for name, patience in order:
             child = self._children.pop(name, None)
             if child is not None:
                 child.end(patience)
+            self.cameras.close()
         if self._terminal is not None:
             self._terminal.close()
             os.close(self._terminal.fd)
@@ -254,7 +266,20 @@ class Supervisor:
             self._memory.close()
 
     def _start(self, module: str, **setup: Any) -> dict[str, Any]:
+        child = self._children[module] = self._child(module, **setup)
+        return child.ready()
+
+    def _start_camera(self, name: str) -> Child:
+        return self._child("camera_process", camera=name)
+
+    def _child(self, module: str, **setup: Any) -> Child:
         common = {"robot": self.robot.tree(), "channels": self.channels.handles(), "world": self._world}
         extra = [holder.fd for holder in (self._memory, self._terminal) if holder is not None]
-        child = self._children[module] = Child(module, common | setup, self.channels.descriptors + extra)
-        return child.ready()
+        return Child(module, common | setup, self.channels.descriptors + extra)
+
+
+def sizes_for_cameras(robot: RobotConfig) -> list[int] | None:
+    """Return the sizes of the simulated world that cameras see; None if there is no such world, or no camera."""
+    if robot.driver.kind != "simulated" or not robot.cameras:
+        return None
+    return Stage(robot.driver.model, lambda: None).sizes

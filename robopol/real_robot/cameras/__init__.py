@@ -1,0 +1,1 @@
+"""The cameras; one file each, see `robopol.real_robot.camera`."""
