@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import intervals
 import numpy as np
 
-from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.evaluation.statistics import bootstrap_mean
 
 COMMON = ["runtime.threads=1", "runtime.matmul=medium", "eval.videos=0"]
 DIFFUSION = ["experiment=demo", "policy/net=mlp"]
@@ -59,25 +60,24 @@ def judge(runs: list[Path]) -> dict[str, Any]:
 
 
 def together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Put the seeds together: a Wilson interval over all episodes, and the spread between seeds."""
+    """Put the seeds together: an interval over episodes, which all seeds meet, and the spread between seeds."""
     rates = [one["success_rate"] for one in summaries]
     returns = [one["return_mean"] for one in summaries]
-    episodes = sum(one["episodes"] for one in summaries)
-    wins = round(sum(one["success_rate"] * one["episodes"] for one in summaries))
+    rate, interval = intervals.share(rates, summaries[0]["episodes"])
     ways: dict[str, int] = {}
     for one in summaries:
         for way, count in one["ways"].items():
             ways[way] = ways.get(way, 0) + count
     return {
-        "success_rate": wins / episodes,
-        "success_ci95": wilson(wins, episodes),
+        "success_rate": rate,
+        "success_ci95": interval,
         "by_seed": rates,
         "seeds_ci95": bootstrap_mean(rates) if len(rates) > 1 else None,
         "return_mean": float(np.mean(returns)),
         "returns": returns,
         "return_ci95": summaries[0]["return_ci95"] if len(summaries) == 1 else bootstrap_mean(returns),
         "ways": ways,
-        "episodes": episodes,
+        "episodes": sum(one["episodes"] for one in summaries),
         "parameters": summaries[0]["parameters"],
         "updates": summaries[0]["updates"],
         "train_seconds": float(np.median([one["train_seconds"] for one in summaries])),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import intervals
 import numpy as np
 import sections
 import steered
@@ -22,7 +23,6 @@ from ledger import Ledger
 from robopol import load_policy, make_env
 from robopol.config import parse
 from robopol.evaluation import SEED0
-from robopol.evaluation.statistics import wilson
 from robopol.execution import BLOCK
 from robopol.policies import Policy
 from robopol.registry import lookup
@@ -92,12 +92,8 @@ CURVES = (steered.Curve("scale of the guide", dict(sorted(EAST.items())), TAKEN,
 def taken(ledger: Ledger, row: str, goal: str) -> dict[str, Any]:
     """Return how often a goal was taken, whether the episode succeeded or not."""
     by_seed = [[way == goal for way in kept["way"].split(",")] for kept in ledger.of(row)]
-    every = [here for rows in by_seed for here in rows]
-    return {
-        "taken_rate": sum(every) / len(every),
-        "taken_ci95": wilson(sum(every), len(every)),
-        "taken_by_seed": [sum(rows) / len(rows) for rows in by_seed],
-    }
+    found = intervals.success(by_seed)
+    return {f"taken_{key}": found[f"success_{key}"] for key in ("rate", "ci95")} | {"taken_by_seed": found["by_seed"]}
 
 
 def section(tree: dict[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cloning
+import intervals
 import numpy as np
 import sections
 import torch
@@ -25,7 +26,6 @@ from robopol import evaluate, load_policy
 from robopol.envs.vector import Observation, StepResult, VectorEnv
 from robopol.envs.wrappers import VectorWrapper, WrapperConfig
 from robopol.evaluation import SEED0
-from robopol.evaluation.statistics import paired, wilson
 from robopol.execution import (
     BLOCK,
     ExecutorConfig,
@@ -191,8 +191,8 @@ def cost(run: Path, name: str, episodes: int = 10) -> float:
 def table(ledger: Ledger, task: str) -> dict[str, Any]:
     """Return, and print, every way of a task under every condition, beside the naive one under the same."""
 
-    def won(name: str, condition: str) -> list[float]:
-        return [float(digit) for kept in ledger.of(named(task, name, condition)) for digit in kept["success"]]
+    def won(name: str, condition: str) -> list[list[float]]:
+        return [[float(digit) for digit in kept["success"]] for kept in ledger.of(named(task, name, condition))]
 
     def mean(rows: Sequence[Mapping[str, Any]], figure: str) -> float | None:
         values = [row[figure] for row in rows if row[figure] is not None]
@@ -203,13 +203,9 @@ def table(ledger: Ledger, task: str) -> dict[str, Any]:
         found[name] = {"evaluations": ledger.of(named(task, name, "cost"))[0]["evaluations"]}
         for condition in CONDITIONS:
             wins, rows = won(name, condition), ledger.of(named(task, name, condition))
-            gain, low, high = paired(won(NAIVE, condition), wins)
             found[name][condition] = {
-                "success_rate": sum(wins) / len(wins),
-                "success_ci95": wilson(int(sum(wins)), len(wins)),
-                "by_seed": [kept["success"].count("1") / len(kept["success"]) for kept in rows],
-                "gain": gain,
-                "gain_ci95": (low, high),
+                **intervals.success(wins),
+                **intervals.gain(won(NAIVE, condition), wins),
                 **{figure: mean(rows, figure) for figure in ("seam_jump", "jerk", "starvation", "length_mean")},
             }
         rates = " ".join(f"{condition}: {found[name][condition]['success_rate']:.1%}" for condition in CONDITIONS)

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import cloning
 import gpc_toy
+import intervals
 import numpy as np
 import sections
 import steered
@@ -34,7 +35,6 @@ from robopol.envs.vector import Observation, StepResult
 from robopol.envs.wrappers import VectorWrapper, WrapperConfig
 from robopol.evaluation import ExpertActor, tune
 from robopol.evaluation.collect import collect
-from robopol.evaluation.statistics import mcnemar, paired, wilson
 from robopol.policies import Policy
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.samplers.first_order import DDIMConfig
@@ -258,17 +258,8 @@ def judge(kept: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in by_seed[0]:
         other = f"{POORLY}, alone" if name.startswith(POORLY) else "b: flow"
         better = [max((one["a: diffusion"], one[other]), key=np.mean) for one in by_seed]
-        against = [value for values in better for value in values]
-        values = [value for one in by_seed for value in one[name]]
-        difference, low, high = paired(against, values)
-        rows[name] = {
-            "success_rate": float(np.mean(values)),
-            "success_ci95": wilson(round(sum(values)), len(values)),
-            "by_seed": [float(np.mean(one[name])) for one in by_seed],
-            "difference": difference,
-            "difference_ci95": (low, high),
-            "p": mcnemar([v > 0 for v in against], [v > 0 for v in values]),
-        }
+        values = [one[name] for one in by_seed]
+        rows[name] = intervals.success(values) | intervals.gain(better, values)
     pairs = [pair for one in by_seed for pair in zip(one["a: diffusion"], one["b: flow"], strict=True)]
     shares = {f"a {int(x)}, b {int(y)}": pairs.count((x, y)) / len(pairs) for x in (1.0, 0.0) for y in (1.0, 0.0)}
     return {"rows": rows, "parents_succeed": shares}
@@ -281,8 +272,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "",
         "A diffusion and a flow policy, each of which sees another entry of the state with an error; a convex mix of "
         "their fields, its weight searched on tuning seeds and judged on others. Difference: to the better of the two "
-        "parents on these very episodes, paired, with its bootstrap interval and McNemar's exact p. Controls: b is fed "
-        "another episode's observation, or was trained for 200 updates (then compared with the better of a and that). "
+        "parents on these very episodes, paired. Controls: b is fed another episode's observation, or was trained for "
+        "200 updates (then compared with the better of a and that). "
         "See [composition.md](composition.md). "
         "`python benchmarks/gpc.py --toy`",
         "",
@@ -296,14 +287,12 @@ def section(tree: dict[str, Any]) -> list[str]:
         shares = ", ".join(f"{name}: {share:.0%}" for name, share in found["parents_succeed"].items())
         lines += [
             f"| {task}, {sections.seeds(found['rows'])} seeds x {told['held_out']} episodes | success | by seed | "
-            "points | p | a plan (to a's) |",
-            "|---|---|---|---|---|---|",
+            "points gained, paired | a plan (to a's) |",
+            "|---|---|---|---|---|",
         ]
         for name, row in found["rows"].items():
-            low, high = (100 * bound for bound in row["difference_ci95"])
-            points = f"{100 * row['difference']:+.1f} ({low:+.1f} to {high:+.1f})"
             cost = steered.cost(found, name, "a: diffusion")
-            cells = (name, sections.percent(row), sections.by_seed(row), points, f"{row['p']:.2g}", cost)
+            cells = (name, sections.percent(row), sections.by_seed(row), sections.gained(row), cost)
             lines.append(f"| {' | '.join(cells)} |")
         curve = " ".join(f"{rate:.0%}" for rate in found["curve"])
         lines += [

@@ -122,7 +122,7 @@ def section(tree: dict[str, Any]) -> list[str]:
         "## Imitation on the arm suite",
         "",
         "The same demonstrations, networks of about the same size, the same number of updates, "
-        "100 held-out episodes for each training seed. Success with the 95% Wilson interval over all episodes. Ways: "
+        "100 held-out episodes for each training seed. Ways: "
         "successful episodes that took each way. The Gaussian acts with its mean, and in a second row with samples. "
         "`python benchmarks/imitation.py`",
         "",

@@ -30,6 +30,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import intervals
 import numpy as np
 import sections
 import torch
@@ -39,7 +40,6 @@ from robopol import __version__, load_policy
 from robopol.algos.bc import BCConfig
 from robopol.checkpoint import save_part
 from robopol.config import parse
-from robopol.evaluation.statistics import wilson
 from robopol.files import write_json
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import Policy, PolicySpec
@@ -362,7 +362,7 @@ def main() -> None:
         met, both = int(rows[:, 0].sum()), int(rows.all(1).sum())
         logic[name] = {
             "satisfied": met / len(rows),
-            "satisfied_ci95": wilson(met, len(rows)),
+            "satisfied_ci95": intervals.share([met / len(rows)], len(rows) // len(satisfied))[1],
             "and_no_wall": both / len(rows),
             "by_seed": [float(np.array(one[name])[:, 0].mean()) for one in satisfied],
         }

@@ -26,7 +26,6 @@ SCRIPTS = (
     "vgps",
     "gpc",
     "shown_goal",
-    "cfgrl",
     "dynaguide",
     "safety",
     "poco",
@@ -51,7 +50,16 @@ SCRIPTS = (
 
 
 def main() -> None:
-    lines = ["# Results", "", "Written by `python benchmarks/report.py` from `benchmarks/results/`.", ""]
+    lines = [
+        "# Results",
+        "",
+        "Written by `python benchmarks/report.py` from `benchmarks/results/`.",
+        "",
+        "Intervals are of 95%. All training seeds of a table meet the same held-out episodes, and end in much the same "
+        "way there, so intervals of success count each episode once, however many seeds met it (Wilson's), and those "
+        "of differences pair episodes and draw them again (bootstrap).",
+        "",
+    ]
     for name in SCRIPTS:
         stored = RESULTS / f"{name}.json"
         if stored.exists():

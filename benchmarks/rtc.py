@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import intervals
 import sections
 import torch
 from ledger import Ledger
 
 from robopol import evaluate, load_policy
 from robopol.evaluation import SEED0
-from robopol.evaluation.statistics import paired, wilson
 from robopol.execution import (
     ExecutorConfig,
     InpaintingConfig,
@@ -73,25 +73,19 @@ def measured(run: Path, execution: ExecutorConfig, episodes: int) -> dict[str, A
 def table(ledger: Ledger, latency: int) -> dict[str, Any]:
     """Return, and print, every executor beside the naive one at the same latency."""
 
-    def won(name: str) -> list[float]:
-        return [float(digit) for kept in ledger.of(named(name, latency)) for digit in kept["success"]]
+    def won(name: str) -> list[list[float]]:
+        return [[float(digit) for digit in kept["success"]] for kept in ledger.of(named(name, latency))]
 
     found = {}
     for name in EXECUTORS:
         wins, rows = won(name), ledger.of(named(name, latency))
-        gain, low, high = paired(won(NAIVE), wins)
         found[name] = {
-            "success_rate": sum(wins) / len(wins),
-            "success_ci95": wilson(int(sum(wins)), len(wins)),
-            "by_seed": [kept["success"].count("1") / len(kept["success"]) for kept in rows],
-            "gain": gain,
-            "gain_ci95": (low, high),
+            **intervals.success(wins),
+            **intervals.gain(won(NAIVE), wins),
             "seam_jump": [kept["seam_jump"] for kept in rows],
             "jerk": [kept["jerk"] for kept in rows],
         }
-        print(
-            f"{latency} late: {name:28} {found[name]['success_rate']:6.1%} gain {gain:+6.1%} [{low:+.1%}, {high:+.1%}]"
-        )
+        print(f"{latency} late: {name:28} {found[name]['success_rate']:6.1%} gain {sections.gained(found[name])}")
     return found
 
 

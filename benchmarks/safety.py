@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import intervals
 import numpy as np
 import sections
 import steered
@@ -176,10 +177,10 @@ def tell(candidates: dict[str, Policy], curves: tuple[steered.Curve, ...], ledge
     table = steered.table(ledger, "base", ledger.measured)
     for row, found in table.items():
         by_seed, jerks = [paid(kept) for kept in ledger.of(row)], [kept["jerk"] for kept in ledger.of(row)]
-        costs = [value for values in by_seed for value in values]
-        found |= {"cost": float(np.mean(costs)), "cost_ci95": bootstrap_mean(costs)}
+        mean, interval = intervals.mean(by_seed)
+        found |= {"cost": mean, "cost_ci95": interval}
         found |= {"cost_by_seed": [float(np.mean(values)) for values in by_seed]}
-        found |= {"episodes_with_cost": float(np.mean([value > 0 for value in costs]))}
+        found |= {"episodes_with_cost": float((np.array(by_seed) > 0).mean())}
         found |= {"jerk": float(np.mean(jerks)), "jerk_ci95": bootstrap_mean(jerks), "jerk_by_seed": jerks}
     ledger.tables["rows"], ledger.tables["plan_ms"] = table, steered.costs(candidates)
     ledger.write()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import cloning
+import intervals
 import numpy as np
 import sections
 import steered
@@ -33,7 +34,6 @@ from ledger import Ledger
 from robopol import load_policy, make_env
 from robopol.config import parse
 from robopol.evaluation import SEED0
-from robopol.evaluation.statistics import wilson
 from robopol.policies import Policy
 from robopol.registry import lookup
 
@@ -195,13 +195,14 @@ def together(ledger: Ledger, name: str, ways: list[str]) -> dict[str, Any]:
     every = [kept for row in rows.values() for kept in ledger.of(row)]
     times = len(ways) if name == "base" else 1  # the base's are the same whatever is asked
     count = len(success)
+    distinct = count // times // len(ledger.seeds(rows[ways[0]]))
     return {
         "episodes": count // times,
         "ways": ways,
         "success_rate": sum(success) / count,
-        "success_ci95": wilson(sum(success) // times, count // times),
+        "success_ci95": intervals.share([sum(success) / count], distinct)[1],
         "obeyed_rate": sum(obeyed) / count,
-        "obeyed_ci95": wilson(sum(obeyed) // times, count // times),
+        "obeyed_ci95": intervals.share([sum(obeyed) / count], distinct)[1],
         "both_rate": sum(s and o for s, o in zip(success, obeyed, strict=True)) / count,
         "lost": sum(b and not s for s, b in zip(success, base, strict=True)),
         "won": sum(s and not b for s, b in zip(success, base, strict=True)),

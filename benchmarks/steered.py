@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import intervals
 import matplotlib.pyplot as plt
 import numpy as np
 import sections
@@ -15,7 +16,6 @@ from matplotlib.axes import Axes
 
 from robopol import evaluate
 from robopol.envs import VectorEnv
-from robopol.evaluation.statistics import paired, wilson
 from robopol.policies import Policy
 
 
@@ -83,21 +83,16 @@ def beside(ledger: Ledger, base: str, row: str) -> dict[str, Any]:
     """
     seeds = ledger.seeds(row)
     ours, theirs = ledger.of(row), ledger.of(base, seeds)
-    before, after = ([float(won) for kept in rows for won in succeeded(kept)] for rows in (theirs, ours))
-    gain, low, high = paired(before, after)
+    before, after = ([succeeded(kept) for kept in rows] for rows in (theirs, ours))
     ways: dict[str, int] = {}
     for kept in ours:
         for way, won in zip(kept["way"].split(","), succeeded(kept), strict=True):
             if way and won:
                 ways[way] = ways.get(way, 0) + 1
     return {
-        "success_rate": sum(after) / len(after),
-        "success_ci95": wilson(int(sum(after)), len(after)),
-        "by_seed": [sum(succeeded(kept)) / len(succeeded(kept)) for kept in ours],
-        "gain": gain,
-        "gain_ci95": (low, high),
+        **intervals.success(after),
+        **intervals.gain(before, after),
         "ways": ways,
-        "episodes": len(after),
         "steering": ours[0]["steering"],
     }
 
@@ -128,6 +123,8 @@ def cost(tables: Mapping[str, Any], row: str, base: str) -> str:
 def compared(tables: Mapping[str, Any], base: str) -> list[str]:
     """Return the rows of a ledger beside their base, in Markdown."""
     lines = [
+        f"Gains over '{base}' in the same held-out episodes, {sections.seeds(tables['rows'])} training seed(s).",
+        "",
         "| policy | success | by seed | points gained, paired | ways | a plan (to the base's) |",
         "|---|---|---|---|---|---|",
     ]

@@ -136,6 +136,7 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "wrapper": {
         "action_repeat": "robopol.envs.wrappers.action_repeat:ActionRepeatConfig",
+        "asked_way": "robopol.envs.wrappers.asked_way:AskedWayConfig",
         "camera": "robopol.envs.wrappers.camera:CameraConfig",
         "concatenate": "robopol.envs.wrappers.keys:ConcatenateConfig",
         "constant": "robopol.envs.wrappers.constant:ConstantConfig",

@@ -11,15 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from robopol.config import Config, OneOf, parse
+from robopol.commands.acting import ActingCommand
+from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import RecedingHorizonConfig
-from robopol.policies.remote import RemoteOptions
 from robopol.steering.steering import Steerings
 
 
-class CollectCommand(Config):
+class CollectCommand(ActingCommand):
     """What `robopol collect` is told.
 
     Attributes:
@@ -31,8 +31,6 @@ class CollectCommand(Config):
         way: The way the expert takes; None draws one for each episode.
         noise: Standard deviation of the expert's disturbance; None is its default.
         checkpoint: Record this policy instead of the expert; whatever `robopol eval` takes.
-        trust: Allow a checkpoint that runs code when it is loaded.
-        remote: What is said about a server.
         execution: How the plans of a policy are executed.
         steering: What steers the policy, in the order in which it acts.
         num_envs: Environments stepped together; does not change what is recorded.
@@ -46,8 +44,6 @@ class CollectCommand(Config):
     way: str | None = None
     noise: float | None = Field(None, ge=0)
     checkpoint: str | None = None
-    trust: bool = False
-    remote: RemoteOptions = RemoteOptions()
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     steering: Steerings = ()
     num_envs: int = Field(16, ge=1)
@@ -67,11 +63,8 @@ def run(words: list[str]) -> int:
             actor, source = ExpertActor(env, command.way, command.noise), "expert"
         else:
             from robopol.evaluation.protocol import check_contract
-            from robopol.loading import load_policy
 
-            policy = load_policy(command.checkpoint, trust=command.trust, world=env.spec, remote=command.remote)
-            if command.steering:
-                policy = policy.steered(*command.steering)
+            policy = command.load(command.checkpoint, env.spec, command.steering)
             check_contract(policy, env)
             actor, source = command.execution.build(policy), "policy"
         episodes = collect(

@@ -22,49 +22,40 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from robopol.config import Config, OneOf, parse
+from robopol.commands.acting import ActingCommand
+from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import RecedingHorizonConfig
-from robopol.policies.remote import RemoteOptions
-from robopol.policies.resampling import Acting
 from robopol.steering.steering import Steerings
 
 
-class EvalCommand(Config):
+class EvalCommand(ActingCommand):
     """What `robopol eval` is told.
 
     Attributes:
         checkpoint: A run folder, a checkpoint, a policy folder, an exported policy, ws://HOST:PORT, robomimic:FILE.pth
             or sb3:ALGORITHM:FILE.zip.
-        trust: Allow a checkpoint that runs code when it is loaded.
-        remote: What is said about a server.
         episodes: How many episodes.
         seed: Seed of the first.
         num_envs: Environments stepped together.
         out: Where the result goes, as JSON.
         video: Where a film of the first episodes goes, as MP4.
         videos: How many episodes are filmed.
-        device: Where the policy runs; ``auto`` takes a GPU if there is one.
         env: Another world than the one the policy was trained for.
         execution: How plans are executed.
-        policy: How the policy is walked, if not as it was saved.
         steering: What steers it, in the order in which it acts.
     """
 
     checkpoint: str
-    trust: bool = False
-    remote: RemoteOptions = RemoteOptions()
     episodes: int = Field(100, ge=1)
     seed: int = Field(100_000, ge=0)
     num_envs: int = Field(32, ge=1)
     out: str | None = None
     video: str | None = None
     videos: int = Field(6, ge=1)
-    device: str = "auto"
     env: EnvConfig | None = None
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
-    policy: Acting = Acting()
     steering: Steerings = ()
 
 
@@ -72,33 +63,11 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(EvalCommand, load_config("eval", words))
 
-    from robopol.errors import ConfigError
     from robopol.evaluation.report import evaluate_and_film, show
-    from robopol.export import ExportedPolicy
     from robopol.files import write_json
-    from robopol.loading import load_policy
-    from robopol.networks.precision import RuntimeConfig
 
-    runtime = RuntimeConfig(device=command.device).build()
-    runtime.apply()
     with ExitStack() as opened:
-        env = None if command.env is None else opened.enter_context(command.env.make(command.num_envs))
-        policy = load_policy(
-            command.checkpoint,
-            runtime.device,
-            trust=command.trust,
-            world=None if env is None else env.spec,
-            remote=command.remote,
-        )
-        if isinstance(policy, ExportedPolicy) and command.policy != Acting():
-            raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
-        if command.steering:
-            policy = policy.steered(*command.steering)
-        command.policy.apply(policy)
-        if env is None:
-            if policy.spec.env is None:
-                raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
-            env = opened.enter_context(policy.spec.env.make(command.num_envs))
+        policy, env = command.load_into(command.checkpoint, command.env, command.num_envs, opened, command.steering)
         video = None if command.video is None else Path(command.video)
         found, notes = evaluate_and_film(
             policy, env, command.episodes, command.seed, video, command.videos, command.execution

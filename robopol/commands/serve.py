@@ -20,46 +20,37 @@ from typing import Any
 
 from pydantic import Field
 
-from robopol.config import Config, parse
+from robopol.commands.acting import ActingCommand
+from robopol.config import parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.execution import BLOCK
-from robopol.policies.remote import RemoteOptions
-from robopol.policies.resampling import Acting
 from robopol.steering.steering import Steerings
 
 
-class ServeCommand(Config):
+class ServeCommand(ActingCommand):
     """What `robopol serve` is told.
 
     Attributes:
         checkpoint: What `robopol eval` takes.
-        trust: Allow a checkpoint that runs code when it is loaded.
-        remote: What is said about a server, if the policy is served elsewhere itself.
         host: Address to listen at; any but one of this machine alone (127.0.0.1) needs a token.
         port: Where; 0 is any free port.
         token_file: File that holds the token that clients must know; None takes it from ROBOPOL_TOKEN, if it is set.
         clients: Most clients at a time.
         rows: Most rows of a request; robopol's executors ask for 16.
         proposals: Most proposals for a row.
-        device: Where the policy runs; ``auto`` takes a GPU if there is one.
         env: The world that the policy must be for; needed by one that does not say so itself.
-        policy: How the policy is walked, if not as it was saved.
         steering: What steers it, in the order in which it acts.
     """
 
     checkpoint: str
-    trust: bool = False
-    remote: RemoteOptions = RemoteOptions()
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, lt=1 << 16)
     token_file: str | None = None
     clients: int = Field(16, ge=1, le=1024)
     rows: int = Field(BLOCK, ge=1, le=4096)
     proposals: int = Field(256, ge=1, le=1024)
-    device: str = "auto"
     env: EnvConfig | None = None
-    policy: Acting = Acting()
     steering: Steerings = ()
 
 
@@ -67,33 +58,16 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(ServeCommand, load_config("serve", words))
 
-    from robopol.errors import ConfigError
     from robopol.evaluation.protocol import check_contract
-    from robopol.export import ExportedPolicy
-    from robopol.loading import load_policy
-    from robopol.networks.precision import RuntimeConfig
     from robopol.policies.remote.token import read_token
     from robopol.serving import Served, Server
 
     token = read_token(command.token_file)
-    runtime = RuntimeConfig(device=command.device).build()
-    runtime.apply()
     with ExitStack() as opened:
         env = None if command.env is None else opened.enter_context(command.env.make(1))
-        policy = load_policy(
-            command.checkpoint,
-            runtime.device,
-            trust=command.trust,
-            world=None if env is None else env.spec,
-            remote=command.remote,
-        )
+        policy = command.load(command.checkpoint, None if env is None else env.spec, command.steering)
         if env is not None:
             check_contract(policy, env)
-    if isinstance(policy, ExportedPolicy) and command.policy != Acting():
-        raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
-    if command.steering:
-        policy = policy.steered(*command.steering)
-    command.policy.apply(policy)
     served = Served(policy, command.rows, command.proposals)
     with Server(served, command.host, command.port, token=token, clients=command.clients) as server:
 

@@ -19,11 +19,10 @@ from contextlib import ExitStack
 
 from pydantic import Field
 
-from robopol.config import Config, parse
+from robopol.commands.acting import ActingCommand
+from robopol.config import parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
-from robopol.policies.remote import RemoteOptions
-from robopol.policies.resampling import Acting
 from robopol.steering.objectives import Motion
 from robopol.steering.steering import Steerings
 
@@ -31,33 +30,25 @@ OWN = ("port", "seed", "plans", "motion", "steering")
 """Keys that do not name the policy."""
 
 
-class SteerCommand(Config):
+class SteerCommand(ActingCommand):
     """What `robopol steer` is told.
 
     Attributes:
         checkpoint: What `robopol eval` takes.
-        trust: Allow a checkpoint that runs code when it is loaded.
-        remote: What is said about a server.
         seed: Seed of the first episode.
         port: Where the page is on this machine; 0 is any free port.
         plans: How many plans are sampled at a time.
         motion: How actions become positions in a plane; None where that is known without a word.
-        device: Where the policy runs; ``auto`` takes a GPU if there is one.
         env: Another world than the one the policy was trained for.
-        policy: How the policy is walked, if not as it was saved.
         steering: What steers it always, in the order in which it acts.
     """
 
     checkpoint: str
-    trust: bool = False
-    remote: RemoteOptions = RemoteOptions()
     seed: int = Field(100_000, ge=0, lt=1 << 31)
     port: int = Field(8765, ge=0, lt=1 << 16)
     plans: int = Field(16, ge=1, le=64)
     motion: Motion | None = None
-    device: str = "auto"
     env: EnvConfig | None = None
-    policy: Acting = Acting()
     steering: Steerings = ()
 
 
@@ -65,30 +56,10 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(SteerCommand, load_config("steer", words))
 
-    from robopol.errors import ConfigError
-    from robopol.export import ExportedPolicy
-    from robopol.loading import load_policy
-    from robopol.networks.precision import RuntimeConfig
     from robopol.studio import Session, Studio
 
-    runtime = RuntimeConfig(device=command.device).build()
-    runtime.apply()
     with ExitStack() as opened:
-        env = None if command.env is None else opened.enter_context(command.env.make(1))
-        policy = load_policy(
-            command.checkpoint,
-            runtime.device,
-            trust=command.trust,
-            world=None if env is None else env.spec,
-            remote=command.remote,
-        )
-        if isinstance(policy, ExportedPolicy) and command.policy != Acting():
-            raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
-        command.policy.apply(policy)
-        if env is None:
-            if policy.spec.env is None:
-                raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
-            env = opened.enter_context(policy.spec.env.make(1))
+        policy, env = command.load_into(command.checkpoint, command.env, 1, opened)
         session = Session(
             policy,
             env,

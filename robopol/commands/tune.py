@@ -14,28 +14,29 @@ is the policy steered by the best.
 
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, JsonValue
 
+from robopol.commands.acting import ActingCommand
 from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError
 from robopol.evaluation.tuning import Judged, Metric, Tuning
 from robopol.execution import RecedingHorizonConfig
-from robopol.policies.resampling import Resampling
 from robopol.registry import nearest
 from robopol.steering.steering import Steerings
 
 
-class TuneCommand(Config):
+class TuneCommand(ActingCommand):
     """What `robopol tune` is told.
 
     Attributes:
-        checkpoint: A run folder, a checkpoint or a policy folder.
+        checkpoint: What `robopol eval` takes.
         steering: What steers it, in the order in which it acts.
         over: The key of the steering that is searched, e.g. steering.0.weights.
         values: What it is set to, one after the other.
@@ -46,10 +47,8 @@ class TuneCommand(Config):
         num_envs: Environments stepped together.
         out: Where the result goes, as JSON, with a picture beside it.
         out_policy: Where the policy that is steered by the best value goes.
-        device: Where the policy runs; ``auto`` takes a GPU if there is one.
         env: Another world than the one the policy was trained for.
         execution: How plans are executed.
-        policy: How the policy is walked, if not as it was saved.
     """
 
     checkpoint: str
@@ -63,10 +62,8 @@ class TuneCommand(Config):
     num_envs: int = Field(32, ge=1)
     out: str | None = None
     out_policy: str | None = None
-    device: str = "auto"
     env: EnvConfig | None = None
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
-    policy: Resampling = Resampling()
 
 
 class Steered(Config):
@@ -87,17 +84,7 @@ def run(words: list[str]) -> int:
     from robopol.checkpoint import save_part
     from robopol.evaluation.tuning import tune
     from robopol.files import whole_folder, write_json
-    from robopol.loading import load_policy
-    from robopol.networks.precision import RuntimeConfig
     from robopol.policies import Policy
-
-    runtime = RuntimeConfig(device=command.device).build()
-    runtime.apply()
-    base = load_policy(command.checkpoint, runtime.device)
-    command.policy.apply(base)
-    world = command.env or base.spec.env
-    if world is None:
-        raise ConfigError(f"{command.checkpoint} does not say which world it is for: name one, e.g. env=push")
 
     def build(number: int) -> Policy:
         return base.steered(*tried[number].steering)
@@ -107,7 +94,8 @@ def run(words: list[str]) -> int:
         print(line(label, found, command.metric), flush=True)
 
     print(f"{'':32} {command.metric}  [95%]  difference to the base, paired  [95%]  McNemar's p")
-    with world.make(command.num_envs) as env:
+    with ExitStack() as opened:
+        base, env = command.load_into(command.checkpoint, command.env, command.num_envs, opened)
         found = tune(
             base,
             list(range(len(tried))),

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval of a success rate (Wilson 1927), which holds at 0 and 1 too.
 
     Args:
-        successes: Number of successes.
+        successes: Number of successes; a fraction where each trial is a mean of several.
         trials: Number of trials, at least 1.
         confidence: Coverage.
 

@@ -18,7 +18,7 @@ class Resampling(Config):
         steps: Another number of steps; None keeps the sampler's.
     """
 
-    sampler: Annotated[Any, OneOf("sampler")] = None
+    sampler: Annotated[Any, OneOf("sampler")] | None = None
     steps: int | None = Field(None, ge=1)
 
     def apply(self, policy: Policy) -> None:

@@ -9,7 +9,7 @@ from robopol.configs import load_config
 from robopol.envs import make_env
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, EnvError
-from robopol.evaluation import Recorder, rollout
+from robopol.evaluation import ExpertActor, Recorder, rollout
 from robopol.evaluation.protocol import summarise
 from robopol.registry import kinds, lookup
 
@@ -294,7 +294,7 @@ def test_every_kind_wraps_any_world():
     }
     plan = actions(3)
     plain, _ = episode(make_env(ID, render_mode="rgb_array"), 6, plan)
-    for kind in sorted(kinds("wrapper").keys() - {"camera", "action_repeat"}):
+    for kind in sorted(kinds("wrapper").keys() - {"camera", "action_repeat", "asked_way"}):
         env = lookup("wrapper", kind)(**given.get(kind, {})).build(make_env(ID, num_envs=1))
         found, results = episode(env, 6, plan)
         assert env.spec.wrappers[0]["kind"] == kind
@@ -302,6 +302,36 @@ def test_every_kind_wraps_any_world():
         assert torch.equal(found[2]["state"][:, -3:], plain[2]["state"])
         assert all(part.shape == (1,) for part in results[0][1:])
         assert env.step([], torch.zeros(0, 1)).reward.shape == (0,)
+
+
+def test_the_way_that_is_asked_for_is_shown_and_alone_counts():
+    env = wrapped({"kind": "asked_way"}, id="robopol/MultiGoal-v0", num_envs=2)
+    assert env.spec.obs_shapes["asked"] == (4,)
+    asked = torch.cat([env.reset([0], [seed])["asked"] for seed in range(200)])
+    assert torch.equal(asked[::40], torch.cat([env.reset([1], [seed])["asked"] for seed in range(0, 200, 40)]))
+    assert (asked.sum(1) == 1).all()
+    assert (asked.mean(0) - 0.25).abs().max() < 0.1
+    recorder = Recorder(env, "expert")
+    outcomes = rollout(ExpertActor(env, "north"), env, range(20), recorder=recorder)
+    shown, episodes = asked[:20].argmax(1), recorder.episodes()
+    assert {outcome.way for outcome in outcomes} == {"north"}
+    assert [outcome.success for outcome in outcomes] == (shown == 1).tolist()
+    assert episodes.terminated.sum() == 20
+    assert torch.equal(episodes.returns(), (shown == 1).float())
+
+    env.reset([0, 1], [3, 4])
+    env.step([0], torch.tensor([[0.05, 0.0]]))
+    seen = env.restore_state(1, env.save_state(0))
+    assert torch.equal(seen["asked"], asked[3:4])
+    assert torch.equal(env.step([1], torch.zeros(1, 2)).obs["asked"], asked[3:4])
+
+
+@pytest.mark.parametrize(
+    ("id", "message"), [(ID, "has no ways to choose from"), ("robopol/Reach-v0", "has no ways to choose from")]
+)
+def test_what_has_no_ways_cannot_be_asked_for_one(id, message):
+    with pytest.raises(ConfigError, match=message):
+        wrapped({"kind": "asked_way"}, id=id)
 
 
 def test_a_constant_is_always_there_and_never_changes():

@@ -11,6 +11,7 @@ from robopol.errors import ConfigError, DataError, RobopolError, ShapeError
 from robopol.policies import Policy, PolicySpec
 from robopol.policies.gmm import cluster
 from robopol.policies.resampling import Acting, Resampling
+from robopol.policies.samplers.first_order import DDIMConfig
 from robopol.registry import lookup
 
 NETS = {
@@ -302,6 +303,11 @@ def test_samplers_do_not_clip_actions_that_are_not_scaled_to_be_clipped():
     policy = make(POLICIES["diffusion-mlp"], action_normalization="zscore", sampler=wide)
     with pytest.raises(ConfigError, match=r"sampler\.clip=never"):
         parse(Resampling, {"sampler": "ddim"}).apply(policy)
+
+
+@pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), weights="fp32"), Resampling(steps=4)])
+def test_what_is_changed_about_a_walk_is_written_and_read(told):
+    assert parse(type(told), told.tree()) == told
 
 
 def test_a_plan_is_the_window_that_a_chunk_is_the_end_of():

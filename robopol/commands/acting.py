@@ -1,0 +1,79 @@
+"""What verbs share that let a policy act: what is said about it, and the way to it."""
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from robopol.config import Config
+from robopol.envs.config import EnvConfig
+from robopol.errors import ConfigError
+from robopol.policies.remote import RemoteOptions
+from robopol.policies.resampling import Acting
+from robopol.steering.steering import Steerings
+
+if TYPE_CHECKING:
+    from robopol.envs import EnvSpec, VectorEnv
+    from robopol.policies import Policy
+
+
+class ActingCommand(Config):
+    """How a policy is loaded and walked.
+
+    Attributes:
+        trust: Allow a checkpoint that runs code when it is loaded.
+        remote: What is said about a server.
+        device: Where the policy runs; ``auto`` takes a GPU if there is one.
+        policy: How the policy is walked, if not as it was saved.
+    """
+
+    trust: bool = False
+    remote: RemoteOptions = RemoteOptions()
+    device: str = "auto"
+    policy: Acting = Acting()
+
+    def load(self, checkpoint: str, world: "EnvSpec | None" = None, steering: Steerings = ()) -> "Policy":
+        """Return a policy, steered and walked as it is to be.
+
+        Args:
+            checkpoint: Whatever `robopol.load_policy` takes.
+            world: Where it will act, for what does not say so itself.
+            steering: What steers it, in the order in which it acts.
+
+        Raises:
+            ConfigError: If it cannot be walked or steered so; and what `robopol.load_policy` raises.
+        """
+        from robopol.export import ExportedPolicy
+        from robopol.loading import load_policy
+        from robopol.networks.precision import RuntimeConfig
+
+        runtime = RuntimeConfig(device=self.device).build()
+        runtime.apply()
+        policy = load_policy(checkpoint, runtime.device, trust=self.trust, world=world, remote=self.remote)
+        if isinstance(policy, ExportedPolicy) and self.policy != Acting():
+            raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
+        if steering:
+            policy = policy.steered(*steering)
+        self.policy.apply(policy)
+        return policy
+
+    def load_into(
+        self, checkpoint: str, env: EnvConfig | None, num_envs: int, opened: ExitStack, steering: Steerings = ()
+    ) -> "tuple[Policy, VectorEnv]":
+        """Return a policy and the world it acts in: the one that is named, or else the policy's own.
+
+        Args:
+            checkpoint: As for `load`.
+            env: The world, if one is named.
+            num_envs: Environments stepped together.
+            opened: Closes the world.
+            steering: As for `load`.
+
+        Raises:
+            ConfigError: If nobody says which world it is; and what `load` raises.
+        """
+        world = None if env is None else opened.enter_context(env.make(num_envs))
+        policy = self.load(checkpoint, None if world is None else world.spec, steering)
+        if world is None:
+            if policy.spec.env is None:
+                raise ConfigError(f"{checkpoint} does not say which world it is for: name one, e.g. env=push")
+            world = opened.enter_context(policy.spec.env.make(num_envs))
+        return policy, world
