@@ -14,11 +14,12 @@ from robopol.real_robot.demonstration import DemonstrationConfig, DemonstrationL
 from robopol.real_robot.placing import modelled
 from robopol.real_robot.policy_process import fill, step_type
 from robopol.real_robot.recorder import Recorder
-from robopol.real_robot.scenes import Scene, World
+from robopol.real_robot.scenes import Scene
 from robopol.real_robot.servo import Servo
 from robopol.real_robot.session import Session
 from robopol.real_robot.states import State
 from robopol.real_robot.ticks import tick_type
+from robopol.real_robot.world import World
 
 REACH = EnvConfig(id="robopol/Reach-v0")
 KEYS = {"kind": "keyboard", "speed": 0.15}
@@ -32,14 +33,14 @@ class SceneBench(Bench):
         self.driver = config.driver.build(clock)
         self.orders, self.held_at = [], 0
         self.policy, self.human = Box(), Box()
-        self.events, self.rows = [], []
+        self.events, self.rows, self.worlds = [], [], []
         boxes = {State.RUNNING: self.policy, State.HUMAN: self.human}
         self.servo = Servo(config, self.driver, clock, self, boxes, bytes(16), self.events.append, self._publish)
         self.servo.connect()
 
     def _publish(self, row):
         self.rows.append(row[0].copy())
-        self.world = World.of(self.driver.device.data)
+        self.worlds.append(World.of(self.driver.device.data, int(row[0]["t_received"])))
 
 
 class Demonstration:
@@ -74,7 +75,8 @@ class Demonstration:
         """Run step by step, at 10 Hz; ``each`` ends it by saying so."""
         for _ in range(round(seconds * 10)):
             self.person.run(0.1)
-            self.scene.world = self.bench.world
+            for world in self.bench.worlds[self.heard :]:
+                self.scene.worlds.add(world)
             self.new = np.array(self.bench.rows[self.heard :], self.types["ticks"])
             step = np.zeros(1, self.types["steps"])
             fill(step, self.observer.step())
@@ -96,7 +98,7 @@ class Demonstration:
         self.scene.task.memory[:] = self.scene.task.begin(self.scene.task.view)
 
         def look():
-            _, done = self.scene.judge()
+            _, done = self.scene.judge(self.bench.worlds[-1])
             way = self.scene.task.target - self.scene.task.view.tool_pose()[:3]
             axis = int(np.argmax(np.abs(way)))
             near = np.abs(way[axis]) < 0.013
