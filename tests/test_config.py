@@ -39,6 +39,7 @@ TOLD = {
     "dynamixel": {"port": "/dev/ttyUSB0", "calibration": "arm.json", "max_speed": 1, "max_accel": 10},
     "fine_tuned": {"net": "mlp", "times": [0, 10]},
     "feetech": {"port": "/dev/ttyUSB0", "calibration": "arm.json", "max_speed": 1, "max_accel": 10},
+    "leader": {"driver": "swaying"},
     "ur": {"host": "there"},
     "sb3": {"algorithm": "SAC"},
     "weighted_sum": {"objectives": ["smoothness"], "weights": [2]},

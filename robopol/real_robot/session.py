@@ -61,6 +61,9 @@ class Session:
                 self._begin(event.t)
             elif state in _ENDS and self._going:
                 self._end(event.t, state)
+            if state in LATCHED:
+                self._announced = False
+                self._tell("a fault stopped the arm: reset it and switch it on again, to go on")
 
     def look(self, now: int, state: State) -> None:
         """Say what is next, if something is.

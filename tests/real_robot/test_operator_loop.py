@@ -11,6 +11,7 @@ from lockstep import Bench, robot
 from test_servo import RAMP, feed
 
 from robopol.real_robot.clock import VirtualClock
+from robopol.real_robot.emulators import models
 from robopol.real_robot.events import Code
 from robopol.real_robot.operator import Saying
 from robopol.real_robot.operator_loop import PERIOD
@@ -141,6 +142,28 @@ def test_a_device_that_says_no_more_lets_the_switch_run_out_and_the_arm_come_to_
     assert person.bench.codes().count(Code.DEADMAN_LOST) == 1
     person.bench.run(0.3)
     assert np.abs(person.bench.dq).max() == 0
+
+
+def test_a_hand_that_pushes_out_of_the_workspace_is_stopped_there_and_followed_back(tmp_path):
+    (tmp_path / "arm.xml").write_text(models.so101())
+    wall = {"kind": "half_space", "sites": ["tool"], "normal": [0, 1, 0], "offset": -0.1}
+    bench = Bench(robot(period=0.02, geometry={"model": str(tmp_path / "arm.xml"), "workspace": [wall]}))
+    person = Led(bench, Scripted())
+    person.run(0.06)
+    person.operator.said = Saying(True, None, ((Command.ARM, 0),))
+    person.until(State.ARMED)
+    order(person, TAKE).until(State.HUMAN)
+    person.operator.said = Saying(True, np.array([-0.01, 0, 0, 0, 0, 0]))
+    person.run(2.0)
+    there = bench.q[0]
+    assert -0.5 < there < -0.1
+    assert bench.servo.life.motion.filter.geometry.look(bench.q).margins[0] > 0
+    assert 3 <= bench.codes().count(Code.LEFT_WORKSPACE) <= 8  # told five times a second, not fifty
+    person.operator.said = Saying(True, np.array([0.01, 0, 0, 0, 0, 0]))
+    person.run(0.5)
+    assert bench.state is State.HUMAN
+    assert bench.q[0] > there + 0.1
+    bench.driver.check()
 
 
 numbers = st.one_of(st.floats(-0.5, 0.5), st.sampled_from([np.nan, np.inf, -np.inf, 1e9, -40.0]))

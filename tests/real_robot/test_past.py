@@ -6,8 +6,9 @@ from lockstep import MS
 from test_processes import STEPS, recorder_in
 
 from robopol.real_robot.channels import EVENT_ROW
-from robopol.real_robot.events import Code
+from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.recorder import DISCARD, load, load_about, load_before
+from robopol.real_robot.session import Session
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.ticks import tick_type
 
@@ -71,3 +72,27 @@ def test_discarding_takes_the_episode_that_goes_on_or_the_last_one_once(tmp_path
     assert days.recorder.written == kept
     days.go(0.1, State.HUMAN).go(0.1, State.FAULT)
     assert load_about(days.recorder.written[-1])["success"] is None
+
+
+def test_a_session_goes_on_after_a_fault_and_counts_no_episode_without_a_label():
+    said, orders = [], []
+    session = Session(1, 0.0, True, said.append, lambda *order: orders.append(order))
+
+    def happens(*numbers, code=Code.STATE_CHANGED):
+        session.hear(Event(0, code, Severity.INFO, numbers))
+        session.look(0, State(int(numbers[1])) if code is Code.STATE_CHANGED else State.STOPPING)
+
+    happens(State.CONNECTED, State.ARMED)
+    happens(State.ARMED, State.HUMAN)
+    happens(State.HUMAN, State.FAULT)
+    assert not session.over
+    assert "ended by a fault, without a label" in said[-2]
+    assert "reset it" in said[-1]
+    happens(State.FAULT, State.CONNECTED)
+    happens(State.CONNECTED, State.ARMED)
+    assert "ready for episode 2, 0 of 1 kept" in said[-1]
+    happens(State.ARMED, State.HUMAN)
+    happens(Command.STOP, 1, code=Code.COMMANDED)
+    happens(State.STOPPING, State.ARMED)
+    assert session.over  # failures count here
+    assert not orders
