@@ -193,17 +193,21 @@ def test_offline_is_a_phase_that_does_not_act(tmp_path, demos):
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
+CRITICS = ["model.hidden=[64,64]", "model.discount=0.9", "algo.critic_lr=1e-3"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
-        ["algo=td3", "phases.online.env_steps=1500"],
-        ["algo=sac", "algo.alpha=0.02", "phases.online.env_steps=2500"],
+        ["algo=td3", "phases.online.env_steps=1500", *CRITICS],
+        ["algo=sac", "algo.alpha=0.02", "phases.online.env_steps=2500", *CRITICS],
+        ["algo=meow", "policy.alpha=0.02", "phases.online.env_steps=2500", "algo.discount=0.9"],
     ],
 )
 def test_a_point_learns_to_reach_a_goal(tmp_path, words):
-    size = ["policy.hidden=[64,64]", "model.hidden=[64,64]", "batch_size=128", "model.discount=0.9"]
-    rates = ["algo.lr=1e-3", "algo.critic_lr=1e-3", "phases.online.warmup=300", "checkpoint.every=5000"]
+    size = ["policy.hidden=[64,64]", "batch_size=128"]
+    rates = ["algo.lr=1e-3", "phases.online.warmup=300", "checkpoint.every=5000"]
     run = tmp_path / "run"
     train(config(run, *words, *size, *rates, "eval.final_episodes=20", "eval.num_envs=10"), [])
     assert json.loads((run / "evaluation.json").read_text())["success_rate"] >= 0.7
