@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from robopol.envs.config import EnvConfig
 from robopol.evaluation.rollout import Outcome
 from robopol.policies import Policy
-from robopol.real_robot.clock import VirtualClock
-from robopol.real_robot.drivers.simulated import SimulatedDriver
+from robopol.real_robot.clock import Clock
 from robopol.real_robot.events import Event
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.scenes import Scene, World
 from robopol.real_robot.servo import Servo
+from robopol.real_robot.stages import InProcess, Stage
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.waypoints import waypoints_for
 
-_START = 1_000_000_000  # of the virtual clock, so that times before the first tick are not negative
 _ARMING = 0.2  # from the connection to the word to run, s
+_PATIENCE = 1_000_000_000  # for the first motion, ns; an episode whose plans are all refused ends too
 
 
 class _Slot:
@@ -38,7 +38,7 @@ class _Slot:
 class _Script:
     """An operator who says what is written, and holds the switch."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.orders: list[tuple[int, int]] = []
         self._clock = clock
 
@@ -59,13 +59,14 @@ def rehearse(
     latency: float = 0.0,
     matched: bool = True,
     executed: int | None = None,
+    stage: Stage | None = None,
     report: Callable[[int, Event], None] = lambda seed, event: None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Let a policy act in a task of the arm suite: servo loop, filter and simulated driver in lock-step.
+    """Let a policy act in a task of the arm suite: servo loop, filter and driver in lock-step with the arm.
 
-    An episode ends with the task's success or at its limit of steps, counted from the first motion on. It is a function
-    of its seed.
+    An episode ends with the task's success or at its limit of steps, counted from the first motion on, or a second
+    after that was due. It is a function of its seed.
 
     Args:
         policy: The policy.
@@ -76,6 +77,7 @@ def rehearse(
         matched: Whether chunks say truly when their observation was made; if not, as a bridge would have it that knows
             nothing of latency, their actions are executed when they come.
         executed: Actions of a plan after which the next is asked for; None is the policy's own number.
+        stage: Where the arm is; None is the simulated driver, and others have an emulated wire between.
         report: Told of every event, with the seed of its episode.
         on_outcome: Told of each episode as it ends.
 
@@ -85,11 +87,12 @@ def rehearse(
     Raises:
         ConfigError: If policy, robot and task do not fit together.
     """
-    scene, outcomes = Scene(env), []
+    scene, stage, outcomes = Scene(env), stage or InProcess(), []
+    robot = robot.heard_every((executed or policy.spec.n_action_steps) / policy.spec.control_hz + latency)
     with tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
             placed = scene.reset(seed, Path(folder, "scene.xml"), robot)
-            one = _Episode(policy, placed, scene, seed, round(latency * 1e9), matched, executed, report)
+            one = _Episode(policy, placed, scene, stage, seed, round(latency * 1e9), matched, executed, report)
             outcomes.append(one.run())
             on_outcome(outcomes[-1])
     return outcomes
@@ -103,16 +106,16 @@ class _Episode:
         policy: Policy,
         robot: RobotConfig,
         scene: Scene,
+        stage: Stage,
         seed: int,
         latency: int,
         matched: bool,
         executed: int | None,
         report: Callable[[int, Event], None],
     ) -> None:
-        self.robot, self.scene, self.seed = robot, scene, seed
-        self.clock, self.mailbox = VirtualClock(_START), _Slot()
-        self.operator = _Script(self.clock)
-        self.driver: SimulatedDriver = robot.driver.build(self.clock)
+        self.robot, self.scene, self.stage, self.seed = robot, scene, stage, seed
+        self.driver, self.clock = stage.place(robot)
+        self.mailbox, self.operator = _Slot(), _Script(self.clock)
         self._latency, self._matched = latency, matched
         self._past: deque[tuple[int, NDArray[np.void], World]] = deque()
         self._fresh: list[NDArray[np.void]] = []
@@ -131,6 +134,7 @@ class _Episode:
         period, t = self.robot.period_ns, self.clock.now()
         self.operator.orders.append((Command.ARM, 0))
         begin = t + -(-round(_ARMING * 1e9) // period) * period
+        last = begin + self._latency + _PATIENCE
         steps, total, success, moving, due = 0, 0.0, False, False, begin
         while not success and steps < limit and machine.state not in (State.FAULT, State.ESTOP):
             t += period
@@ -145,14 +149,14 @@ class _Episode:
             if moving:
                 reward, success = self.scene.judge()
                 steps, total = steps + 1, total + reward + success
-            moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency)
+            moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency) or t > last
             self.loop.step()
         self.driver.close()
+        self.stage.leave()
         return Outcome(seed=self.seed, success=success, total_reward=total, length=steps, way=None)
 
     def _publish(self, row: NDArray[np.void]) -> None:
-        assert self.driver.device is not None
-        self._past.append((int(row["t"][0]), row.copy(), World.of(self.driver.device.data)))
+        self._past.append((int(row["t"][0]), row.copy(), self.stage.world()))
 
     def _seen(self) -> NDArray[np.void]:
         """Return the rows that have arrived at the policy, and show the world of the newest."""
