@@ -99,7 +99,7 @@ class PolicyLoop:
         self._previous: torch.Tensor | None = None
         self._sent: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
         # from a chunk's arrival to the first time that the servo loop can still do something about
-        self._lead = 3 * robot.period_ns + round(robot.latency * 1e9)
+        self._lead = 2 * robot.period_ns + round(robot.latency * 1e9)
         self._epoch, self._since, self._seq = -1, 0, 0
 
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:

@@ -83,7 +83,7 @@ def test_d_is_of_the_longest_of_the_last_plans_and_of_the_arms_own_latency():
         talk.policy.seconds = seconds
         talk.step(4)
     assert [old and old.delay for old in talk.policy.asked] == [None, 0, 3, 3]
-    slow = Talk(latency=0.1)  # what is written now holds 130 ms from now on: two actions are over
+    slow = Talk(latency=0.1)  # what is written now holds 120 ms from now on: two actions are over
     slow.step(5)
     assert slow.policy.asked[-1].delay == 2
 
@@ -96,7 +96,7 @@ def test_a_late_plan_goes_on_from_where_the_last_one_leads_meanwhile():
     talk.policy.seconds, talk.policy.change = 0.06, 0.2
     talk.step()
     chunk = talk.sent[-1]
-    # 60 ms late and three ticks: the first action is over when it comes, and the last plan has moved on by 0.01
+    # 60 ms late and two ticks: the first action is over when it comes, and the last plan has moved on by 0.01
     np.testing.assert_allclose(chunk.data[:3, 0], [0.047, 0.247, 0.447], atol=1e-7)
     np.testing.assert_allclose(chunk.data[:, 5], 0.5)
 

@@ -76,10 +76,22 @@ def main(arguments: list[str]) -> int:
 
 
 def _obey(faults: Faults, oracle: Oracle, arm: Arm, more: Callable[[str], str | None] | None) -> None:
-    """Take lines from the input: those that ``more`` knows; ``state`` says where the arm is; others turn a knob."""
+    """Take lines from the input: those that ``more`` knows, and others that turn a knob.
+
+    ``state`` says where the arm is. ``push 0.1`` turns its first joint so far, rad, and says when, ns; ``moved T`` says
+    when after T its goal first was another one.
+    """
     for line in sys.stdin:
         if more is not None and (answer := more(line)) is not None:
             print(answer, flush=True)
+            continue
+        word, _, rest = line.strip().partition(" ")
+        if word == "push":  # by hand, at once
+            arm.push(float(rest))
+            print(MonotonicClock().now(), flush=True)
+            continue
+        if word == "moved":
+            print(json.dumps(oracle.moved(int(rest))), flush=True)
             continue
         if line.strip() == "state":
             state = {"q": arm.q.tolist(), "dq": arm.dq.tolist(), "goals": len(oracle.log), "outside": oracle.count}

@@ -82,6 +82,11 @@ class Arm:
         self.model.actuator_gainprm[servo] = self._gain[servo] * on
         self.model.actuator_biasprm[servo] = self._bias[servo] * on
 
+    def push(self, angle: float) -> None:
+        """Turn the first joint by hand, at once, rad."""
+        self.data.qpos[self.model.jnt_qposadr[self.model.actuator_trnid[0, 0]]] += angle
+        mujoco.mj_forward(self.model, self.data)
+
     def limit_effort(self, servo: int, share: float) -> None:
         """Limit one servo's torque to a share, 0 to 1, of what the model gives it."""
         self.model.actuator_forcerange[servo] = self._force[servo] * share
