@@ -257,6 +257,6 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         ends = f"{dead['alarm_ms']:.0f} ms, {rest}" if dead else "-"
         lines.append(
             f"| {row['driver']} {row['hz']} Hz | {row['scheduling']} | {late['p50']:.2f} / {late['p99']:.2f} ms | "
-            f"{row['missed']:.2%} | {seen} | {ends} |"
+            f"{row['missed']:.2%}{'' if row['still_running'] else ', then it stopped'} | {seen} | {ends} |"
         )
     return [*lines, ""]

@@ -8,16 +8,23 @@ as they come (naive), by the times that they were made for (matched), or made to
 """
 
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from robopol.commands.deploy import _modelled
 from robopol.config import parse
 from robopol.configs import load_config
+from robopol.errors import RobopolError
 from robopol.evaluation import rollout
 from robopol.evaluation.statistics import wilson
 from robopol.execution import ExecutorConfig, RealTimeChunkingConfig, RecedingHorizonConfig
+from robopol.export.export import export, histories, rolled_out
 from robopol.files import write_json
 from robopol.loading import load_policy
 from robopol.policies import Policy
@@ -105,6 +112,40 @@ def successes(checkpoint: str, episodes: int, kept: Path | None = None) -> dict[
         print(f"{name}: {rows[name]['success_rate']:.2f}, {rows[name]['outside_limits']} goals outside", flush=True)
         if kept is not None:
             write_json(kept, found)
+    return found
+
+
+def engines(checkpoint: str, busy: Callable[[float], Any], plans: int = 200) -> dict[str, Any]:
+    """Export a policy, which is refused if the artefact is not equal to it, and time plans in situ (T18).
+
+    Args:
+        checkpoint: The policy.
+        busy: Keeps a servo loop going for so many seconds, meanwhile.
+        plans: How many are timed, of each engine and of the policy itself.
+    """
+    policy = load_policy(checkpoint)
+    assert policy.spec.env is not None
+    with policy.spec.env.make(16) as env:
+        recorded = histories(rolled_out(policy, env), policy)
+    obs = {key: value[:1] for key, value in recorded.items()}
+    step = 1 / policy.spec.control_hz
+    found: dict[str, Any] = {"allowed_ms": step * policy.spec.n_action_steps / 2 * 1e3, "p99_ms": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        planners = {"eager": policy}
+        for name in ("onnx", "openvino"):
+            try:
+                export(policy, name, Path(folder, name), recorded, "rolled out")
+                planners[name] = load_policy(Path(folder, name))
+            except RobopolError as error:
+                found[name] = str(error)
+        for name, planner in planners.items():
+            took = []
+            for k in range(plans + 5):
+                busy(0.01)
+                start = time.perf_counter()
+                planner.plan(obs, 1, [torch.Generator().manual_seed(k)])
+                took.append((time.perf_counter() - start) * 1e3)
+            found["p99_ms"][name] = float(np.percentile(took[5:], 99))
     return found
 
 

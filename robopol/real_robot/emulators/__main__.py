@@ -86,7 +86,7 @@ def _obey(faults: Faults, oracle: Oracle, arm: Arm, more: Callable[[str], str | 
             print(answer, flush=True)
             continue
         word, _, rest = line.strip().partition(" ")
-        if word == "push":  # by hand, at once
+        if word == "push":
             arm.push(float(rest))
             print(MonotonicClock().now(), flush=True)
             continue

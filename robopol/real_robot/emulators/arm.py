@@ -53,7 +53,7 @@ class Arm:
         self.goal = self.q
         self._setpoint, self._speed = self.goal.copy(), np.zeros(len(self.names))
         self.max_speed, self.max_accel = (np.full(len(self.names), np.inf) for _ in range(2))
-        self.t = t
+        self.t, self._pushed = t, 0.0
         self._step = round(self.model.opt.timestep * 1e9)
 
     @property
@@ -83,9 +83,8 @@ class Arm:
         self.model.actuator_biasprm[servo] = self._bias[servo] * on
 
     def push(self, angle: float) -> None:
-        """Turn the first joint by hand, at once, rad."""
-        self.data.qpos[self.model.jnt_qposadr[self.model.actuator_trnid[0, 0]]] += angle
-        mujoco.mj_forward(self.model, self.data)
+        """Turn the first joint by hand, rad, when time goes on; this may be said by another thread."""
+        self._pushed += angle
 
     def limit_effort(self, servo: int, share: float) -> None:
         """Limit one servo's torque to a share, 0 to 1, of what the model gives it."""
@@ -98,6 +97,10 @@ class Arm:
 
     def advance(self, t: int) -> None:
         """Simulate up to the last physics step before ``t``, ns."""
+        if self._pushed:
+            self.data.qpos[self.model.jnt_qposadr[self.model.actuator_trnid[0, 0]]] += self._pushed
+            self._pushed = 0.0
+            mujoco.mj_forward(self.model, self.data)
         while self.t + self._step <= t:
             self._move()
             self.data.ctrl[: len(self.names)] = self._setpoint

@@ -42,6 +42,7 @@ class Pace:
         ``free``: time passes by itself. ``hold``: it stands still. ``pass N``: hear what was said, let N ns pass, tell
         the state. ``scene FILE``: another arm, six of whose servos are the controller's. Each answers, as JSON, with
         the controller's time, ns, and where all is: MuJoCo's positions, those of mocap bodies, their orientations.
+        ``push X``: see `Arm.push`; answers with the time alone.
         """
         word, _, rest = line.strip().partition(" ")
         with self._lock:
@@ -52,6 +53,9 @@ class Pace:
                 self.server.cycle(self.server.controller.t)
                 self._t += int(rest)
                 self.server.cycle(self._t)
+            elif word == "push":
+                self.server.controller.arm.push(float(rest))
+                return str(self.server.controller.t)
             elif word == "scene":
                 controller = self.server.controller
                 controller.end()
