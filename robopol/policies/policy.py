@@ -23,10 +23,13 @@ class Previous(NamedTuple):
     Attributes:
         window: (Tp, A) in environment units.
         passed: Control steps since the observation that it was asked for with.
+        delay: How many of its actions from now on will be over before the next plan can be executed; None is what the
+            policy was told once and for all.
     """
 
     window: Tensor
     passed: int
+    delay: int | None = None
 
     def shifted(self) -> Tensor:
         """Return the window (Tp, A) moved on to now; its last action is repeated."""

@@ -83,8 +83,8 @@ class EnsembleConfig(Config):
 class ContinueConfig(Config):
     """For chunks made to begin with the d actions of the plan that are executed meanwhile (real-time chunking).
 
-    A chunk with d <= s <= H - d, where s of its H actions are meant to be executed, replaces the plan; another one,
-    which cannot fit to it, is blended in.
+    A chunk with d <= s <= H - d, where s of its H actions are meant to be executed, replaces the plan, unless it came
+    later than it was made for; one that cannot fit to the plan is blended in.
 
     Attributes:
         waypoints: B of the blend.
@@ -138,7 +138,8 @@ class Continue:
 
     def merge(self, plan: Plan, gripper: Plan, chunk: Chunk, usable: Usable) -> Merged:
         """See `Merging.merge`."""
-        if chunk.committed <= chunk.executed <= len(chunk.data) - chunk.committed:
+        over = len(chunk.data) - len(usable.times)
+        if over <= chunk.committed <= chunk.executed <= len(chunk.data) - chunk.committed:
             return Merged(usable.times, usable.values)
         return self._blend.merge(plan, gripper, chunk, usable)._replace(continued=False)
 

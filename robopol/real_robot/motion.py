@@ -63,20 +63,20 @@ class Motion:
 
     def due(self, t: int) -> int:
         """Return the time from which an action is of use in the tick at ``t``, ns: one period after the hand-over."""
-        return t + self._delay + self._period
+        return t + self._delay
 
     def adopt(self, t: int, chunk: Chunk, usable: Usable) -> bool:
-        """Let a chunk that was taken in the tick at ``t`` change the plan.
+        """Let a chunk that was taken in the tick at ``t`` change the plan, from where the last command holds on.
 
         Returns:
             Whether it continued the plan as it was asked to.
         """
         merged = self._merging.merge(self.plan, self.hand_plan, chunk, usable)
-        n = len(self.robot.joints)
-        self.plan.go_on(t + self._delay, merged.times, merged.points[:, :n])
-        ahead = merged.times > t + self._hand_delay
+        n, last = len(self.robot.joints), t - self._period
+        self.plan.go_on(last + self._delay, merged.times, merged.points[:, :n])
+        ahead = merged.times > last + self._hand_delay
         if ahead.any():
-            self.hand_plan.go_on(t + self._hand_delay, merged.times[ahead], merged.points[ahead, n:])
+            self.hand_plan.go_on(last + self._hand_delay, merged.times[ahead], merged.points[ahead, n:])
         return merged.continued
 
     def follow(self, t: int) -> Filtered:

@@ -54,7 +54,8 @@ class PolicyLoop:
 
     A chunk is for the times that it was made for: action k, which in training led from the state at step k to that at
     step k + ``reach``, is to hold ``(k + reach) dt`` after the observation, and a change is relative to what was
-    commanded for the time of the observation. A plan that took its time is thus not late, only shorter.
+    commanded for the time of the observation. A plan that took its time is thus not late, only shorter: in place of the
+    actions that are over when it comes, those of the last plan are executed, and it goes on from where they lead to.
 
     What is observed is what was there at one time and a step, two steps, ... before: the rows and pictures next to
     these times. The newest of them is that of the newest row, or, with cameras, of the newest picture.
@@ -103,8 +104,11 @@ class PolicyLoop:
         self._generator = torch.Generator().manual_seed(seed)
         self._memory = round(_MEMORY * 1e9) + policy.spec.n_obs_steps * self.dt
         self._rows: deque[tuple[int, np.void]] = deque()  # by when they were received
-        self._latencies: deque[float] = deque(maxlen=_LATENCIES)
+        self._latencies: deque[int] = deque(maxlen=_LATENCIES)
         self._previous: torch.Tensor | None = None
+        self._sent: tuple[NDArray[np.int64], NDArray[np.float64]] | None = None
+        # from a chunk's arrival to the first time that the servo loop can still do something about
+        self._lead = 2 * robot.period_ns + round(robot.latency * 1e9)
         self._epoch, self._since, self._seq, self._asked = -1, 0, 0, 0
 
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
@@ -121,22 +125,25 @@ class PolicyLoop:
         observed = self._observed(t)
         seen = None if observed is None else self._look(observed)
         if observed is None or seen is None:
-            self._previous, self._since = None, self._executed  # plan anew as soon as there is something to be seen
+            self._previous = self._sent = None
+            self._since = self._executed  # plan anew as soon as there is something to be seen
             return None
         observation, taken = seen
         row, newest = nearest(self._rows, observed), self._rows[-1][1]
         epoch = int(newest["epoch"])
         if epoch != self._epoch:
-            self._epoch, self._previous, self._since = epoch, None, self._executed
+            self._epoch, self._since = epoch, self._executed
+            self._previous = self._sent = None
         actions, created, seq = None, 0, 0
         # what was seen in an epoch that is over is not acted on in this one
         listening = State(newest["state"]) in _LISTENING and int(row["epoch"]) == epoch
         if listening and self._since >= self._executed:
-            window = self._plan(observed, observation)
+            committed = self._committed()
+            window = self._plan(observed, observation, committed)
             actions = window[self.policy.spec.n_obs_steps - 1 :].numpy()
             created = self.clock.now()
-            self._latencies.append((created - observed) * 1e-9)
-            seq = self._send(actions, observed, created)
+            self._latencies.append(created - observed)
+            seq = self._send(actions, observed, created, committed)
             self._previous, self._asked, self._since = window, observed, 0
         self._since += 1
         return Step(t, observed, epoch, seq, created, observation, taken, actions)
@@ -163,8 +170,19 @@ class PolicyLoop:
         taken = {key: frame.t for key, frame in frames.items()}
         return self._observer.observe(nearest(self._rows, t)) | pictures, taken
 
-    def _plan(self, t: int, newest: Observation) -> torch.Tensor:
-        """Return a window (Tp, A) of the policy's actions for what was there at ``t`` and before."""
+    def _late(self, latency: int) -> int:
+        """Return how many actions of a plan are over when it comes, if it comes so late, ns."""
+        return max(0, -(-(latency + self._lead) // self.dt) - self._reach)
+
+    def _committed(self) -> int:
+        """Return d, how many actions of the last plan will be executed while the next is made."""
+        if self._previous is None or not self._latencies:
+            return 0
+        longest = max(self._latencies)
+        return max(-(-longest // self.dt), self._late(longest))
+
+    def _plan(self, t: int, newest: Observation, committed: int) -> torch.Tensor:
+        """Return a window (Tp, A) of actions for what was there at ``t`` and before, told of the last one and of d."""
         steps = range(self.policy.spec.n_obs_steps - 1, 0, -1)
         past = [(self._look(t - k * self.dt) or (newest,))[0] for k in steps] + [newest]
         obs = {
@@ -174,18 +192,32 @@ class PolicyLoop:
         previous = None
         if self._previous is not None:
             passed = min(round((t - self._asked) / self.dt), len(self._previous) - 1)
-            previous = [Previous(self._previous, passed)]
+            previous = [Previous(self._previous, passed, committed)]
         return self.policy.plan(obs, 1, [self._generator], previous)[0, 0].cpu()
 
-    def _send(self, actions: NDArray[np.float32], observed: int, created: int) -> int:
-        q, opening = self._commanded(observed)
-        points = self._waypoints.points(actions.astype(np.float64)[:HORIZON_MAX], q, opening)
+    def _send(self, actions: NDArray[np.float32], observed: int, created: int, committed: int) -> int:
+        first, late = observed + self._reach * self.dt, self._late(created - observed)
+        points = self._points(actions[:HORIZON_MAX].astype(np.float64), observed, first, late)
+        committed = late if self._previous is None else committed  # a first plan has nothing to begin with
+        self._sent = first + np.arange(len(points)) * self.dt, points
         self._seq = max(self._seq + 1, created)  # greater than those of a process that died
-        committed = 0 if self._previous is None else math.ceil(max(self._latencies) * 1e9 / self.dt)
-        first = observed + self._reach * self.dt
         chunk = Chunk(self.id, self._seq, self._epoch, observed, created, first, self.dt, points)
         self._post(Chunk(**{**vars(chunk), "committed": committed, "executed": self._executed}).pack())
         return self._seq
+
+    def _points(self, actions: NDArray[np.float64], observed: int, first: int, late: int) -> NDArray[np.float64]:
+        """Return the waypoints of a plan; the first, which are too late, are those of the last plan."""
+        q, opening = self._commanded(observed)
+        if self._sent is None or not 0 < late < len(actions):
+            return self._waypoints.points(actions, q, opening)
+        times = np.concatenate([[observed], first + np.arange(late) * self.dt])
+        way = np.stack([np.interp(times, self._sent[0], column) for column in self._sent[1].T], axis=1)
+        start = q if way.shape[1] == len(q) else np.append(q, opening)
+        # what the filter made of the last plan up to now stays, so it is its way on that is added
+        over = start + way[1:] - way[0]
+        over[:, len(q) :] = over[:, len(q) :].clip(0.0, 1.0)
+        hand = float(over[-1, -1]) if over.shape[1] > len(q) else opening
+        return np.concatenate([over, self._waypoints.points(actions[late:], over[-1, : len(q)], hand)])
 
     def _commanded(self, t: int) -> tuple[NDArray[np.float64], float]:
         """Return what was commanded to hold at ``t``, or, of what is known, next to it."""

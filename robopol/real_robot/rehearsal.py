@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from robopol.envs.config import EnvConfig
 from robopol.evaluation.rollout import Outcome
 from robopol.policies import Policy
-from robopol.real_robot.clock import VirtualClock
-from robopol.real_robot.drivers.simulated import SimulatedDriver
+from robopol.real_robot.clock import Clock
 from robopol.real_robot.events import Event
 from robopol.real_robot.eyes import Eyes, with_cameras
 from robopol.real_robot.policy_loop import PolicyLoop
+from robopol.real_robot.rigs import InProcess, Rig
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.scenes import Scene
 from robopol.real_robot.servo import Servo
@@ -26,9 +26,8 @@ from robopol.real_robot.states import Command, State
 from robopol.real_robot.waypoints import waypoints_for
 from robopol.real_robot.world import World
 
-_START = 1_000_000_000  # of the virtual clock, so that times before the first tick are not negative
-_PATIENCE = 2.0  # with an arm that does not move at all, s
 _ARMING = 0.2  # from the connection to the word to run, s
+_PATIENCE = 1_000_000_000  # for the first motion, ns; an episode whose plans are all refused ends too
 
 
 class _Slot:
@@ -44,7 +43,7 @@ class _Slot:
 class _Script:
     """An operator who says what is written, and holds the switch."""
 
-    def __init__(self, clock: VirtualClock) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.orders: list[tuple[int, int]] = []
         self._clock = clock
 
@@ -65,14 +64,15 @@ def rehearse(
     latency: float = 0.0,
     matched: bool = True,
     executed: int | None = None,
+    rig: Rig | None = None,
     report: Callable[[int, Event], None] = lambda seed, event: None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Let a policy act in a task of the arm suite: servo loop, filter and simulated driver in lock-step.
+    """Let a policy act in a task of the arm suite: servo loop, filter and driver in lock-step with the arm.
 
-    An episode ends with the task's success or at its limit of steps, counted from the first motion on or, if nothing
-    moves, after some seconds. It is a function of its seed. Cameras take their pictures between two ticks; what they
-    take is late by their own latency, and by that of the chunks.
+    An episode ends with the task's success or at its limit of steps, counted from the first motion on, or a second
+    after that was due. It is a function of its seed. Cameras take their pictures between two ticks; what they take is
+    late by their own latency, and by that of the chunks.
 
     Args:
         policy: The policy.
@@ -83,6 +83,7 @@ def rehearse(
         matched: Whether chunks say truly when their observation was made; if not, as a bridge would have it that knows
             nothing of latency, their actions are executed when they come.
         executed: Actions of a plan after which the next is asked for; None is the policy's own number.
+        rig: Where the arm is; None is the simulated driver, and others have an emulated wire between.
         report: Told of every event, with the seed of its episode.
         on_outcome: Told of each episode as it ends.
 
@@ -92,9 +93,10 @@ def rehearse(
     Raises:
         ConfigError: If policy, robot and task do not fit together.
     """
-    scene, outcomes = Scene(env), []
+    scene, rig, outcomes = Scene(env), rig or InProcess(), []
     robot = with_cameras(robot, policy.spec, policy.spec.control_hz)
     check_cameras(policy.spec, robot.cameras, recorded=False)
+    robot = robot.heard_every((executed or policy.spec.n_action_steps) / policy.spec.control_hz + latency)
     late = round(latency * 1e9)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path, stage = Path(folder, "scene.xml"), None
@@ -103,7 +105,7 @@ def rehearse(
             if robot.cameras and stage is None:
                 stage = Stage(str(path), lambda: None)
                 stack.callback(stage.close)
-            one = _Episode(policy, placed, scene, seed, late, matched, executed, report, stage)
+            one = _Episode(policy, placed, scene, rig, seed, late, matched, executed, report, stage)
             outcomes.append(one.run())
             on_outcome(outcomes[-1])
     return outcomes
@@ -117,6 +119,7 @@ class _Episode:
         policy: Policy,
         robot: RobotConfig,
         scene: Scene,
+        rig: Rig,
         seed: int,
         latency: int,
         matched: bool,
@@ -124,10 +127,9 @@ class _Episode:
         report: Callable[[int, Event], None],
         stage: Stage | None,
     ) -> None:
-        self.robot, self.scene, self.seed = robot, scene, seed
-        self.clock, self.mailbox = VirtualClock(_START), _Slot()
-        self.operator = _Script(self.clock)
-        self.driver: SimulatedDriver = robot.driver.build(self.clock)
+        self.robot, self.scene, self.rig, self.seed = robot, scene, rig, seed
+        self.driver, self.clock = rig.place(robot)
+        self.mailbox, self.operator = _Slot(), _Script(self.clock)
         self._latency, self._matched = latency, matched
         self._past: deque[tuple[int, NDArray[np.void], World]] = deque()
         told = lambda event: report(seed, event)  # noqa: E731
@@ -154,6 +156,7 @@ class _Episode:
         period, t = self.robot.period_ns, self.clock.now()
         self.operator.orders.append((Command.ARM, 0))
         begin = t + -(-round(_ARMING * 1e9) // period) * period
+        last = begin + self._latency + _PATIENCE
         steps, total, success, moving, due = 0, 0.0, False, False, begin
         while not success and steps < limit and machine.state not in (State.FAULT, State.ESTOP):
             t += period
@@ -169,10 +172,10 @@ class _Episode:
             if moving:
                 reward, success = self.scene.judge(self._past[-1][2])
                 steps, total = steps + 1, total + reward + success
-            moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency)
-            moving = moving or t >= begin + round(_PATIENCE * 1e9)
+            moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency) or t > last
             self.loop.step()
         self.driver.close()
+        self.rig.leave()
         if self.eyes is not None:
             self.eyes.close()
         return Outcome(seed=self.seed, success=success, total_reward=total, length=steps, way=None)
@@ -182,9 +185,7 @@ class _Episode:
         return self._past[-1][2]
 
     def _publish(self, row: NDArray[np.void]) -> None:
-        assert self.driver.device is not None
-        world = World.of(self.driver.device.data, int(row["t_received"][0]))
-        self._past.append((int(row["t"][0]), row.copy(), world))
+        self._past.append((int(row["t"][0]), row.copy(), self.rig.world(int(row["t_received"][0]))))
 
     def _seen(self) -> NDArray[np.void]:
         """Return the rows that have arrived at the policy, and let it see their worlds."""

@@ -124,6 +124,11 @@ class RobotConfig(Config):
         """T_s, ns."""
         return round(self.period * 1e9)
 
+    def heard_every(self, seconds: float) -> "RobotConfig":
+        """Return the robot of a policy that speaks so often: it is not silent as long as it does."""
+        silence = max(self.watch.silence, 2 * seconds)
+        return self.model_copy(update={"watch": self.watch.model_copy(update={"silence": silence})})
+
     def joint(self, field: str) -> Vector:
         """Return one attribute of every joint, (n,)."""
         return np.array([getattr(joint, field) for joint in self.joints], np.float64)

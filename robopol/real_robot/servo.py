@@ -161,11 +161,12 @@ class Servo:
         """Empty the mailboxes; look at what comes from the one who is wanted, while the arm can be seen."""
         for speaker, mailbox in self._mailboxes.items():
             message = mailbox.take()
+            heard = self.clock.now()  # reading the arm took its time, and the message may have been made meanwhile
             if speaker is not self.life.machine.wanted or self.life.watch.stale:
                 continue
             if message is not None:
-                self._heard = now
-                self._consider(message, speaker, self.clock.now(), t)  # it may have been made while the arm was read
+                self._heard = heard
+                self._consider(message, speaker, heard, t)
             elif now - self._heard > self.robot.watch.silence * 1e9:
                 self.life.tell(now, Code.POLICY_SILENT, Severity.WARNING, (now - self._heard) * 1e-9)
                 self._heard = now

@@ -164,11 +164,8 @@ class Supervisor:
                 self.cameras.add(name, camera)
             for camera in cameras.values():
                 camera.ready()
-            # it is not silent as long as it says something as often as it is to
             often = self.policy["executed"] / self.policy["spec"]["control_hz"] + self.policy["latency"]
-            silence = max(robot.watch.silence, 2 * often)
-            watch = robot.watch.model_copy(update={"silence": silence})
-            self.robot = robot.model_copy(update={"watch": watch})
+            self.robot = robot.heard_every(often)
             said = self._start("servo_process", policy=self.policy["id"])
             self.scheduling: str = said["scheduling"]
             if record is not None:

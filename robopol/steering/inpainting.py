@@ -22,7 +22,8 @@ class InpaintingConfig(SteeringConfig):
     """Begin with what is executed of the last plan meanwhile.
 
     Attributes:
-        delay: How many of its actions that are, d: the latency in control steps; 0 is the base policy.
+        delay: How many of its actions that are, d: the latency in control steps; 0 is the base policy. Whoever
+            knows it better, as a robot does, says so with each plan.
     """
 
     kind: Literal["inpainting"] = "inpainting"
@@ -46,7 +47,8 @@ class Inpainting(Steering):
         meant = torch.zeros(planning.rows, spec.horizon, 1, dtype=torch.bool)
         for row, old in enumerate(planning.previous):
             if old is not None:
-                known = soft_mask(self.config.delay, old.passed, spec.chunk, "hard")
+                delay = self.config.delay if old.delay is None else old.delay
+                known = soft_mask(delay, old.passed, spec.chunk, "hard")
                 meant[row, spec.n_obs_steps - 1 :, 0] = known.bool()
         if not meant.any():
             return field

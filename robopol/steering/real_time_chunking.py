@@ -37,7 +37,8 @@ class RealTimeChunkingConfig(SteeringConfig):
     """Pull a plan towards what is left of the last one.
 
     Attributes:
-        delay: How many actions of the last plan are still executed, d: the latency in control steps.
+        delay: How many actions of the last plan are still executed, d: the latency in control steps. Whoever knows it
+            better, as a robot does, says so with each plan.
         beta: Most that the velocity may move for an error of 1; 0 is the base policy.
         mask: How the weight falls from 1 at the last of these actions to 0 where the last plan ends: ``exp`` as
             published, ``linear``, or ``hard``: at once.
@@ -65,10 +66,11 @@ class RealTimeChunking(Steering):
     def field(self, field: Field, planning: Planning) -> Field:
         """See `Steering.field`."""
         spec, config = planning.policy.spec, self.config
-        passed = [spec.chunk if old is None else old.passed for old in planning.previous]
         weights = torch.zeros(planning.rows, spec.horizon, 1)
-        for row, steps in enumerate(passed):
-            weights[row, spec.n_obs_steps - 1 :, 0] = soft_mask(config.delay, steps, spec.chunk, config.mask)
+        for row, old in enumerate(planning.previous):
+            if old is not None:
+                delay = config.delay if old.delay is None else old.delay
+                weights[row, spec.n_obs_steps - 1 :, 0] = soft_mask(delay, old.passed, spec.chunk, config.mask)
         if config.beta == 0 or not weights.any():
             return field
         known = planning.policy.action_normalizer.normalize(left(planning).to(planning.device))

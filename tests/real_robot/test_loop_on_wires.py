@@ -1,5 +1,11 @@
 """The servo loop over the vendors' clients to emulated buses: what the witness at the wire sees of a wild policy."""
 
+import gc
+import os
+import sys
+import threading
+import time
+
 import numpy as np
 import pytest
 from arms_on_wires import Rig
@@ -87,3 +93,89 @@ def test_a_silent_bus_is_a_fault_after_a_tenth_of_a_second(rig):
     bench.run(0.2)
     assert bench.state is State.FAULT
     assert len(rig.oracle.log) == logged
+
+
+def test_a_step_of_the_arm_is_answered_at_the_wire_within_two_periods(rig):
+    """T2: from a push of the arm to the first goal that is made of it, by a policy that infers nothing."""
+    bench = WiredBench(rig).ready()
+    took = []
+    for k in range(3):
+        bench.run(0.1)
+        rest = float(bench.rows[-1]["q"][0])
+        pushed = bench.t + (1 + 4 * k) * MS
+        bench.clock.sleep_until(pushed)
+        rig.bus.advance(pushed)
+        rig.arm.push(0.3)
+
+        def answer(rest=rest):
+            if abs(float(bench.rows[-1]["q"][0]) - rest) > 0.1 and bench.policy.message is None:
+                bench.send(bench.q + np.linspace(0.04, 0.12, 3)[:, None])
+
+        bench.run(0.04, answer)
+        logged = next(row["t"] for row in bench.rows if row["t"] > pushed and np.abs(row["command_speed"]).max() > 0.01)
+        took.append(((logged - pushed) / MS, (rig.oracle.moved(pushed) - pushed) / MS))
+        bench.run(0.4)
+    period = bench.robot.period * 1e3
+    loop, wire = np.array(took).T
+    # the state is read in the next tick and answered in the one after
+    assert np.all((loop > period) & (loop <= 2 * period))
+    # a goal is on the wire after a read, some ms, and a first step from rest may be less than a count of the servo
+    assert np.all((wire > loop) & (wire <= loop + period + 5))
+    assert rig.oracle.violations == []
+
+
+def test_a_chunk_that_is_made_while_the_arm_is_read_is_taken(rig, monkeypatch):
+    """A read of a bus takes a good part of the period, and whatever comes then is not of the future."""
+    bench = WiredBench(rig).ready()
+    read = rig.driver.read
+
+    def slow(out):
+        fresh = read(out)
+        if bench.policy.message is None and bench.state is State.ARMED:
+            bench.send(bench.q + np.linspace(0.02, 0.1, 8)[:, None])
+        return fresh
+
+    monkeypatch.setattr(rig.driver, "read", slow)
+    bench.run(0.02)
+    assert bench.state is State.RUNNING
+    assert {event.code.name for event in bench.events} == {"STATE_CHANGED", "COMMANDED"}
+
+
+def test_the_wall_clock_is_of_no_account_to_the_loop(rig, monkeypatch):
+    """T19: stepped by an hour forwards and back at every look at it, while the arm moves."""
+    hour = [0.0]
+
+    def jumpy():
+        hour[0] = 3600.0 - hour[0]
+        return 1e9 + hour[0]
+
+    bench = WiredBench(rig).ready()
+    monkeypatch.setattr(time, "time", jumpy)
+    bench.send(bench.q + np.linspace(0.02, 0.3, 12)[:, None])
+    bench.run(0.4)
+    logs = [goal.position for goal in rig.oracle.log if goal.servo == 0]
+    assert max(logs) - min(logs) > 0.1
+    assert {event.code.name for event in bench.events} == {"STATE_CHANGED", "COMMANDED"}
+    assert rig.driver.retries == 0
+    assert rig.oracle.violations == []
+
+
+def test_a_loop_that_goes_on_takes_no_more_of_anything(rig):
+    """T20 in small: descriptors, threads, memory of Python's; the schedule stays where it was."""
+    bench = WiredBench(rig).ready()
+
+    def for_a_while():
+        for _ in range(3):
+            bench.send(bench.q + np.linspace(0.005, 0.02, 8)[:, None] * rng.choice([-1, 1]))
+            bench.run(0.1)
+        for kept in (bench.rows, bench.events, rig.oracle.log):
+            kept.clear()
+        gc.collect()
+
+    rng = np.random.default_rng(0)
+    for_a_while()
+    before, held = sys.getallocatedblocks(), (len(os.listdir("/proc/self/fd")), threading.active_count())
+    for_a_while()
+    assert sys.getallocatedblocks() - before < 200
+    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == held
+    assert bench.t % bench.robot.period_ns == 0

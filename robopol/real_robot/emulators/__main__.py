@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from robopol.real_robot.emulators.dynamixel import DynamixelBus
 from robopol.real_robot.emulators.faults import Faults
 from robopol.real_robot.emulators.feetech import FeetechBus
 from robopol.real_robot.emulators.oracle import Oracle
+from robopol.real_robot.emulators.pace import Pace
 from robopol.real_robot.emulators.ur import Controller
 from robopol.real_robot.emulators.ur_server import URServer
 from robopol.real_robot.emulators.wire import Latency, RealTimeLine
@@ -38,17 +40,20 @@ def main(arguments: list[str]) -> int:
         print(models.read(options.name))
         return 0
     clock, faults = MonotonicClock(), Faults()
-    arm = Arm(models.read(options.model or ("ur5e" if options.arm == "ur" else "so101")), clock.now())
+    ur = options.arm == "ur"
+    arm = Arm(models.read(options.model or ("ur5e" if ur else "so101")), clock.now(), 6 if ur else None)
     tick = TICK if options.arm in BUSES else 0.0
     n = len(arm.names)
     speed, accel = np.full(n, options.max_speed), np.full(n, options.max_accel)
     oracle = Oracle(arm.low, arm.high, speed, accel, tick, options.period)
     running = threading.Event()
     running.set()
-    if options.arm == "ur":
+    more: Callable[[str], str | None] | None = None
+    if ur:
         server = URServer(Controller(arm, oracle, faults), options.host)
         print(f"a UR controller at {server.host}", flush=True)
-        thread = threading.Thread(target=server.serve, args=(clock, running.is_set))
+        pace = Pace(server)
+        more, thread = pace.obey, threading.Thread(target=pace.serve, args=(running.is_set,))
     else:
         latency = Latency(options.baud, round(options.turnaround * 1e3), round(options.adapter * 1e6))
         bus = BUSES[options.arm](arm, oracle, faults, latency)
@@ -59,7 +64,7 @@ def main(arguments: list[str]) -> int:
         thread = threading.Thread(target=line.serve, args=(running.is_set,))
     thread.start()
     try:
-        _obey(faults, oracle, arm)
+        _obey(faults, oracle, arm, more)
     except KeyboardInterrupt:
         pass
     finally:
@@ -70,9 +75,24 @@ def main(arguments: list[str]) -> int:
     return 1 if oracle.count else 0
 
 
-def _obey(faults: Faults, oracle: Oracle, arm: Arm) -> None:
-    """Take lines from the input: ``state`` says where the arm is, any other turns a fault's knob."""
+def _obey(faults: Faults, oracle: Oracle, arm: Arm, more: Callable[[str], str | None] | None) -> None:
+    """Take lines from the input: those that ``more`` knows, and others that turn a knob.
+
+    ``state`` says where the arm is. ``push 0.1`` turns its first joint so far, rad, and says when, ns; ``moved T`` says
+    when after T its goal first was another one.
+    """
     for line in sys.stdin:
+        if more is not None and (answer := more(line)) is not None:
+            print(answer, flush=True)
+            continue
+        word, _, rest = line.strip().partition(" ")
+        if word == "push":
+            arm.push(float(rest))
+            print(MonotonicClock().now(), flush=True)
+            continue
+        if word == "moved":
+            print(json.dumps(oracle.moved(int(rest))), flush=True)
+            continue
         if line.strip() == "state":
             state = {"q": arm.q.tolist(), "dq": arm.dq.tolist(), "goals": len(oracle.log), "outside": oracle.count}
             print(json.dumps(state), flush=True)

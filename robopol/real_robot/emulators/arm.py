@@ -23,12 +23,14 @@ class Arm:
         t: Time up to which it was simulated, ns.
     """
 
-    def __init__(self, xml: str, t: int) -> None:
+    def __init__(self, xml: str, t: int, servos: int | None = None) -> None:
         """Make an arm at rest, in its keyframe if it has one, at zero otherwise; all servos are on and hold.
 
         Args:
             xml: MJCF; each actuator is a position servo with a control range.
             t: Now, ns.
+            servos: How many of the actuators are the arm's, n; what comes after them, a hand, stays as it is at first.
+                None is all.
 
         Raises:
             RobotError: If the model cannot be read, or a servo has no range.
@@ -37,37 +39,37 @@ class Arm:
             self.model = mujoco.MjModel.from_xml_string(xml)
         except ValueError as error:
             raise RobotError(f"MuJoCo cannot read the model of the arm: {error}") from error
-        self.names = tuple(self.model.actuator(i).name for i in range(self.model.nu))
+        self.names = tuple(self.model.actuator(i).name for i in range(self.model.nu))[:servos]
         if not self.names or not self.model.actuator_ctrllimited.all():
             raise RobotError("a model of an arm needs position servos, each with a ctrlrange")
         self.data = mujoco.MjData(self.model)
         if self.model.nkey:
             mujoco.mj_resetDataKeyframe(self.model, self.data, 0)
         mujoco.mj_forward(self.model, self.data)
-        self.low, self.high = self.model.actuator_ctrlrange.T.copy()
+        self.low, self.high = self.model.actuator_ctrlrange[: len(self.names)].T.copy()
         self._gain, self._bias = self.model.actuator_gainprm.copy(), self.model.actuator_biasprm.copy()
         self._force = self.model.actuator_forcerange.copy()
         self.powered = np.ones(len(self.names), bool)
         self.goal = self.q
         self._setpoint, self._speed = self.goal.copy(), np.zeros(len(self.names))
         self.max_speed, self.max_accel = (np.full(len(self.names), np.inf) for _ in range(2))
-        self.t = t
+        self.t, self._pushed = t, 0.0
         self._step = round(self.model.opt.timestep * 1e9)
 
     @property
     def q(self) -> Vector:
         """Positions (n,), rad."""
-        return self.data.actuator_length.copy()
+        return self.data.actuator_length[: len(self.names)].copy()
 
     @property
     def dq(self) -> Vector:
         """Speeds (n,), rad/s."""
-        return self.data.actuator_velocity.copy()
+        return self.data.actuator_velocity[: len(self.names)].copy()
 
     @property
     def effort(self) -> Vector:
         """Torques of the servos (n,), N m."""
-        return self.data.actuator_force.copy()
+        return self.data.actuator_force[: len(self.names)].copy()
 
     @property
     def at_rest(self) -> bool:
@@ -80,6 +82,10 @@ class Arm:
         self.model.actuator_gainprm[servo] = self._gain[servo] * on
         self.model.actuator_biasprm[servo] = self._bias[servo] * on
 
+    def push(self, angle: float) -> None:
+        """Turn the first joint by hand, rad, when time goes on; this may be said by another thread."""
+        self._pushed += angle
+
     def limit_effort(self, servo: int, share: float) -> None:
         """Limit one servo's torque to a share, 0 to 1, of what the model gives it."""
         self.model.actuator_forcerange[servo] = self._force[servo] * share
@@ -91,16 +97,20 @@ class Arm:
 
     def advance(self, t: int) -> None:
         """Simulate up to the last physics step before ``t``, ns."""
+        if self._pushed:
+            self.data.qpos[self.model.jnt_qposadr[self.model.actuator_trnid[0, 0]]] += self._pushed
+            self._pushed = 0.0
+            mujoco.mj_forward(self.model, self.data)
         while self.t + self._step <= t:
             self._move()
-            self.data.ctrl[:] = self._setpoint
+            self.data.ctrl[: len(self.names)] = self._setpoint
             mujoco.mj_step(self.model, self.data)
             self.t += self._step
 
     def _move(self) -> None:
         """Move the set points by one physics step, along a trapezoid of speed where there are limits."""
         dt = self._step * 1e-9
-        q = self.data.actuator_length
+        q = self.q
         np.copyto(self._setpoint, q, where=~self.powered)
         goal = np.where(self.powered, self.goal, q)
         error, half = goal - self._setpoint, np.minimum(self.max_accel, 1e9) * dt / 2

@@ -1,5 +1,6 @@
 """The witness at the wire: what an arm was really told, against what it may be told."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -91,6 +92,14 @@ class Oracle:
                 if accel > slack * self.accel[servo] + 2 * self.tick / dt**2:
                     self._violated(t, servo, f"acceleration {accel:.6g} is over {self.accel[servo]:.6g}")
         self._last[servo] = (t, position, speed)
+
+    def moved(self, t: int, servo: int = 0) -> int | None:
+        """Return when, after ``t``, ns, the goal of a servo first was another than before; None if it was not."""
+        goals = [goal for goal in self.log if goal.servo == servo]
+        for before, goal in pairwise(goals):
+            if goal.t > t and goal.position != before.position:
+                return goal.t
+        return None
 
     def rest(self) -> None:
         """Forget what came before: the arm was stopped or armed anew, and the next goals begin a motion."""

@@ -12,7 +12,6 @@ from contextlib import suppress
 
 import numpy as np
 
-from robopol.real_robot.clock import Clock
 from robopol.real_robot.emulators.ur import PERIOD, PLAYING, Controller
 
 DASHBOARD, SCRIPT, RTDE = 29999, 30003, 30004
@@ -78,13 +77,10 @@ class URServer:
             RTDE: self._rtde,
         }
 
-    def serve(self, clock: Clock, running: Callable[[], bool]) -> None:
-        """Serve in real time while ``running()``; it is asked in every cycle."""
-        while running() and not self.controller.faults.closed:
-            self.cycle(clock.now())
-            wait = max(0.0, (self.controller.t + PERIOD - clock.now()) * 1e-9)
-            select.select([*self._listeners, *(s.line for s in self._sessions)], [], [], min(wait, 0.002))
-        self.close()
+    def wait(self, seconds: float) -> None:
+        """Wait for so long, or until a client says something."""
+        with suppress(ValueError):  # one that has just been closed by another thread
+            select.select([*self._listeners, *(s.line for s in self._sessions)], [], [], seconds)
 
     def cycle(self, t: int) -> None:
         """Hear what clients have said, run up to ``t``, ns, and send what is due."""

@@ -1,0 +1,262 @@
+"""The servo loop over the vendors' clients to emulated arms, in real time (T1, T2, T4); used by bridge.py.
+
+Emulator, servo loop and whoever stands for the policy are a process each, as with real arms. What is reported is what
+the witness at the wire saw, by the clock that all processes of a machine share.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robopol.config import parse
+from robopol.configs import load_config
+from robopol.real_robot.channels import Channels
+from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.states import Command, State
+from robopol.real_robot.supervisor import Child
+
+POLICY = b"benchmark".ljust(16, b"\0")
+STEP = 50_000_000
+ARMS = (("feetech", 0.01), ("dynamixel", 0.01), ("ur", 0.002), ("ur", 0.008))
+TOLERANT = {"missed": 100, "lost": 5.0, "stale": 5.0, "tracking": 3.0}
+"""On a machine that is busy the loop is to go on, so that it can be seen how late it is."""
+
+
+class Emulator:
+    """An emulated arm in its own process."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        """Start it; its limits are wide, as it is its times that matter here."""
+        words = [sys.executable, "-m", "robopol.real_robot.emulators", kind]
+        if kind == "ur":
+            words += ["--host", "127.0.0.78"]
+        else:
+            words += ["--calibration", str(folder / "arm.json"), "--baud", "2000000"]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline().split(" at ")[-1].strip()
+        common = {"kind": kind}
+        self.driver = common | (
+            {"host": said, "timeout": 0.1, "watchdog": 20.0}
+            if kind == "ur"
+            else {"port": said, "calibration": str(folder / "arm.json"), "max_speed": 6.0, "max_accel": 60.0}
+        )
+
+    def tell(self, line: str) -> str:
+        """Say a line and return the answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.process.stdout.readline().strip()
+
+    def state(self) -> dict[str, Any]:
+        """Return where the arm is, how many goals came, and when the last one did."""
+        found: dict[str, Any] = json.loads(self.tell("state"))
+        return found
+
+    def close(self) -> None:
+        """End it."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Loop:
+    """A servo process that drives an emulated arm, and whoever feeds it."""
+
+    def __init__(self, kind: str, period: float, folder: Path) -> None:
+        """Start both."""
+        name = "ur5e_simulated" if kind == "ur" else "so101_simulated"
+        tree: Any = load_config("deploy", ["checkpoint=x", f"robot={name}"])["robot"]
+        self.emulator = Emulator(kind, folder)
+        tree |= {"period": period, "driver": self.emulator.driver, "geometry": None, "watch": TOLERANT}
+        if kind == "ur":
+            tree["driver"] |= {"period": period}
+            tree["gripper"] = None
+        else:  # two tries of a read of six servos, on a machine that is busy
+            tree["driver"] |= {"timeout": 0.05}
+        self.robot = parse(RobotConfig, tree)
+        self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
+        setup = {"robot": self.robot.tree(), "channels": self.channels.handles(), "policy": POLICY.hex()}
+        self.child = Child("servo_process", setup, self.channels.descriptors)
+        self.scheduling = self.child.ready()["scheduling"]
+        self.rows: list[Any] = []
+
+    def look(self) -> Any:
+        """Take the new rows; return the newest of all."""
+        self.rows += list(self.channels.ticks.take())
+        return self.rows[-1] if self.rows else None
+
+    def send(self, offset: float) -> None:
+        """Send a chunk whose first joint goes ``offset`` rad away from where it is commanded to be."""
+        now, row = self.clock.now(), self.rows[-1]
+        data = np.tile(row["command"], (12, 1))
+        data[:, 0] += np.linspace(offset / 12, offset, 12)
+        if self.robot.gripper is not None:
+            data = np.concatenate([data, np.full((12, 1), 0.5)], 1)
+        self.channels.policy.put(Chunk(POLICY, now, int(row["epoch"]), now, now, now + STEP, STEP, data).pack())
+
+    def until(self, state: State, seconds: float = 20.0) -> bool:
+        """Wait for a state."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            row = self.look()
+            if row is not None and row["state"] == state:
+                return True
+            time.sleep(0.002)
+        return False
+
+    def begin(self) -> bool:
+        """Arm it and let it move; return whether it does."""
+        for _ in range(5):  # a UR's program ends if its first goal comes too late
+            row = self.look()
+            if row is None or row["state"] not in (State.ARMED, State.HOLD, State.RUNNING):
+                self.channels.order(Command.RESET, 1)
+                self.channels.order(Command.ARM)
+                if not self.until(State.ARMED, 5.0):
+                    continue
+            self.channels.order(Command.RUN)
+            time.sleep(0.1)
+            self.look()
+            self.send(0.1)
+            if self.until(State.RUNNING, 2.0):
+                return True
+        return False
+
+    def sway(self, seconds: float) -> list[Any]:
+        """Let it go to and fro, and return the rows of that time."""
+        start, end, sign = len(self.rows), time.monotonic() + seconds, 1
+        while time.monotonic() < end:
+            self.look()
+            self.send(0.15 * sign)
+            sign = -sign
+            time.sleep(0.1)
+        self.look()
+        return self.rows[start:]
+
+    def close(self) -> None:
+        """End both."""
+        self.child.end(5.0)
+        self.channels.close()
+        self.emulator.close()
+
+
+def punctuality(loop: Loop, seconds: float) -> dict[str, Any]:
+    """Lateness of ticks, share of the missed ones (T1)."""
+    rows = loop.sway(seconds)
+    steps = np.diff([int(row["t"]) for row in rows]) // loop.robot.period_ns
+    late = np.array([int(row["late"]) for row in rows]) * 1e-6
+    return {
+        "ticks": len(rows),
+        "late_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))},
+        "missed": float((steps - 1).sum() / max(steps.sum(), 1)),
+        "still_running": int(rows[-1]["state"]) in (State.RUNNING, State.HOLD),
+    }
+
+
+def probed(loop: Loop, times: int) -> dict[str, Any]:
+    """Time from a step in the arm's state to the first goal at the wire that was made of it (T2).
+
+    Whoever stands for the policy infers nothing: it waits for the step in the rows, and answers at once.
+    """
+    found = []
+    for k in range(times):
+        loop.sway(0.0)
+        time.sleep(1.0 + 0.0037 * (k % 10))  # at rest, and at another place of the period each time
+        row = loop.look()
+        before = float(row["q"][0])
+        told = json.loads(loop.emulator.tell("push 0.1"))
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end and abs(float(loop.look()["q"][0]) - before) < 0.05:
+            pass
+        loop.send(0.2)
+        time.sleep(0.3)
+        first = json.loads(loop.emulator.tell(f"moved {told}"))
+        if first is not None:
+            found.append((first - told) * 1e-6)
+    if not found:
+        return {"probes": 0}
+    return {"probes": len(found), "p50_ms": float(np.median(found)), "p99_ms": float(np.percentile(found, 99))}
+
+
+def killed(loop: Loop) -> dict[str, Any]:
+    """Time from SIGKILL of the servo process at full speed until its supervisor knows, and until the arm rests (T4)."""
+    loop.sway(0.3)
+    loop.send(1.5)
+    time.sleep(0.45)
+    begun = time.monotonic()
+    speed = max(map(abs, loop.emulator.state()["dq"]))
+    loop.child.process.kill()
+    while loop.child.alive:
+        time.sleep(0.001)
+    alarm, rest = time.monotonic() - begun, None
+    while time.monotonic() - begun < 3.0:
+        if max(map(abs, loop.emulator.state()["dq"])) < 0.02:
+            rest = time.monotonic() - begun
+            break
+        time.sleep(0.002)
+    return {"speed": speed, "alarm_ms": alarm * 1e3, "rest_ms": None if rest is None else rest * 1e3}
+
+
+def arms(seconds: float, probes: int) -> list[dict[str, Any]]:
+    """Measure all drivers; one whose client is not installed, or that does not run, says why."""
+    found = []
+    for kind, period in ARMS:
+        row: dict[str, Any] = {"driver": kind, "hz": round(1 / period)}
+        found.append(row)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                loop = Loop(kind, period, Path(folder))
+            except Exception as error:
+                row["failed"] = str(error)
+                continue
+            try:
+                row["scheduling"] = loop.scheduling
+                if not loop.begin():
+                    row["failed"] = f"it does not run: {State(int(loop.look()['state'])).name}"
+                    continue
+                row |= punctuality(loop, seconds)
+                if loop.begin():
+                    row["probe"] = probed(loop, probes)
+                if loop.begin():
+                    row["killed"] = killed(loop)
+            finally:
+                loop.close()
+        print(row, flush=True)
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of docs/results.md."""
+    lines = [
+        "Over the vendors' clients to emulated arms, each a process of its own; times at the wire.",
+        "",
+        "| driver | scheduling | late, p50 / p99 | ticks missed | state to goal, p50 / p99 | killed: alarm, at rest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "failed" in row:
+            lines.append(f"| {row['driver']} {row['hz']} Hz | {row['failed']} | | | | |")
+            continue
+        late, probe, dead = row["late_ms"], row.get("probe", {}), row.get("killed", {})
+        seen = f"{probe['p50_ms']:.1f} / {probe['p99_ms']:.1f} ms" if probe.get("probes") else "-"
+        rest = "-" if dead.get("rest_ms") is None else f"{dead['rest_ms']:.0f} ms"
+        ends = f"{dead['alarm_ms']:.0f} ms, {rest}" if dead else "-"
+        lines.append(
+            f"| {row['driver']} {row['hz']} Hz | {row['scheduling']} | {late['p50']:.2f} / {late['p99']:.2f} ms | "
+            f"{row['missed']:.2%}{'' if row['still_running'] else ', then it stopped'} | {seen} | {ends} |"
+        )
+    return [*lines, ""]

@@ -1,0 +1,147 @@
+"""Late plans through the bridge: what goes on meanwhile is what they begin with, and the sampler is told (T14, T17)."""
+
+import numpy as np
+import pytest
+import torch
+from lockstep import DT, MS
+from lockstep import robot as arm
+from reaching import Reacher, ReacherConfig, reach_policy
+from test_rehearsal import ur5e
+
+from robopol.policies.policy import Previous
+from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.clock import VirtualClock
+from robopol.real_robot.events import Code
+from robopol.real_robot.merging import ContinueConfig
+from robopol.real_robot.policy_loop import PolicyLoop
+from robopol.real_robot.rehearsal import rehearse
+from robopol.real_robot.rigs import OnBus
+from robopol.real_robot.states import State
+from robopol.real_robot.ticks import new_tick
+from robopol.real_robot.waypoints import waypoints_for
+
+
+class Fixed(Reacher):
+    """Gives joint changes that it was told, and remembers what it was asked with; a plan takes ``seconds``."""
+
+    clock: VirtualClock
+    change, seconds = 0.01, 0.0
+
+    def plan(self, obs, n=1, generator=None, previous=None):
+        self.asked = [*getattr(self, "asked", []), previous and previous[0]]
+        self.clock.sleep_until(self.clock.now() + round(self.seconds * 1e9))
+        window = torch.full((1, n, self.spec.horizon, 6), self.change)
+        window[..., 5] = 0.5
+        return window
+
+
+class Talk:
+    """A policy's side with nobody on the other: the test says what the servo loop commanded."""
+
+    def __init__(self, **fields):
+        policy, _ = reach_policy()
+        names = tuple(f"j{i}" for i in range(6))
+        box = {"action_names": names, "action_low": (-0.2,) * 6, "action_high": (0.2,) * 5 + (1.0,)}
+        spec = policy.spec.model_copy(update={"action_space": "joint_delta", "control_hz": 20.0, **box})
+        self.policy = Fixed(ReacherConfig(n_obs_steps=2, horizon=12, n_action_steps=4), spec).eval()
+        self.clock = self.policy.clock = VirtualClock(1_000 * MS)
+        self.robot, self.sent, self.q = arm(**fields), [], np.zeros(5)
+        observer = type("", (), {"observe": lambda self, row: {"state": np.zeros(14, np.float32)}})()
+        post = lambda message: self.sent.append(Chunk.unpack(message))  # noqa: E731
+        waypoints = waypoints_for(spec, self.robot)
+        self.loop = PolicyLoop(self.policy, self.robot, observer, waypoints, self.clock, self.rows, post)
+
+    def rows(self):
+        row, now = new_tick(5), self.clock.now()
+        row["t"], row["t_received"], row["t_hold"] = now, now, now
+        row["state"], row["command"], row["opening"] = State.RUNNING, self.q, 0.5
+        return row
+
+    def step(self, count=1):
+        for _ in range(count):
+            began = self.clock.now()
+            self.loop.step()
+            self.clock.sleep_until(began + DT)
+
+
+def test_the_last_plan_d_and_s_reach_the_sampler_and_the_servo_loop():
+    talk = Talk()
+    talk.policy.seconds = 0.06  # 50 ms a step, so d = 2
+    for _ in range(3):
+        talk.step(4)
+    first, second, third = talk.policy.asked
+    assert first is None
+    assert isinstance(second, Previous)
+    assert [(old.passed, old.delay) for old in (second, third)] == [(4, 2), (4, 2)]
+    torch.testing.assert_close(second.window[:, :5], torch.full((12, 5), 0.01))
+    assert [(chunk.committed, chunk.executed) for chunk in talk.sent[1:]] == [(2, 4), (2, 4)]
+
+
+def test_d_is_of_the_longest_of_the_last_plans_and_of_the_arms_own_latency():
+    talk = Talk()
+    for seconds in (0.0, 0.11, 0.0, 0.0):
+        talk.policy.seconds = seconds
+        talk.step(4)
+    assert [old and old.delay for old in talk.policy.asked] == [None, 0, 3, 3]
+    slow = Talk(latency=0.1)  # what is written now holds 120 ms from now on: two actions are over
+    slow.step(5)
+    assert slow.policy.asked[-1].delay == 2
+
+
+def test_a_late_plan_goes_on_from_where_the_last_one_leads_meanwhile():
+    """Changes that are never executed are not made up for: nobody asked for so fast a motion."""
+    talk = Talk()
+    talk.step(4)  # 0.01 a step
+    talk.q = np.full(5, 0.037)  # of the 0.04 that were asked for, the filter let so many pass
+    talk.policy.seconds, talk.policy.change = 0.06, 0.2
+    talk.step()
+    chunk = talk.sent[-1]
+    # 60 ms late and two ticks: the first action is over when it comes, and the last plan has moved on by 0.01
+    np.testing.assert_allclose(chunk.data[:3, 0], [0.047, 0.247, 0.447], atol=1e-7)
+    np.testing.assert_allclose(chunk.data[:, 5], 0.5)
+
+
+def test_a_plan_in_time_is_relative_to_what_is_commanded():
+    talk = Talk()
+    talk.step(4)
+    talk.q, talk.policy.change = np.full(5, 0.3), 0.1
+    talk.step()
+    np.testing.assert_allclose(talk.sent[-1].data[:2, 0], [0.4, 0.5], atol=1e-7)
+
+
+def run(rig=None, merging=None, limit=80, **options):
+    policy, env = reach_policy()
+    env = env.model_copy(update={"options": {**env.options, "max_episode_steps": limit}})
+    told = {"geometry": None} | ({} if merging is None else {"merging": merging})
+    events = []
+    robot = ur5e().model_copy(update=told)
+    outcomes = rehearse(policy, robot, env, [101], rig=rig, report=lambda _, event: events.append(event), **options)
+    return outcomes[0], [event.code for event in events]
+
+
+def test_late_plans_continue_and_later_ones_than_were_foreseen_are_blended():
+    outcome, codes = run(merging=ContinueConfig(), latency=0.2)
+    assert outcome.success
+    assert Code.CHUNK_NOT_CONTINUED not in codes  # d = 2 <= s = 4 <= H - d
+    outcome, codes = run(merging=ContinueConfig(), latency=0.45, limit=8)
+    assert Code.CHUNK_NOT_CONTINUED in codes  # d = 5 > s
+
+
+def test_an_episode_whose_plans_are_all_too_late_ends():
+    outcome, codes = run(latency=0.6, limit=5)
+    assert not outcome.success
+    assert set(codes) & {Code.CHUNK_OLD, Code.CHUNK_SLOW}
+
+
+@pytest.mark.parametrize(("kind", "package"), [("feetech", "scservo_sdk"), ("dynamixel", "dynamixel_sdk")])
+def test_a_task_is_done_over_the_vendors_client(kind, package, tmp_path):
+    """T17 in small: a policy, the bridge, the unmodified client, an emulated bus around the task's own scene."""
+    pytest.importorskip(package, reason=f"needs the vendor's client: pip install 'robopol[{kind}]'")
+    rig = OnBus(kind, tmp_path)
+    outcome, codes = run(rig, ContinueConfig(), latency=0.1)
+    direct, _ = run(None, ContinueConfig(), latency=0.1)
+    assert outcome.success
+    assert abs(outcome.length - direct.length) <= 2
+    assert rig.goals > 300
+    assert rig.outside == 0
+    assert not {Code.READ_FAILED, Code.WRITE_REFUSED, Code.CHUNK_NOT_CONTINUED} & set(codes)
