@@ -173,9 +173,9 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## A flow that is actor and critic: MEow",
         "",
-        "A point among four goals, with the settings of the released toy, 4000 steps: the learned soft value beside the exact one, "
-        f"where the learner has been; {EPISODES} episodes of samples from the centre, by where they end. "
-        "`python benchmarks/meow_rl.py`",
+        "A point among four goals, with the settings of the released toy, 4000 steps: the learned soft value "
+        f"beside the exact one, where the learner has been; {EPISODES} episodes of samples from the centre, by where "
+        "they end. `python benchmarks/meow_rl.py`",
         "",
         f"| flow | mean error of V | range of V | correlation | {' | '.join(WAYS)} | none | seeds |",
         "|---" * (len(WAYS) + 6) + "|",
