@@ -84,17 +84,18 @@ class Scene:
 
     def observe(self, row: np.void) -> Observation:
         """See `robopol.real_robot.observing.Observer`."""
-        self._show()
+        self.show()
         return {"state": self.task.state(self.task.view).astype(np.float32)}
 
     def judge(self) -> tuple[float, bool]:
         """Judge the world after a control step; return the reward and whether the task is done."""
-        self._show()
+        self.show()
         verdict = self.task.judge(self.task.view, self.task.memory)
         self.task.memory[:] = verdict.memory
         return float(verdict.reward), bool(verdict.success)
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Put the task's own simulation where the world is."""
         data = self.task.data
         data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = self.world
         mujoco.mj_kinematics(self.task.model, data)
