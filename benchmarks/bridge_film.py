@@ -28,6 +28,7 @@ class Filmed(OnUR):
     """Keeps every world that it showed."""
 
     def world(self) -> World:
+        """See `Stage.world`."""
         if not hasattr(self, "seen"):
             self.seen = list[World]()
         self.seen.append(super().world())
