@@ -64,16 +64,17 @@ class Scene:
 
     def observe(self, row: np.void) -> Observation:
         """See `robopol.real_robot.observing.Observer`."""
-        self._show(self.worlds.at(int(row["t_received"])))
+        self.show(self.worlds.at(int(row["t_received"])))
         return {"state": self.task.state(self.task.view).astype(np.float32)}
 
     def judge(self, world: World) -> tuple[float, bool]:
         """Judge the world after a control step; return the reward and whether the task is done."""
-        self._show(world)
+        self.show(world)
         verdict = self.task.judge(self.task.view, self.task.memory)
         self.task.memory[:] = verdict.memory
         return float(verdict.reward), bool(verdict.success)
 
-    def _show(self, world: World) -> None:
+    def show(self, world: World) -> None:
+        """Put the task's own simulation where a world is."""
         world.show(self.task.data)
         mujoco.mj_kinematics(self.task.model, self.task.data)
