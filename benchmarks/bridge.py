@@ -156,7 +156,7 @@ def section(tree: dict[str, Any]) -> list[str]:
         "## The bridge in real time",
         "",
         f"The servo loop in its own process, {tree['busy']} other(s) computing, {machine['cpu']}, {machine['cores']} "
-        "cores. `python benchmarks/bridge.py`",
+        f"cores, load {machine['load'][0]:.1f}. {tree.get('note', '')} `python benchmarks/bridge.py`",
         "",
         "| loop | scheduling | late, p50 / p99 | ticks missed | order to braking, p50 / worst |",
         "|---|---|---|---|---|",
