@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from robopol.commands.deploy import _modelled
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.errors import RobopolError
@@ -29,6 +28,7 @@ from robopol.files import write_json
 from robopol.loading import load_policy
 from robopol.policies import Policy
 from robopol.real_robot.merging import ContinueConfig
+from robopol.real_robot.placing import modelled
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.rigs import OnUR
 from robopol.real_robot.robot import RobotConfig
@@ -57,7 +57,7 @@ BRIDGE: dict[str, dict[str, Any]] = {
 def robot_of(folder: Path) -> RobotConfig:
     """Return the arm suite's UR5e, at the rate of a UR's servo loop."""
     tree = load_config("deploy", ["checkpoint=x", "robot=ur5e_simulated", f"robot.period={PERIOD}"])
-    return _modelled(parse(RobotConfig, tree["robot"]), folder)
+    return modelled(parse(RobotConfig, tree["robot"]), folder)
 
 
 def judged(wins: list[bool], lengths: list[int]) -> dict[str, Any]:
