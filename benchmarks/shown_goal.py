@@ -176,6 +176,10 @@ def section(tree: dict[str, Any]) -> list[str]:
         "observation shows; the demonstrators did not look, and the base does not either. "
         "`python benchmarks/shown_goal.py`",
         "",
+        "A critic that is told another episode's state is worth nothing. Weights above 1, the point of CFGRL where it "
+        "was published, add a little to being told; how far that goes depends on the world. Nor do ever more proposals "
+        "help.",
+        "",
     ]
     for task, tables in tree["tables"].items():
         lines += [
