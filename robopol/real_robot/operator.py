@@ -40,6 +40,7 @@ class OperatorConfig(Config):
         """Whether keys typed at the terminal are for this device."""
         return False
 
+    @abstractmethod
     def build(self, robot: RobotConfig, clock: Clock, typed: Typed) -> "Operator":
         """Return the operator; nothing is opened.
 
@@ -51,7 +52,6 @@ class OperatorConfig(Config):
         Raises:
             ConfigError: If the device cannot lead such a robot.
         """
-        raise NotImplementedError
 
 
 class Operator(ABC):
