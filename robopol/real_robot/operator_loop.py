@@ -71,7 +71,7 @@ class OperatorLoop:
         self._speed = np.append(robot.joint("speed") * robot.speed, grip)
         self._braking, self._joints = RESERVE * robot.joint("acceleration"), n
         latency = max(robot.latency, robot.gripper.latency if robot.gripper else 0.0)
-        self._ahead = round(latency * 1e9) + 3 * robot.period_ns + SLACK
+        self._ahead = round(latency * 1e9) + 2 * robot.period_ns + SLACK
         self._row: np.void | None = None
         self._epoch, self._seq, self._next = -1, 0, 0
         self._rest = Plan(0, np.zeros(n), np.zeros(n), self._braking)

@@ -92,7 +92,7 @@ def test_what_the_arm_cannot_follow_is_never_caught_up_with():
     person.operator.said = Saying(True, np.array([0.06, 0, 0, 0, 0, 0]))  # 3 rad/s
     person.run(0.5)
     person.operator.said = Saying(True)
-    person.run(0.24)
+    person.run(0.2)
     assert 0.1 < bench.q[0] - start[0] <= 0.3 * 0.6
     assert np.abs(bench.dq).max() < 1e-3
     quick = order(led(robot(period=0.02), start=[1.7, 0, 0, 0, 0]), TAKE).until(State.HUMAN)
