@@ -1,14 +1,17 @@
 """Two policies that each see a part of the world well, and what a convex mix of their fields is worth (GPC).
 
-    python benchmarks/gpc.py [--tasks reach pick_place] [--seeds 0 1 2] [--work DIR] [--out FILE] [--toy]
+    python benchmarks/gpc.py [--tasks multi_goal reach] [--seeds 0 1 2] [--work DIR] [--out FILE] [--toy]
 
-Each parent sees the state with an error that is constant over an episode, as of a camera that was put up a little
-wrongly, and each another one: on Reach the target's x or its y, on PickPlace the cube's place or the mark's. One is a
-diffusion policy, the other a flow policy, cloned from the same demonstrations; their fields lie on different paths.
-The weight is searched on tuning seeds and judged on others, episodes paired by their seed. Controls: the second parent
-is fed another episode's observation; the second parent was trained for far too short. The toy has two denoisers whose
-errors are known. How large the errors on Reach are was set so that the parents come close, after seeing held-out
-rates of seed 0 under two other pairs.
+Each parent sees the world with an error that is constant over an episode, as of a camera that was put up a little
+wrongly, and each another one: on Reach and MultiGoal the target's x or its y, on PickPlace the cube's place or the
+mark's. One is a diffusion policy, the other a flow policy, cloned from the same demonstrations; their fields lie on
+different paths. The weight is searched on tuning seeds and judged on others, episodes paired by their seed. Controls:
+the second parent is fed another episode's observation; the second parent was trained for far too short. Beside them
+what PoCo (Wang et al. 2024) compares its composition of domains with: one policy that learned from both views pooled,
+an episode seen by either, and is shown either. The toy has two denoisers whose errors are known.
+
+How large the errors on Reach are was set so that the parents come close, after seeing held-out rates of seed 0 under
+two other pairs.
 Finished runs are kept in ``--work`` and not trained again.
 """
 
@@ -47,14 +50,20 @@ from robopol.steering.steering import Planning
 RESULTS = Path(__file__).parent / "results"
 
 
+POOLED = "pooled"
+"""The observation that is an episode's only view: any of them, with equal chance."""
+
+
 class ViewsConfig(WrapperConfig):
-    """The state as several observers see it, each under a key of its own.
+    """An observation as several observers see it, each under a key of its own, and as one of them does (`POOLED`).
 
     Attributes:
-        errors: Key -> (entry of the state, standard deviation of its error over the episodes).
+        seen: The observation.
+        errors: Key -> (entry of the observation, standard deviation of its error over the episodes).
     """
 
     kind: Literal["views"] = "views"
+    seen: str
     errors: dict[str, tuple[tuple[int, float], ...]]
 
     def build(self, env: VectorEnv) -> "Views":
@@ -67,8 +76,8 @@ class Views(VectorWrapper):
 
     def __init__(self, env: VectorEnv, config: ViewsConfig) -> None:
         """Wrap; see `ViewsConfig.build`."""
-        size = env.spec.obs_shapes["state"][0]
-        keys = list(config.errors)
+        size = env.spec.obs_shapes[config.seen][0]
+        keys = [*config.errors, POOLED]
         super().__init__(
             env,
             config,
@@ -79,28 +88,29 @@ class Views(VectorWrapper):
         self.spec = replace(
             self.spec, wrappers=env.spec.wrappers
         )  # a wrapper of this script alone is no registered kind
-        self._std = np.zeros((len(keys), size))
+        self._std = np.zeros((len(config.errors), size))
         for row, errors in zip(self._std, config.errors.values(), strict=True):
             for entry, std in errors:
                 row[entry] = std
-        self._keys = keys
+        self._keys, self._seen = keys, config.seen
 
     def reset(self, slots: list[int], seeds: list[int]) -> Observation:  # type: ignore[override]
         """See `VectorEnv.reset`."""
         observation = self.env.reset(slots, seeds)
         for slot, seed in zip(slots, seeds, strict=True):
             rng = np.random.default_rng([int(seed), 0x56494557])
-            self.memory[slot] = torch.from_numpy((rng.standard_normal(self._std.shape) * self._std).ravel())
-        return self._seen(slots, observation)
+            errors = rng.standard_normal(self._std.shape) * self._std
+            self.memory[slot] = torch.from_numpy(np.append(errors, errors[rng.integers(len(errors))]))
+        return self._beside(slots, observation)
 
     def step(self, slots: list[int], actions: Tensor) -> StepResult:  # type: ignore[override]
         """See `VectorEnv.step`."""
         result = self.env.step(slots, actions)
-        return result._replace(obs=self._seen(slots, result.obs))
+        return result._replace(obs=self._beside(slots, result.obs))
 
-    def _seen(self, slots: list[int], observation: Observation) -> Observation:
-        errors = self.memory[list(slots)].float().unflatten(1, self._std.shape)
-        return dict(observation) | {key: observation["state"] + errors[:, i] for i, key in enumerate(self._keys)}
+    def _beside(self, slots: list[int], observation: Observation) -> Observation:
+        errors = self.memory[list(slots)].float().unflatten(1, (len(self._keys), -1))
+        return dict(observation) | {key: observation[self._seen] + errors[:, i] for i, key in enumerate(self._keys)}
 
 
 class Task(NamedTuple):
@@ -108,6 +118,9 @@ class Task(NamedTuple):
 
     Attributes:
         env: Its id.
+        options: Of the environment.
+        seen: The observation that the parents see with errors.
+        besides: What they see without.
         demonstrations: How many.
         updates: Of each parent.
         errors: See `ViewsConfig`.
@@ -117,6 +130,9 @@ class Task(NamedTuple):
     """
 
     env: str
+    options: dict[str, Any]
+    seen: str
+    besides: tuple[str, ...]
     demonstrations: int
     updates: int
     errors: dict[str, tuple[tuple[int, float], ...]]
@@ -126,8 +142,23 @@ class Task(NamedTuple):
 
 
 TASKS = {
+    "multi_goal": Task(
+        "robopol/MultiGoal-v0",
+        {"target": "shown", "goals": 8},
+        "target",
+        ("state",),
+        400,
+        1500,
+        {"a": ((0, 0.3),), "b": ((1, 0.3),)},
+        (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+        100,
+        200,
+    ),
     "reach": Task(
         "robopol/Reach-v0",
+        {},
+        "state",
+        (),
         300,
         1500,
         {"a": ((11, 0.026),), "b": ((12, 0.037),)},
@@ -137,6 +168,9 @@ TASKS = {
     ),
     "pick_place": Task(
         "robopol/PickPlace-v0",
+        {},
+        "state",
+        (),
         500,
         3000,
         {"a": ((11, 0.014), (12, 0.014)), "b": ((15, 0.018), (16, 0.018))},
@@ -148,7 +182,7 @@ TASKS = {
 TUNING, SHORT = 300_000, (0.0, 0.25, 0.5)
 """Seed of the first tuning episode; weights that are tried for the parent that is far worse."""
 DIFFUSION = ["policy=diffusion", "policy/sampler=ddim", "policy.prediction=x0", *cloning.FLOW[4:], cloning.FLOW[0]]
-PARENTS = {"a": [*DIFFUSION, "policy/net=mlp"], "b": cloning.FLOW}
+PARENTS = {"a": [*DIFFUSION, "policy/net=mlp"], "b": cloning.FLOW, POOLED: [*DIFFUSION, "policy/net=mlp"]}
 POORLY = "control: b far worse"
 POOR = 200
 """Updates of the parent that is far worse."""
@@ -163,11 +197,12 @@ class Shuffled(Composition):
 
 
 def world(task: str, num_envs: int = 32) -> VectorEnv:
-    return ViewsConfig(errors=TASKS[task].errors).build(make_env(TASKS[task].env, num_envs))
+    told = TASKS[task]
+    return ViewsConfig(seen=told.seen, errors=told.errors).build(make_env(told.env, num_envs, **told.options))
 
 
 def parents(task: str, seed: int, work: Path) -> dict[str, Path]:
-    """Return the finished runs of both parents, and of one that was trained for too short."""
+    """Return the finished runs of both parents, of one that was trained for too short, and of one that saw both."""
     updates = TASKS[task].updates
     demos = work / f"{task}.hdf5"
     if not demos.exists():
@@ -175,14 +210,16 @@ def parents(task: str, seed: int, work: Path) -> dict[str, Path]:
             count = TASKS[task].demonstrations
             save_episodes(collect(ExpertActor(env), env, count, 0, source="expert", only_success=True), str(demos))
     found = {}
-    for name, view, length in (("a", "a", updates), ("b", "b", updates), ("poor", "b", POOR)):
+    lengths = {"a": updates, "b": updates, "poor": POOR, POOLED: updates}
+    for name, length in lengths.items():
+        view = "b" if name == "poor" else name
         found[name] = work / f"{task}-{name}-{seed}"
         cloning.train(
             found[name],
             *PARENTS[view],
             "~env",
             f"data.demos.uri={demos}",
-            f"policy.encoder.keys=[{view}]",
+            f"policy.encoder.keys=[{','.join((*TASKS[task].besides, view))}]",
             f"seed={seed}",
             f"phases.cloning.updates={length}",
         )
@@ -230,7 +267,7 @@ def one_seed(task: str, seed: int, work: Path) -> dict[str, Any]:
 def candidates(task: str, seed: int, work: Path) -> dict[str, Policy]:
     """Return every policy of a training seed that needs no search, by name."""
     runs = parents(task, seed, work)
-    a, b, poor, noisy = (load_policy(runs[name]) for name in ("a", "b", "poor", "a"))
+    a, b, poor, pooled, noisy = (load_policy(runs[name]) for name in ("a", "b", "poor", POOLED, "a"))
     assert isinstance(noisy, GenerativePolicy)
     noisy.resample(DDIMConfig(eta=1.0))
     members: Members = Agreement(AgreementConfig(policies=("in memory",)), [join(noisy, b, "agreement")])
@@ -243,6 +280,7 @@ def candidates(task: str, seed: int, work: Path) -> dict[str, Policy]:
         f"{POORLY}, 1/2": mixing(a, poor)(0.5),
         "composition, 1/2, eta = 1": mixing(noisy, b)(0.5),
         "agreement, eta = 1": SteeredPolicy(noisy, [members]),
+        "one policy of both, pooled": pooled,
     }
 
 

@@ -35,8 +35,8 @@ TASKS = {
     "reach": (100, 1000, "mlp"),
     "push": (200, 3000, "mlp"),
     "pick_place": (500, 3000, "mlp"),
-    "stack": (2000, 20000, "film_mlp"),
-    "push_t": (1500, 20000, "film_mlp"),
+    "stack": (2000, 8000, "film_mlp"),
+    "push_t": (1500, 8000, "film_mlp"),
 }
 """Task -> demonstrations, updates, network of the diffusion and flow policies.
 

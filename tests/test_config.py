@@ -28,6 +28,7 @@ TOLD = {
     "keep_away": {"discs": [{"centre": [0, 0], "radius": 1}]},
     "learned_edit": {"editor": "there", "critic": "there"},
     "learned_noise": {"actor": "there"},
+    "learned_repair": {"editor": "there", "objective": "smoothness"},
     "mixture": {"policies": ["there"]},
     "nudge": {"actions": [[1, None]]},
     "outcome": {"dynamics": "there", "toward": [[1]]},

@@ -12,18 +12,18 @@ from torch import Generator, Tensor
 
 from robopol.algos.algorithm import Explored, by_owner, owned
 from robopol.algos.bc import BC, BCConfig
+from robopol.algos.editors import editing
 from robopol.algos.sac import SAC, SACConfig
 from robopol.algos.sharing import executed, sharing
-from robopol.config import parse
 from robopol.data.windows import narrowed
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
-from robopol.policies import Needs, Part, Policy, PolicySpec
-from robopol.policies.observation import LowDimObservation
+from robopol.policies import Needs, Part, Policy
 from robopol.policies.squashed_gaussian import SquashedGaussianConfig
-from robopol.steering.learned_edit import PROPOSAL, LearnedEdit, beside, edited
+from robopol.steering.editing import beside, edited
+from robopol.steering.learned_edit import LearnedEdit
 from robopol.steering.steered import SteeredPolicy
 
 
@@ -94,8 +94,8 @@ class EXPO(SAC):
     ) -> None:
         """Make editor and critics; see `EXPOConfig.build`."""
         spec = executed(base)
-        editor = sharing(config.editor, base, _edit_spec(base, spec, config.edit))
-        _show(editor.observation, base, spec.n_action_steps)
+        # without edits nobody asks the editor
+        editor = editing(config.editor, base, spec.n_action_steps, max(config.edit, 1e-3))
         super().__init__(config, editor, sharing(critics, base, spec), total_updates, runtime)
         self.base = base
         self.cloning = BC(config.cloning, base, max(1, total_updates // config.delay), runtime)
@@ -192,37 +192,3 @@ class EXPO(SAC):
         """See `Algorithm.load_state`."""
         super().load_state(state)
         self.cloning.load_state(by_owner(state)["cloning"])
-
-
-def _edit_spec(base: Policy, spec: PolicySpec, edit: float) -> PolicySpec:
-    """Return the contract of an editor: it sees h actions, and every entry of their change is one of an action.
-
-    Raises:
-        ConfigError: If an action has no bounds.
-    """
-    low, high = torch.tensor([base.spec.action_low, base.spec.action_high], dtype=torch.float64)
-    if not bool((high - low).isfinite().all()):
-        raise ConfigError("edits are in units of the action bounds, and some action has none")
-    taken = spec.n_action_steps
-    reach = (max(edit, 1e-3) * (high - low) / 2).repeat(taken).tolist()  # without edits nobody asks the editor
-    told = {
-        "obs_shapes": {**base.spec.tree()["obs_shapes"], PROPOSAL: [len(reach)]},
-        "action_names": [f"edit {i}" for i in range(len(reach))],
-        "action_low": [-one for one in reach],
-        "action_high": reach,
-        "action_space": "edit",
-        "n_obs_steps": 1,
-        "horizon": 1,
-        "n_action_steps": 1,
-    }
-    return parse(PolicySpec, base.spec.tree() | told)
-
-
-def _show(observation: LowDimObservation, base: Policy, taken: int) -> None:
-    """Let an editor see observations and actions in the scale in which the base policy has them."""
-    seen: Any = base.observation
-    sizes = dict(zip(seen.keys, seen.sizes, strict=True))
-    for name in ("scale", "offset", "unscale"):
-        known = dict(zip(seen.keys, getattr(seen.normalizer, name).split(list(sizes.values())), strict=True))
-        known[PROPOSAL] = getattr(base.action_normalizer, name).repeat(taken)
-        getattr(observation.normalizer, name).copy_(torch.cat([known[key] for key in observation.keys]))

@@ -5,8 +5,9 @@ from typing import Any
 
 from robopol.errors import ConfigError
 from robopol.policies import Policy, PolicySpec
+from robopol.policies.actor import ActorConfig
 from robopol.policies.observation import LowDimObservation
-from robopol.policies.squashed_gaussian import SquashedGaussianConfig
+from robopol.policies.policy import PolicyConfig
 
 
 def executed(base: Policy) -> PolicySpec:
@@ -27,8 +28,13 @@ def sharing(config: Any, base: Policy, spec: PolicySpec) -> Any:
         What is built; if it looks at the same, with a copy of the policy's encoder.
 
     Raises:
-        ConfigError: If the policy looks at anything but vectors.
+        ConfigError: If the policy is steered, or looks at anything but vectors.
     """
+    if not isinstance(base.config, PolicyConfig):
+        raise ConfigError(
+            f"a {base.config.tree()['kind']} policy has no encoder of its own that could be shared: begin from the "
+            "policy inside, and steer the result"
+        )
     if not isinstance(base.observation, LowDimObservation):
         raise ConfigError(
             "what is learned beside a policy here looks at vectors as the policy does, and this one looks at pictures "
@@ -41,7 +47,7 @@ def sharing(config: Any, base: Policy, spec: PolicySpec) -> Any:
         "obs_normalization": base.config.obs_normalization,
         "action_normalization": "bounds",
     }
-    if isinstance(config, SquashedGaussianConfig):
+    if isinstance(config, ActorConfig):
         told["horizon"] = spec.horizon
     if spec.obs_shapes.keys() != base.spec.obs_shapes.keys():
         told["encoder"] = base.config.encoder.model_copy(update={"keys": tuple(sorted(spec.obs_shapes))})

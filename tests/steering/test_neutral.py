@@ -10,6 +10,7 @@ from steering.known import LinearConfig
 from robopol.config import parse
 from robopol.models.q import QConfig
 from robopol.policies import PolicySpec, Previous
+from robopol.policies.deterministic import DeterministicConfig
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.squashed_gaussian import SquashedGaussianConfig
 from robopol.registry import kinds
@@ -33,6 +34,7 @@ from robopol.steering.agreement import Agreement
 from robopol.steering.composition import Composition
 from robopol.steering.learned_edit import LearnedEdit
 from robopol.steering.learned_noise import LearnedNoise
+from robopol.steering.learned_repair import LearnedRepair
 from robopol.steering.mixture import Mixture
 from robopol.steering.objectives.motion import Motion
 
@@ -62,6 +64,15 @@ def edits(policy):
     return LearnedEdit(editor, critic, policy, 1, 0.0)
 
 
+def repair(policy):
+    """An editor of whole plans whose edits weigh nothing."""
+    shapes, size = policy.spec.tree()["obs_shapes"], policy.spec.chunk * policy.spec.action_dim
+    told = {"action_names": [f"edit {i}" for i in range(size)], "n_obs_steps": 1, "horizon": 1, "n_action_steps": 1}
+    told |= {"action_low": [-1.0] * size, "action_high": [1.0] * size, "obs_shapes": shapes | {"proposal": [size]}}
+    editor = DeterministicConfig(hidden=(8,)).build(parse(PolicySpec, policy.spec.tree() | told))
+    return LearnedRepair(editor, LinearConfig().build(policy), policy, 0.0)
+
+
 PATH = Motion(actions=(0, 1), means="absolute")
 NEUTRAL = {
     "agreement of equals": lambda policy: Agreement(AgreementConfig(policies=("elsewhere",)), [policy]),
@@ -77,6 +88,7 @@ NEUTRAL = {
     "inpainting": lambda policy: InpaintingConfig(delay=0).build(policy),
     "learned_edit": edits,
     "learned_noise": lambda policy: LearnedNoise(actor(policy), policy, 0.0),
+    "learned_repair": repair,
     "mixture": lambda policy: Mixture(
         MixtureConfig(policies=("elsewhere",), priors=(1.0, 0.0)), [make(POLICIES["flow-mlp"])]
     ),
@@ -113,7 +125,7 @@ def test_a_neutral_steering_changes_nothing(kind, name):
     policy, expected = planned(name)
     if kind == "goal_weight" and name != "goal":
         pytest.skip("there is no goal")
-    if not isinstance(policy, GenerativePolicy) and kind != "best_of":
+    if not isinstance(policy, GenerativePolicy) and kind not in ("best_of", "learned_repair"):
         pytest.skip("there is no field")
     if kind == "agreement of equals" and not name.startswith("diffusion"):
         pytest.skip("it cancels noise, and the walk has none")
