@@ -137,6 +137,17 @@ class Window:
         padded = torch.cat([values, values.new_full((*values.shape[:-1], last), beyond)], -1)
         return padded.unfold(-1, last + 1, 1)[..., : steps - self.first, :]
 
+    def greatest(self, values: Tensor, temperature: float) -> Tensor:
+        """Return the maximum of values (..., L) within the window of each time, (..., L - first); see `greatest`."""
+        if self.last is not None and self.last < values.shape[-1] - 1:
+            return greatest(self.of(values, -NOTHING)[..., self.first :], temperature)
+        back = values.flip(-1)  # up to the end, one pass from there does
+        if temperature > 0:
+            found = temperature * torch.logcumsumexp(back / temperature, -1)
+        else:
+            found = back.cummax(-1).values
+        return found.flip(-1)[..., self.first :]
+
 
 @dataclass(frozen=True)
 class _Timed(Formula):
@@ -154,8 +165,7 @@ class Always(_Timed):
 
     def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
         """See `Formula.robustness`."""
-        values = self.window.of(self.part.robustness(signal, temperature), NOTHING)
-        return least(values[..., self.window.first :], temperature)
+        return -self.window.greatest(-self.part.robustness(signal, temperature), temperature)
 
 
 @dataclass(frozen=True)
@@ -164,8 +174,7 @@ class Eventually(_Timed):
 
     def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
         """See `Formula.robustness`."""
-        values = self.window.of(self.part.robustness(signal, temperature), -NOTHING)
-        return greatest(values[..., self.window.first :], temperature)
+        return self.window.greatest(self.part.robustness(signal, temperature), temperature)
 
 
 @dataclass(frozen=True)
