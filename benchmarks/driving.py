@@ -19,7 +19,7 @@ STEPS, PERIOD, DISCS = 20, 0.5, 3
 """Controls of a plan; s; discs."""
 YAW_RATE, ACCELERATION = 0.6, 1.0
 """The greatest control, rad/s and m/s^2."""
-RADIUS, ARRIVED, SLOWEST = 1.2, 1.0, 0.2
+RADIUS, ARRIVED, SLOWEST = 0.7, 1.0, 0.2
 """How near a disc's centre may be, m; how near the target has to be, m; the least speed, m/s."""
 SCENE = 4 + 4 * DISCS
 """Numbers of a scene: speed, the speed limit, the target's place; place and velocity of every disc; m, m/s."""
@@ -39,7 +39,7 @@ def scenes(count: int, seed: int) -> Tensor:
     heading = between(-torch.pi, torch.pi, DISCS)
     velocity = between(0.1, 0.6, DISCS)[..., None] * torch.stack([heading.cos(), heading.sin()], -1)
     when = share * STEPS * PERIOD * between(0.5, 0.8)[:, None]
-    where = share[..., None] * target[:, None] + between(-1.0, 1.0, DISCS, 2)
+    where = share[..., None] * target[:, None] + between(-1.5, 1.5, DISCS, 2)
     start = where - when[..., None] * velocity
     near = start.norm(dim=-1, keepdim=True)
     start = start * (2.0 / near).clamp(min=1)  # none begins on the vehicle
