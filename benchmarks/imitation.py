@@ -166,11 +166,9 @@ def main() -> None:
     for task in args.tasks:
         measure(task, args.policies, args.seeds, args.work, args.jobs, ledger)
         every = (*POLICIES, "gaussian-sampled")
-        rows = ledger.tables.get(task, {}) | {
-            name: cloning.together(ledger.of(f"{task}, {name}"))
-            for name in every
-            if f"{task}, {name}" in ledger.measured
-        }
+        rows = ledger.tables.get(task, {})
+        found = [name for name in every if f"{task}, {name}" in ledger.measured]
+        rows |= {name: cloning.together(ledger.of(f"{task}, {name}")) for name in found}
         ledger.tables[task] = {name: rows[name] for name in every if name in rows}
         ledger.write()
         print(task)
