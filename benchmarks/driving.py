@@ -19,7 +19,7 @@ STEPS, PERIOD, DISCS = 20, 0.5, 3
 """Controls of a plan; s; discs."""
 YAW_RATE, ACCELERATION = 0.6, 1.0
 """The greatest control, rad/s and m/s^2."""
-RADIUS, ARRIVED, SLOWEST = 0.7, 1.0, 0.2
+RADIUS, ARRIVED, SLOWEST = 0.5, 1.0, 0.2
 """How near a disc's centre may be, m; how near the target has to be, m; the least speed, m/s."""
 SCENE = 4 + 4 * DISCS
 """Numbers of a scene: speed, the speed limit, the target's place; place and velocity of every disc; m, m/s."""
@@ -39,7 +39,7 @@ def scenes(count: int, seed: int) -> Tensor:
     heading = between(-torch.pi, torch.pi, DISCS)
     velocity = between(0.1, 0.6, DISCS)[..., None] * torch.stack([heading.cos(), heading.sin()], -1)
     when = share * STEPS * PERIOD * between(0.5, 0.8)[:, None]
-    where = share[..., None] * target[:, None] + between(-1.5, 1.5, DISCS, 2)
+    where = share[..., None] * target[:, None] + between(-2.0, 2.0, DISCS, 2)
     start = where - when[..., None] * velocity
     near = start.norm(dim=-1, keepdim=True)
     start = start * (2.0 / near).clamp(min=1)  # none begins on the vehicle
@@ -122,8 +122,8 @@ def augmented(scene: Tensor, tries: int, steps: int, seed: int) -> tuple[Tensor,
     """
     rng = torch.Generator().manual_seed(seed)
     most = torch.tensor([YAW_RATE, ACCELERATION])
-    level = 0.5 * torch.randn(len(scene), tries, 1, 2, generator=rng)
-    raw = level + 0.5 * torch.randn(len(scene), tries, STEPS, 2, generator=rng)
+    level, slope = 0.4 * torch.randn(2, len(scene), tries, 1, 2, generator=rng)  # smooth: a driver's hand
+    raw = level + slope * torch.linspace(-2, 2, STEPS)[:, None]
     raw.requires_grad_()
     adam, wanted = torch.optim.Adam([raw], lr=0.03), rule()
     for _ in range(steps):

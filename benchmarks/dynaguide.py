@@ -4,8 +4,10 @@
 
 MultiGoal: the policy is told of no goal and takes each about as often. A dynamics model, fitted to the same
 demonstrations, predicts where the point is after the actions of a plan; the objective is nearness to the goal that the
-user wants. A second policy saw one of the goals in few of its demonstrations only. Scales were chosen on seed 0 in the
-episodes 200000 to 200049; the table is of others, the same for every row.
+user wants. A second policy saw one of the goals in few of its demonstrations only. The first is also asked without a
+model, by what a user can state: the goal as a point (ITPS), and a formula of temporal logic. Control: dynamics that
+were not trained. Scales were chosen on seed 0 in the episodes 200000 to 200049; the table is of others, the same for
+every row.
 """
 
 import argparse
@@ -34,6 +36,7 @@ RARE, RARE_SHARE = "south", 0.02
 DEMOS, UPDATES = 400, 3000
 SCALE, SCALES = 60.0, (3.0, 10.0, 30.0, 100.0)
 """Of the guide, and which others are tried towards the east."""
+TRAVEL = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
 
 
 def outcome(dynamics: Path, toward: list[str], away: list[str]) -> dict[str, Any]:
@@ -41,29 +44,47 @@ def outcome(dynamics: Path, toward: list[str], away: list[str]) -> dict[str, Any
     return {"kind": "outcome", "dynamics": str(dynamics), "width": 0.3, **points}
 
 
+def stated(goal: str, untrained: Path) -> dict[str, tuple[str, list[dict[str, Any]]]]:
+    """Return what needs no model, and the control: row -> the goal that it is about, and what steers."""
+    point = {"kind": "point", "point": list(GOALS[goal])}
+    x, y = GOALS[goal]
+    formula = {"kind": "stl", "formula": f"eventually distance({x}, {y}) <= 0.1"}
+    pushes = {"a point": (point, 5.0), "a formula": (formula | {"temperature": 0.05}, 300.0)}
+    choices = {"a point": point, "a formula": formula}
+    rows = {
+        f"{name}, best of 10, {goal}": (goal, [{"kind": "best_of", "objective": objective, "n": 10}])
+        for name, objective in choices.items()
+    }
+    rows |= {
+        f"{name}, guided, {goal}": (goal, [{"kind": "guide", "objective": objective, "scale": scale}, TRAVEL])
+        for name, (objective, scale) in pushes.items()
+    }
+    chance = {"kind": "guide", "objective": outcome(untrained, [goal], []), "scale": SCALE}
+    return rows | {f"control: dynamics not trained, {goal}": (goal, [chance, TRAVEL])}
+
+
 def steerings(dynamics: Path) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     """Return row -> the goal that it is about, and what steers."""
     rows: dict[str, tuple[str, list[dict[str, Any]]]] = {}
-    travel = {"kind": "inner_steps", "count": 4, "back": "time_travel"}
     for goal in GOALS:
         to = outcome(dynamics, [goal], [])
         guide = {"kind": "guide", "objective": to, "scale": SCALE}
         rows[f"best of 10 to {goal}"] = (goal, [{"kind": "best_of", "objective": to, "n": 10}])
-        rows[f"guided to {goal}"] = (goal, [guide, travel])
+        rows[f"guided to {goal}"] = (goal, [guide, TRAVEL])
         noisy = guide | {"at": "noisy", "scale": 10.0, "interval": [0.0, 0.9]}
-        rows[f"as released to {goal}"] = (goal, [noisy, travel | {"back": "repeat"}])
+        rows[f"as released to {goal}"] = (goal, [noisy, TRAVEL | {"back": "repeat"}])
         if goal == "east":
-            rows |= {f"guided to east, scale {scale:g}": (goal, [guide | {"scale": scale}, travel]) for scale in SCALES}
+            rows |= {f"guided to east, scale {scale:g}": (goal, [guide | {"scale": scale}, TRAVEL]) for scale in SCALES}
     others = [goal for goal in GOALS if goal != "east"]
     rows["guided away from east"] = (
         "east",
-        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": SCALE}, travel],
+        [{"kind": "guide", "objective": outcome(dynamics, others, ["east"]), "scale": SCALE}, TRAVEL],
     )
     return rows
 
 
-def prepare(seed: int, work: Path, rare: bool) -> tuple[Path, Path]:
-    """Return the runs of a seed's policy and of its dynamics."""
+def prepare(seed: int, work: Path, rare: bool) -> tuple[Path, Path, Path]:
+    """Return the runs of a seed's policy, of its dynamics, and of dynamics after a single update."""
     name = "rare" if rare else "even"
     demos = work / f"{name}.hdf5"
     if not demos.exists():
@@ -81,7 +102,9 @@ def prepare(seed: int, work: Path, rare: bool) -> tuple[Path, Path]:
     cloning.train(policy, *cloning.DIFFUSION, *words)
     model = ("algo=dynamics", "policy=none", "model.n_action_steps=8", "eval.final_episodes=0")
     cloning.train(dynamics, *model, *words)
-    return policy, dynamics
+    untrained = work / f"{name}-untrained-{seed}"
+    cloning.train(untrained, *model, *words, "phases.cloning.updates=1")
+    return policy, dynamics, untrained
 
 
 TAKEN = steered.Figure("wanted goal taken", "taken_rate", "taken_ci95", "taken_by_seed", most=1.0)
@@ -102,7 +125,8 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## Guided by dynamics",
         "",
-        "DynaGuide on MultiGoal: how often the wanted goal is taken by a policy that was told of none, and by one that "
+        "DynaGuide on MultiGoal, and beside it a point and a formula that a user states: how often the wanted goal is "
+        "taken by a policy that was told of none, and by one that "
         f"saw '{budget['rare']}' in {budget['rare_share']:.0%} of its demonstrations; "
         f"{sections.seeds(tables['even'])} training seeds. `python benchmarks/dynaguide.py`",
         "",
@@ -133,11 +157,14 @@ def main() -> None:
     for name in ("even", "rare"):
         about: dict[str, str | None] = {"base": None}
         for seed in args.seeds:
-            run, dynamics = prepare(seed, args.work, name == "rare")
+            run, dynamics, untrained = prepare(seed, args.work, name == "rare")
             policy = load_policy(run)
             with make_env("robopol/MultiGoal-v0", BLOCK) as env:
                 here = {"base": policy}
-                for row, (goal, trees) in steerings(dynamics).items():
+                asked = steerings(dynamics)
+                for goal in GOALS if name == "even" else ():
+                    asked |= stated(goal, untrained)
+                for row, (goal, trees) in asked.items():
                     if name == "even" or goal == RARE:
                         about[row] = goal
                         chosen: list[SteeringConfig] = [parse(lookup("steering", t["kind"]), t) for t in trees]

@@ -42,7 +42,7 @@ from robopol.steering import BestOfConfig, GuideConfig, SteeredPolicy
 from robopol.steering.learned_repair import LearnedRepair
 
 RESULTS = Path(__file__).parent / "results"
-TRAINED, HELD_OUT, CHOICE, TRIES, ASCENT = 200, 200, 16, 24, 300
+TRAINED, HELD_OUT, CHOICE, TRIES, ASCENT = 600, 200, 16, 8, 300
 UPDATES, REPAIR_UPDATES, BATCH, REPAIR_BATCH = 6000, 1500, 256, 32
 SCALES = (3.0, 10.0, 30.0, 100.0)
 SMOOTH = 0.02
@@ -138,7 +138,9 @@ def learned(kind: str, policy: Policy, seed: int, work: Path) -> Policy:
     if (folder / "config.json").exists():
         return load_policy(folder)
     torch.manual_seed(seed)
-    config = RepairConfig(objective=EXACT, smooth=driving.DrivingConfig(temperature=SMOOTH), margin=0.1, warmup=100)
+    config = RepairConfig(
+        objective=EXACT, smooth=driving.DrivingConfig(temperature=SMOOTH), lr=1e-3, margin=0.1, warmup=100
+    )
     algo: Repair = config.model_copy(update=KINDS.get(kind, {})).build(policy, REPAIR_UPDATES, runtime())
     scene, rng = driving.scenes(TRAINED, 0), torch.Generator().manual_seed(seed)
     for step in range(REPAIR_UPDATES if kind in KINDS else 0):
