@@ -10,7 +10,8 @@ block is asked for over the same held-out episodes as the base, by
 * the place where the disc is wanted beside the block, or where it is not, as outcomes of a dynamics model that was
   fitted to the same demonstrations (DynaGuide);
 * a box on the other side that the tool is to keep out of, a cost that the user states (PoCo);
-* a formula of temporal logic: whenever the tool is beside the block, it is on that side of it;
+* a formula of temporal logic: whenever the tool is beside the block, it is on that side of it; it chooses, guides, or a
+  small network learned once to repair the plans that violate it (pSTL);
 * a bound on where the disc may be, which a feasibility critic learned from the frozen policy's own episodes (FISOR);
   for one side.
 
@@ -21,7 +22,7 @@ row.
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cloning
 import intervals
@@ -60,7 +61,10 @@ CURVES = (
     ),
     steered.Curve("scale of a formula", {s: f"formula, scale {s:g}" for s in RULES}, OBEYED, logarithmic=True),
 )
-DYNAMICS_UPDATES, FEASIBLE_UPDATES, ROLLOUTS = 3000, 4000, 400
+DYNAMICS_UPDATES, FEASIBLE_UPDATES, ROLLOUTS, REPAIR_UPDATES = 3000, 4000, 400, 500
+
+Steers = list[dict[str, Any]] | Path
+"""What steers the base, or the folder of a policy that was made of it."""
 
 
 def sketch(side: float) -> dict[str, Any]:
@@ -112,8 +116,31 @@ def rule(side: float, temperature: float) -> dict[str, Any]:
     return {"kind": "stl", "formula": formula, "temperature": temperature}
 
 
-def steerings(dynamics: Path, feasible: Path) -> Iterator[tuple[str, str, list[dict[str, Any]]]]:
+def words(tree: dict[str, Any]) -> str:
+    """Return a flat tree as it is written on the command line."""
+    told = (f'{key}: "{value}"' if isinstance(value, str) else f"{key}: {value}" for key, value in tree.items())
+    return f"{{{', '.join(told)}}}"
+
+
+class Parts(NamedTuple):
+    """A seed's runs.
+
+    Attributes:
+        base: The frozen policy.
+        dynamics: Its dynamics.
+        feasible: What knows how the right side is avoided.
+        repaired: Way -> the policy whose plans are repaired to take it.
+    """
+
+    base: Path
+    dynamics: Path
+    feasible: Path
+    repaired: dict[str, Path]
+
+
+def steerings(parts: Parts) -> Iterator[tuple[str, str, Steers]]:
     """Yield the name of every steering, the way that it asks for, and what steers."""
+    dynamics, feasible = parts.dynamics, parts.feasible
     for way, side in WAYS.items():
         for name, drawn in DRAWN.items():
             yield name, way, drawn(side)
@@ -130,13 +157,14 @@ def steerings(dynamics: Path, feasible: Path) -> Iterator[tuple[str, str, list[d
         for scale in RULES:
             push = {"kind": "guide", "objective": rule(side, 0.03), "scale": scale}
             yield f"formula, scale {scale:g}", way, [push, TRAVEL]
+        yield "formula, repaired", way, parts.repaired[way]
     for n in (4, 16):
         safe = {"kind": "feasible", "critic": str(feasible)}
         yield f"FISOR, any feasible of {n}", "left", [{"kind": "best_of", "constraint": safe, "n": n}]
 
 
-def prepare(seed: int, work: Path) -> tuple[Path, Path, Path]:
-    """Return a seed's runs: the frozen policy, its dynamics, and what knows how the right side is avoided."""
+def prepare(seed: int, work: Path) -> Parts:
+    """Return a seed's runs, finished."""
     demos, rollouts = work / "push.hdf5", work / f"rollouts-{seed}.hdf5"
     if not demos.exists():
         cloning.robopol("collect", "env=push", f"out={demos}", "episodes=200")
@@ -153,20 +181,36 @@ def prepare(seed: int, work: Path) -> tuple[Path, Path, Path]:
     bound = f"algo.violations=[{{kind: bound, entry: {entry}, low: {-BESIDE[1] / 2}}}]"
     updates = f"phases.cloning.updates={FEASIBLE_UPDATES}"
     cloning.train(feasible, "algo=fisor", bound, *model, f"data.demos.uri={rollouts}", updates)
-    return base, dynamics, feasible
+    repaired = {}
+    for way, side in WAYS.items():
+        exact, smooth = (words(rule(side, temperature)) for temperature in (0.0, 0.01))
+        repaired[way] = work / f"repaired-{way}-{seed}"
+        told = (f"algo.objective={exact}", f"algo.smooth={smooth}", "batch_size=32", "eval.final_episodes=0")
+        updates = (
+            "algo.proposals=8",
+            "algo.lr=1e-3",
+            "algo.warmup=50",
+            f"phases.cloning.updates={REPAIR_UPDATES}",
+            f"seed={seed}",
+        )
+        start = (f"checkpoint={base}", "algo=repair", "env=push", f"data.demos.uri={demos}")
+        cloning.train(repaired[way], *start, *told, *updates)
+    return Parts(base, dynamics, feasible, repaired)
 
 
-def built(policy: Policy, trees: list[dict[str, Any]]) -> Policy:
+def built(policy: Policy, trees: Steers) -> Policy:
     """Return a policy, steered if there is something to steer it."""
+    if isinstance(trees, Path):
+        return load_policy(trees)
     return policy.steered(*(parse(lookup("steering", tree["kind"]), tree) for tree in trees)) if trees else policy
 
 
 def measure(seed: int, work: Path, episodes: int, ledger: Ledger) -> dict[str, Policy]:
     """Fill in what is missing of a training seed; return the base, and the policies that are asked to go left."""
-    base, dynamics, feasible = prepare(seed, work)
-    policy = load_policy(base)
+    parts = prepare(seed, work)
+    policy = load_policy(parts.base)
     assert policy.spec.env is not None
-    rows = [("base", "", []), *steerings(dynamics, feasible)]
+    rows: list[tuple[str, str, Steers]] = [("base", "", []), *steerings(parts)]
     with policy.spec.env.make(50) as env:
         for name, way, trees in rows:
             how = lambda t=trees: steered.measured(built(policy, t), env, episodes, SEED0)  # noqa: E731
@@ -219,8 +263,9 @@ def section(tree: dict[str, Any]) -> list[str]:
         "",
         "Push has two ways around a block; frozen diffusion policies that were told of none are steered by a line that "
         "is drawn past one side; in rows that are named so by where a dynamics model says that the disc gets to "
-        "(DynaGuide), by a box that the tool is to keep out of (PoCo), by a formula of temporal logic, by what keeps "
-        "the disc off one side for good (FISOR). Either way is asked for in 100 held-out episodes a training seed. "
+        "(DynaGuide), by a box that the tool is to keep out of (PoCo), by a formula of temporal logic, which in one row "
+        "is what a small network learned to repair plans for (pSTL), by what keeps the disc off one side for good "
+        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. "
         "Obeyed: the disc passed on the side that was asked for. Lost and won: episodes that failed or succeeded "
         "unlike the base's. "
         "`python benchmarks/steer_ways.py`",
@@ -248,6 +293,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
     budget = {"dynamics": DYNAMICS_UPDATES, "feasible": FEASIBLE_UPDATES, "rollouts": ROLLOUTS}
+    budget |= {"repair": REPAIR_UPDATES}
     ledger = Ledger(args.out, {"budget": budget, "episodes": args.episodes})
     candidates: dict[str, Policy] = {}
     for seed in args.seeds:
