@@ -155,3 +155,11 @@ def test_configs_are_frozen():
     config = train()
     with pytest.raises(Exception, match="frozen"):
         config.seed = 3
+
+
+@pytest.mark.parametrize("word", ['algo.lr={"a":1}', "algo.lr=[1", "no equals sign", "algo.lr=a(b"])
+def test_a_word_that_cannot_be_read_is_told_with_how_it_is_written(word):
+    with pytest.raises(ConfigError) as raised:
+        load_config("train", [DATA, word])
+    assert f"'{word}' cannot be read" in str(raised.value)
+    assert "a mapping as {key: value}" in str(raised.value)

@@ -35,7 +35,8 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parser = OverridesParser.create()
+        parsed = [_read(parser, word) for word in overrides]
         for override in parsed:
             if override.is_sweep_override():
                 raise ConfigError(f"'{override.input_line}' asks for several values; a run takes one of each")
@@ -64,6 +65,24 @@ def groups() -> dict[str, list[str]]:
 
     walk(root, "")
     return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def _read(parser: Any, word: str) -> Any:
+    """Return what hydra reads in a word.
+
+    Raises:
+        ConfigError: Says the word, and how it is to be written.
+    """
+    from hydra.errors import HydraException
+
+    try:
+        return parser.parse_override(word)
+    except HydraException as error:
+        reason = " ".join(str(error).split("\nSee https")[0].split())
+        raise ConfigError(
+            f"'{word}' cannot be read: {reason}. Write key=value, a list as [a, b], a mapping as {{key: value}}, no "
+            "quotation marks around its keys, and text with other signs in quotation marks"
+        ) from error
 
 
 def _check_choice(group: str, choice: Any) -> None:

@@ -142,10 +142,8 @@ class Window:
         if self.last is not None and self.last < values.shape[-1] - 1:
             return greatest(self.of(values, -NOTHING)[..., self.first :], temperature)
         back = values.flip(-1)  # up to the end, one pass from there does
-        if temperature > 0:
-            found = temperature * torch.logcumsumexp(back / temperature, -1)
-        else:
-            found = back.cummax(-1).values
+        smooth = temperature > 0
+        found = temperature * torch.logcumsumexp(back / temperature, -1) if smooth else back.cummax(-1).values
         return found.flip(-1)[..., self.first :]
 
 
