@@ -59,10 +59,11 @@ $(VENV)/.run: $(VENV)/.venv pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
-# robomimic without what it pins: its data loader checks our files, its policies act here
+# robomimic without what it pins: its data loader checks our files, its policies act here; what is never imported need
+# not be compiled
 $(VENV)/.test: $(VENV)/.venv pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable . --group test
-	$(BIN)/python -m pip install --quiet --no-deps robomimic==0.3.0
+	$(BIN)/python -m pip install --quiet --no-compile --editable . --group test
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps robomimic==0.3.0
 	@touch $(VENV)/.run $@
 
 clean:

@@ -311,7 +311,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "A diffusion and a flow policy, each of which sees another entry of the state with an error; a convex mix of "
         "their fields, its weight searched on tuning seeds and judged on others. Difference: to the better of the two "
         "parents on these very episodes, paired. Controls: b is fed another episode's observation, or was trained for "
-        "200 updates (then compared with the better of a and that). "
+        "200 updates (then compared with the better of a and that). One policy of both learned from both views pooled, "
+        "an episode seen by either, and is shown either: what PoCo compares its composition of domains with. "
         "See [composition.md](composition.md). "
         "`python benchmarks/gpc.py --toy`",
         "",

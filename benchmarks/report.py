@@ -32,6 +32,7 @@ SCRIPTS = (
     "poco",
     "steer_ways",
     "itps",
+    "pstl",
     "camera",
     "critics",
     "finetune",
