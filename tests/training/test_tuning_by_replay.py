@@ -77,3 +77,20 @@ def test_who_learns_from_its_own_decisions_takes_no_records(tmp_path, base):
     words += ["phases.online.sources={demos: 1.0, replay: 1.0}"]
     with pytest.raises(ConfigError, match="its own decisions, of which demos knows no noise: leave data out"):
         train(config(*words, f"data.demos.uri={base / 'goals.hdf5'}", "data.demos.validation=0"), [])
+
+
+def test_plans_are_repaired_in_recorded_states_and_a_stopped_run_resumes_to_the_same_bits(tmp_path, base):
+    plain = [word for word in WORLD if not word.startswith("model.")]
+    rule = 'algo.objective={kind: stl, formula: "always x >= 0"}'
+    words = ["algo=repair", rule, "algo.editor.hidden=[16]", "algo.proposals=2", f"checkpoint={base / 'run'}", *plain]
+    words += [f"data.demos.uri={base / 'goals.hdf5'}", "data.demos.validation=0.3", "phases.cloning.updates=20"]
+    words += ["checkpoint.every=10", "validate_every=10"]
+    whole, stopped = stop_and_resume(
+        tmp_path, lambda run: train(config(*words, f"run={run}"), []), lambda step: step == 10
+    )
+    assert_same_bits(whole, stopped, "policy")
+    before, after = load_policy(base / "run"), load_policy(whole)
+    obs = {"state": torch.zeros(2, 2, 2)}
+    plain_plan, repaired = (one.plan(obs, 8, torch.Generator().manual_seed(0)) for one in (before, after))
+    assert ((plain_plan == repaired).flatten(2).all(-1) | (plain_plan[..., 0].cumsum(-1) < 0).any(-1)).all()
+    assert not torch.equal(plain_plan, repaired)
