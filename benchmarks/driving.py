@@ -105,7 +105,7 @@ class Driving(Objective):
     def score(self, obs: Mapping[str, Tensor], windows: Tensor) -> Tensor:
         """See `Objective.score`."""
         told: Any = self.config
-        return self.rule.robustness(signals(obs["scene"][:, -1], windows), told.temperature)[..., 0]
+        return self.rule.robustness(signals(obs["scene"][:, -1], windows), told.temperature, 1)[..., 0]
 
 
 def augmented(scene: Tensor, tries: int, steps: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -128,10 +128,10 @@ def augmented(scene: Tensor, tries: int, steps: int, seed: int) -> tuple[Tensor,
     adam, wanted = torch.optim.Adam([raw], lr=0.03), rule()
     for _ in range(steps):
         adam.zero_grad()
-        robust = wanted.robustness(signals(scene, most * raw.tanh()), 0.02)[..., 0]
+        robust = wanted.robustness(signals(scene, most * raw.tanh()), 0.02, 1)[..., 0]
         (0.1 - robust).relu().sum().backward()
         adam.step()
     with torch.no_grad():
         controls = most * raw.tanh()
-        good = wanted.robustness(signals(scene, controls))[..., 0] > 0
+        good = wanted.robustness(signals(scene, controls), times=1)[..., 0] > 0
     return controls[good], good.nonzero()[:, 0]

@@ -208,6 +208,21 @@ def _at_least(w: Writer, call: Call, self_: Value, other: float) -> str:
     return str(w.node("GreaterOrEqual", w.name(self_), w.name(other, w.dtype(self_))))
 
 
+@rule("lt.Scalar")
+def _below(w: Writer, call: Call, self_: Value, other: float) -> str:
+    return str(w.node("Less", w.name(self_), w.name(other, w.dtype(self_))))
+
+
+@rule("minimum.default")
+def _smaller(w: Writer, call: Call, self_: Value, other: Value) -> str:
+    return str(w.node("Min", w.name(self_), w.name(other)))
+
+
+@rule("maximum.default")
+def _greater(w: Writer, call: Call, self_: Value, other: Value) -> str:
+    return str(w.node("Max", w.name(self_), w.name(other)))
+
+
 @rule("where.self")
 def _where(w: Writer, call: Call, condition: Value, self_: Value, other: Value) -> str:
     dtype, chosen = w.dtype(call.results[0]), w.name(condition)

@@ -87,10 +87,7 @@ class LearnedRepair(Steering):
             return windows
         violated = self.objective.score(planning.obs, windows) < 0
         planning.log.add("learned_repair/violated", violated.float())
-        if not bool(violated.any()):
-            return windows
-        changed = self.changed(planning.obs, windows)
-        result = torch.where(violated[..., None, None], changed, windows)
+        result = torch.where(violated[..., None, None], self.changed(planning.obs, windows), windows)
         planning.log.add("learned_repair/left", (self.objective.score(planning.obs, result) < 0).float())
         return result
 

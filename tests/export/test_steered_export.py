@@ -4,11 +4,13 @@ import pytest
 import torch
 from test_export import ENGINES, MLP, diffusion, made, needs, seen
 
+from robopol.algos.editors import editing
 from robopol.checkpoint import describe
 from robopol.errors import ConfigError
 from robopol.export import load_exported
 from robopol.export.export import TOLERANCE, export
 from robopol.models.value import ValueConfig as CriticConfig
+from robopol.policies.deterministic import DeterministicConfig
 from robopol.steering import (
     BestOfConfig,
     BiasedStartConfig,
@@ -23,6 +25,8 @@ from robopol.steering import (
 from robopol.steering.best_of import BestOf
 from robopol.steering.composition import Composition
 from robopol.steering.guide import Guide
+from robopol.steering.learned_repair import LearnedRepair
+from robopol.steering.objectives import STLConfig
 from robopol.steering.objectives.motion import Motion
 from robopol.steering.objectives.value import Value, ValueConfig
 
@@ -39,6 +43,19 @@ def valued(policy):
     return config, Value(config, critic, policy.spec.n_obs_steps)
 
 
+RULE = STLConfig(
+    formula="eventually[1, end] x >= 0.3 and always[0, 1] (y >= 0 or distance(0, 0) <= 0.4)",
+    motion=Motion(actions=(0, 1), means="absolute"),
+)
+
+
+def repair(policy):
+    """Return an untrained editor of plans that violate a rule."""
+    torch.manual_seed(6)
+    editor = editing(DeterministicConfig(hidden=(16,)), policy, policy.spec.chunk, 0.2).eval()
+    return LearnedRepair(editor, RULE.build(policy), policy)
+
+
 def steerings(name, policy):
     config, value = valued(policy)
     flow = made({"kind": "flow", "net": MLP})
@@ -51,6 +68,8 @@ def steerings(name, policy):
         ],
         "guide": lambda: [Guide(GuideConfig(objective=config, scale=0.3, cap=0.5), value)],
         "through the network": lambda: [Guide(GuideConfig(objective=config, scale=0.3, at="backprop"), value)],
+        "formula": lambda: [BestOfConfig(objective=RULE, n=4).build(policy)],
+        "repair": lambda: [repair(policy)],
     }[name]()
 
 
@@ -59,6 +78,7 @@ def steerings(name, policy):
     [
         *((engine, "guide") for engine in ENGINES),
         *(("onnx", name) for name in ("best_of", "constraint", "composition", "through the network")),
+        *((engine, name) for engine in ENGINES for name in ("formula", "repair")),
     ],
 )
 def test_a_steered_policy_is_exported_with_what_steers_it(tmp_path, engine, name):

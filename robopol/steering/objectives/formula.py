@@ -24,15 +24,17 @@ class Formula(ABC):
     """Something that is more or less true of a signal at each time."""
 
     @abstractmethod
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """Return how robustly it holds at each time.
 
         Args:
             signal: (..., L, D).
             temperature: 0 is exact; see the module's text.
+            times: At how many times, from the first on; None is all, ``length(L)``. What a plan is judged by is the
+                first alone, and parts are then asked for no more than that takes.
 
         Returns:
-            (..., ``length(L)``).
+            (..., ``times``).
         """
 
     @abstractmethod
@@ -47,9 +49,9 @@ class Linear(Formula):
     weights: tuple[float, ...]
     constant: float
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return (signal * signal.new_tensor(self.weights)).sum(-1) + self.constant
+        return (signal[..., :times, :] * signal.new_tensor(self.weights)).sum(-1) + self.constant
 
     def length(self, steps: int) -> int:
         """See `Formula.length`."""
@@ -63,9 +65,10 @@ class Near(Formula):
     point: tuple[float, ...]
     radius: float
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return self.radius - torch.linalg.vector_norm(signal - signal.new_tensor(self.point), dim=-1)
+        away = signal[..., :times, :] - signal.new_tensor(self.point)
+        return self.radius - torch.linalg.vector_norm(away, dim=-1)
 
     def length(self, steps: int) -> int:
         """See `Formula.length`."""
@@ -78,9 +81,9 @@ class Not(Formula):
 
     part: Formula
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return -self.part.robustness(signal, temperature)
+        return -self.part.robustness(signal, temperature, times)
 
     def length(self, steps: int) -> int:
         """See `Formula.length`."""
@@ -95,27 +98,27 @@ class _Several(Formula):
         """See `Formula.length`."""
         return min(part.length(steps) for part in self.parts)
 
-    def _values(self, signal: Tensor, temperature: float) -> Tensor:
-        length = self.length(signal.shape[-2])
-        return torch.stack([part.robustness(signal, temperature)[..., :length] for part in self.parts], -1)
+    def _values(self, signal: Tensor, temperature: float, times: int | None) -> Tensor:
+        count = self.length(signal.shape[-2]) if times is None else times
+        return torch.stack([part.robustness(signal, temperature, count) for part in self.parts], -1)
 
 
 @dataclass(frozen=True)
 class And(_Several):
     """All of some."""
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return least(self._values(signal, temperature), temperature)
+        return least(self._values(signal, temperature, times), temperature)
 
 
 @dataclass(frozen=True)
 class Or(_Several):
     """At least one of some."""
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return greatest(self._values(signal, temperature), temperature)
+        return greatest(self._values(signal, temperature, times), temperature)
 
 
 @dataclass(frozen=True)
@@ -125,26 +128,9 @@ class Window:
     first: int = 0
     last: int | None = None
 
-    def of(self, values: Tensor, beyond: float) -> Tensor:
-        """Return what lies from each time on up to the window's end, (..., L - first, last + 1) of (..., L).
-
-        Args:
-            values: (..., L).
-            beyond: What stands for values after the end.
-        """
-        steps = values.shape[-1]
-        last = steps - 1 if self.last is None else min(self.last, steps - 1)
-        padded = torch.cat([values, values.new_full((*values.shape[:-1], last), beyond)], -1)
-        return padded.unfold(-1, last + 1, 1)[..., : steps - self.first, :]
-
-    def greatest(self, values: Tensor, temperature: float) -> Tensor:
-        """Return the maximum of values (..., L) within the window of each time, (..., L - first); see `greatest`."""
-        if self.last is not None and self.last < values.shape[-1] - 1:
-            return greatest(self.of(values, -NOTHING)[..., self.first :], temperature)
-        back = values.flip(-1)  # up to the end, one pass from there does
-        smooth = temperature > 0
-        found = temperature * torch.logcumsumexp(back / temperature, -1) if smooth else back.cummax(-1).values
-        return found.flip(-1)[..., self.first :]
+    def until(self, time: int, steps: int) -> int:
+        """Return the time after the last one that is ahead of a time in a signal of so many."""
+        return steps if self.last is None else min(steps, time + self.last + 1)
 
 
 @dataclass(frozen=True)
@@ -156,23 +142,30 @@ class _Timed(Formula):
         """See `Formula.length`."""
         return self.part.length(steps) - self.window.first
 
+    def _ahead(self, signal: Tensor, temperature: float, times: int | None) -> list[Tensor]:
+        """Return what lies within the window of each time."""
+        steps, first = self.part.length(signal.shape[-2]), self.window.first
+        count = steps - first if times is None else times
+        values = self.part.robustness(signal, temperature, self.window.until(count - 1, steps))
+        return [values[..., time + first : self.window.until(time, steps)] for time in range(count)]
+
 
 @dataclass(frozen=True)
 class Always(_Timed):
     """At all times of a window."""
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return -self.window.greatest(-self.part.robustness(signal, temperature), temperature)
+        return torch.stack([least(one, temperature) for one in self._ahead(signal, temperature, times)], -1)
 
 
 @dataclass(frozen=True)
 class Eventually(_Timed):
     """At some time of a window."""
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        return self.window.greatest(self.part.robustness(signal, temperature), temperature)
+        return torch.stack([greatest(one, temperature) for one in self._ahead(signal, temperature, times)], -1)
 
 
 @dataclass(frozen=True)
@@ -183,18 +176,25 @@ class Until(Formula):
     first: Formula
     second: Formula
 
-    def robustness(self, signal: Tensor, temperature: float = 0.0) -> Tensor:
+    def robustness(self, signal: Tensor, temperature: float = 0.0, times: int | None = None) -> Tensor:
         """See `Formula.robustness`."""
-        length = min(self.first.length(signal.shape[-2]), self.second.length(signal.shape[-2]))
-        first = self.window.of(self.first.robustness(signal, temperature)[..., :length], NOTHING)
-        second = self.window.of(self.second.robustness(signal, temperature)[..., :length], -NOTHING)
-        if temperature > 0:
-            held = -temperature * torch.logcumsumexp(-first / temperature, -1)
-        else:
-            held = first.cummin(-1).values
-        before = torch.cat([torch.full_like(held[..., :1], NOTHING), held[..., :-1]], -1)
-        reached = least(torch.stack([second, before], -1), temperature)
-        return greatest(reached[..., self.window.first :], temperature)
+        steps = min(self.first.length(signal.shape[-2]), self.second.length(signal.shape[-2]))
+        count = steps - self.window.first if times is None else times
+        asked = self.window.until(count - 1, steps)
+        first, second = (part.robustness(signal, temperature, asked) for part in (self.first, self.second))
+
+        def at(time: int) -> Tensor:
+            ahead = slice(time, self.window.until(time, steps))
+            held = first[..., ahead]
+            if temperature > 0:
+                held = -temperature * torch.logcumsumexp(-held / temperature, -1)
+            else:
+                held = held.cummin(-1).values
+            before = torch.cat([torch.full_like(held[..., :1], NOTHING), held[..., :-1]], -1)
+            reached = least(torch.stack([second[..., ahead], before], -1), temperature)
+            return greatest(reached[..., self.window.first :], temperature)
+
+        return torch.stack([at(time) for time in range(count)], -1)
 
     def length(self, steps: int) -> int:
         """See `Formula.length`."""

@@ -109,7 +109,8 @@ class Track:
         Returns:
             (B, K, H, D).
         """
-        moved = windows[:, :, self._now :, self._actions]
+        # entry by entry, which every engine of exports can write
+        moved = torch.stack([windows[:, :, self._now :, entry] for entry in self._actions], -1)
         if self.motion.means == "absolute":
             return moved
         return self._start(obs, windows)[:, None, None] + (self._period * moved).cumsum(2)
@@ -137,7 +138,8 @@ class Track:
         return windows
 
     def _start(self, obs: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        return obs[self.motion.obs][:, -1, self._begin].to(like)
+        newest = obs[self.motion.obs][:, -1]
+        return torch.stack([newest[:, entry] for entry in self._begin], -1).to(like)
 
 
 def motion_of(spec: PolicySpec, axes: int) -> Motion:

@@ -55,4 +55,4 @@ class STL(PathObjective):
 
     def judge(self, path: Tensor) -> Tensor:
         """See `PathObjective.judge`."""
-        return self.formula.robustness(path, self.config.temperature)[..., 0]
+        return self.formula.robustness(path, self.config.temperature, 1)[..., 0]
