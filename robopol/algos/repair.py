@@ -26,12 +26,15 @@ class RepairConfig(RegressionConfig):
 
     With r_i the scores after the repair and r'_i the same, or what the smooth objective says:
 
-        L = satisfaction mean_i relu(margin - r'_i) - diversity tr(I - (Q D Q + I)^-1) / K
-        D_ij = exp(-|u_i - u_j|) of normalised actions,  Q = diag(exp(r'_i) where r_i > 0, else 0)
+        L = satisfaction mean_i relu(margin - r'_i) - diversity tr(I - (Q D Q + I)^-1) / K + near mean_i |u_i - b_i|^2
+        D_ij = exp(-|u_i - u_j|),  Q = diag(exp(r'_i) where r_i > 0, else 0)
+
+    with u_i the actions after the repair, b_i before, both normalised.
 
     The trace is the expected number of plans that a determinantal point process would draw: only plans that satisfy
     the objective and differ from each other count. Proposals that satisfy it already are part of the set, and are not
-    changed. The authors' command has satisfaction 0, so that only what the diversity is worth draws plans across.
+    changed. The authors' command has satisfaction 0, so that only what the diversity is worth draws plans across. Where
+    the objective does not say all that a plan is for, only what is near to what was proposed still does the task.
 
     Attributes:
         objective: What is to be at least 0; exact, since its sign says what is repaired.
@@ -40,6 +43,7 @@ class RepairConfig(RegressionConfig):
         margin: How far above 0 plans are to get, in the objective's unit.
         satisfaction: Weight of satisfying.
         diversity: Weight of differing.
+        near: Weight of staying near to what was proposed; 0 as published.
         proposals: K.
         reach: Greatest change of an action entry, in units of half the width of its bounds.
         editor: Who edits.
@@ -55,6 +59,7 @@ class RepairConfig(RegressionConfig):
     margin: float = Field(0.02, ge=0, allow_inf_nan=False)
     satisfaction: float = Field(1.0, ge=0, allow_inf_nan=False)
     diversity: float = Field(1.0, ge=0, allow_inf_nan=False)
+    near: float = Field(0.0, ge=0, allow_inf_nan=False)
     proposals: int = Field(16, ge=1)
     reach: float = Field(1.0, gt=0, allow_inf_nan=False)
     editor: DeterministicConfig = DeterministicConfig(hidden=(256, 256))
@@ -116,10 +121,14 @@ class Repair(Regression):
         plans = torch.where(violated[..., None, None], self.repair.changed(obs, proposed), proposed)
         smooth = self.smooth.score(obs, plans)
         loss = config.satisfaction * (config.margin - smooth).relu().mean(-1)
+        actions, before = (
+            self.base.action_normalizer.normalize(chunks[:, :, spec.n_obs_steps - 1 :]) for chunks in (plans, proposed)
+        )
+        if config.near > 0:
+            loss = loss + config.near * (actions - before).square().sum((-1, -2)).mean(-1)
         if config.diversity > 0:
             with torch.no_grad():
                 good = self.repair.objective.score(obs, plans) > 0
-            actions = self.base.action_normalizer.normalize(plans[:, :, spec.n_obs_steps - 1 :])
             drawn = expected_number(actions.flatten(2), torch.where(good, smooth.exp(), 0.0))
             loss = loss - config.diversity * drawn / config.proposals
         return loss
