@@ -119,9 +119,9 @@ def section(tree: dict[str, Any]) -> list[str]:
         "## An arm that keeps off two columns",
         "",
         "Reach, with two columns that the demonstrations know nothing of and a formula that the tool is to stay out of "
-        f"both; {tree['setting']['episodes']} held-out episodes, {sections.seeds(tables['rows'])} training seeds. Kept: "
-        "the tool never was in a column. Controls: an editor after one update, and one that learned to keep off columns "
-        "that are elsewhere. `python benchmarks/repair_reach.py`",
+        f"both; {tree['setting']['episodes']} held-out episodes, {sections.seeds(tables['rows'])} training seeds. "
+        "Kept: the tool never was in a column. Controls: an editor after one update, and one that learned to keep off "
+        "columns that are elsewhere. `python benchmarks/repair_reach.py`",
         "",
         "| plans | kept | by seed | points gained, paired | success | a plan (to the base's) |",
         "|---|---|---|---|---|---|",

@@ -33,6 +33,7 @@ SCRIPTS = (
     "steer_ways",
     "itps",
     "pstl",
+    "repair_reach",
     "camera",
     "critics",
     "finetune",

@@ -265,7 +265,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "is drawn past one side; in rows that are named so by where a dynamics model says that the disc gets to "
         "(DynaGuide), by a box that the tool is to keep out of (PoCo), by a formula of temporal logic, which in one "
         "row is what a small network learned to repair plans for (pSTL), by what keeps the disc off one side for good "
-        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. "
+        "(FISOR). Either way is asked for in 100 held-out episodes a training seed. The repair fails: a rule about the "
+        "tool does not say how the disc is pushed, and an edit of a plan does not make another way of it. "
         "Obeyed: the disc passed on the side that was asked for. Lost and won: episodes that failed or succeeded "
         "unlike the base's. "
         "`python benchmarks/steer_ways.py`",
