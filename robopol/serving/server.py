@@ -9,7 +9,7 @@ import time
 import traceback
 from concurrent.futures import Future
 from contextlib import suppress
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from struct import pack
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +24,8 @@ PATIENCE = 60
 """Seconds that a client may take to read an answer, or to answer a ping."""
 FAREWELL = 2.0
 """Seconds that clients have to take leave when the server ends."""
+GLANCE = 0.5
+"""Seconds after which who waits for a request looks up: a signal that came just before the wait is seen then."""
 ENDED = RemoteError("the server ends")
 _QUIET = logging.Logger(__name__, logging.CRITICAL)  # who knocks and goes away again is no news
 
@@ -124,7 +126,13 @@ class Server:
             listening = threading.Thread(target=listener.serve_forever)
             listening.start()
             try:
-                while (asked := self._asked.get()) is not None:
+                while True:
+                    try:
+                        asked = self._asked.get(timeout=GLANCE)
+                    except Empty:
+                        continue
+                    if asked is None:
+                        break
                     request, answer = asked
                     try:
                         answer.set_result(self._answer(request))
