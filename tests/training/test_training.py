@@ -141,6 +141,7 @@ def test_killed_runs_resume_to_the_same_bits():
     assert "same bits" in done.stdout
 
 
+@pytest.mark.slow
 def test_dropout_resumes_to_the_same_bits_too(demos, tmp_path):
     more = ["policy/net=transformer", "policy.net.layers=2", "policy.net.width=32", "policy.net.heads=2"]
     assert_same_run(

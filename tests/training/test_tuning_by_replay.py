@@ -51,7 +51,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way in ("dsrl_sac", "expo beside records"))) for way in WAYS]
+)
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, base, way):
     words = [*WAYS[way], *WORLD, *ACTING] + ([] if way == "fql" else [f"checkpoint={base / 'run'}"])
     if "beside" in way:
