@@ -134,6 +134,7 @@ def test_a_run_that_was_not_evaluated_is_named(tmp_path):
         settings([point], "success_rate")
 
 
+@pytest.mark.slow
 def test_a_sweep_on_this_machine(tmp_path, demos, capsys):
     begin = ["sweep", f"out={tmp_path}/s", "launcher.jobs=2", "--", *TRAIN, demos]
     assert run([*begin, "seed=choice(0)", "policy.n_action_steps=8,99"]) == 1

@@ -39,6 +39,7 @@ def weights(folder, step):
     return load_file(folder / f"checkpoints/{step:08d}/policy/model.safetensors")
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_and_go_on_to_the_same_bits(tmp_path, demos):
     # a Gaussian's loss draws nothing, so that shares of a batch and the whole of it have the same gradient
     assert run(["train", *TRAIN, demos, f"run={tmp_path / 'one'}"]) == 0
