@@ -105,6 +105,11 @@ class Repair(Regression):
         self.smooth: Objective = objective if config.smooth is None else config.smooth.build(base).to(base.device)
         averaged = LearnedRepair(cast(DeterministicPolicy, self.ema.module), objective, base).to(base.device)
         self._steered = SteeredPolicy(base, [averaged])
+        if unknown := self.smooth.obs_shapes.keys() - self._steered.spec.obs_shapes.keys():
+            raise ConfigError(
+                f"algo.smooth looks at {', '.join(sorted(unknown))}, and neither the policy nor algo.objective does: "
+                "let both objectives look at the same"
+            )
 
     @property
     def needs(self) -> Needs:

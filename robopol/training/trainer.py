@@ -129,6 +129,9 @@ class Trainer:
             config.execution.build(policy)  # what cannot be executed is refused now
         sampling = {name: config.data[name].sampling for name in episodes}
         spec = joined(specs.values())
+        if policy is not None:  # what steers it may look at more than what is trained
+            seen = dict(spec.obs_shapes) | dict(policy.spec.obs_shapes)
+            spec = spec.model_copy(update={"obs_shapes": seen})
         sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
         self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
         self.collector: Collector | None = None

@@ -75,6 +75,15 @@ def test_it_learns_to_satisfy_and_what_is_not_judged_stays():
     assert (algo.deployed().plan(obs, 4, rng(1)).abs() <= 1).all()
 
 
+def test_what_is_near_to_the_proposals_is_worth_something():
+    """The objective judges the first action alone: what else an editor changes is for nothing."""
+    free, held = (train(build(near=near, diversity=0.0)) for near in (0.0, 0.3))
+    obs = {"state": torch.randn(100, 1, 1, generator=rng(900))}
+    plain = free.base.plan(obs, 4, rng(1))
+    moved = [(algo.deployed().plan(obs, 4, rng(1)) - plain)[..., 1:, 0].abs().mean() for algo in (free, held)]
+    assert moved[1] < 0.5 * moved[0]
+
+
 def test_the_base_policy_is_not_trained():
     policy = frozen()
     before = {name: value.clone() for name, value in policy.state_dict().items()}

@@ -87,6 +87,14 @@ def test_robustness_is_that_of_the_definitions(formula, seed):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
 
 
+@given(formulas, st.integers(0, 1000), st.sampled_from([0.0, 0.1]))
+def test_the_first_times_are_those_of_all(formula, seed, temperature):
+    signal = torch.randn(2, STEPS, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = formula.robustness(signal, temperature) if formula.length(STEPS) >= 1 else signal[:, :0, 0]
+    for times in range(1, found.shape[-1] + 1):
+        torch.testing.assert_close(formula.robustness(signal, temperature, times), found[:, :times])
+
+
 @given(formulas, st.integers(0, 1000))
 def test_smooth_robustness_becomes_exact_and_its_gradient_is_finite(formula, seed):
     signal = torch.randn(2, STEPS, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

@@ -96,3 +96,15 @@ def test_plans_are_repaired_in_recorded_states_and_a_stopped_run_resumes_to_the_
     plain_plan, repaired = (one.plan(obs, 8, torch.Generator().manual_seed(0)) for one in (before, after))
     assert ((plain_plan == repaired).flatten(2).all(-1) | (plain_plan[..., 0].cumsum(-1) < 0).any(-1)).all()
     assert not torch.equal(plain_plan, repaired)
+
+
+def test_a_repair_may_look_at_what_the_policy_does_not_see(tmp_path):
+    plain = [word for word in WORLD if not word.startswith("model.")] + ["env.options.target=shown"]
+    with make_env("robopol/MultiGoal-v0", 2, target="shown") as env:
+        save_episodes(collect(ExpertActor(env), env, 4, 0, source="expert", only_success=True), tmp_path / "goals.hdf5")
+    words = [*plain, f"data.demos.uri={tmp_path / 'goals.hdf5'}", "phases.cloning.updates=5"]
+    train(config(*words, *FLOW, "policy.encoder.keys=[target]", f"run={tmp_path / 'blind'}"), [])
+    rule = 'algo.objective={kind: stl, formula: "always x >= 0"}'
+    words += ["algo=repair", rule, "algo.editor.hidden=[16]", "algo.proposals=2", f"checkpoint={tmp_path / 'blind'}"]
+    train(config(*words, f"run={tmp_path / 'repaired'}"), [])
+    assert set(load_policy(tmp_path / "repaired").spec.obs_shapes) == {"target", "state"}
