@@ -137,10 +137,16 @@ class VectorEnv(ABC):
         Raises:
             EnvError: If they are not distinct or one does not exist.
         """
-        listed = [int(slot) for slot in slots]
-        if len(set(listed)) < len(listed) or not all(0 <= slot < self.num_envs for slot in listed):
+        if isinstance(slots, list) and slots == self._everyone:  # by far the most frequent
+            return self._everyone
+        listed = list(map(int, slots))
+        if len(set(listed)) < len(listed) or (listed and not 0 <= min(listed) <= max(listed) < self.num_envs):
             raise EnvError(f"{self.spec.id}: slots must be distinct and within 0..{self.num_envs - 1}, got {listed}")
         return listed
+
+    @functools.cached_property
+    def _everyone(self) -> list[int]:
+        return list(range(self.num_envs))
 
     def check_seeds(self, slots: Sequence[int], seeds: Sequence[int]) -> list[int]:
         """Return the seeds as a list.
@@ -164,17 +170,17 @@ class VectorEnv(ABC):
             EnvError: If they have a wrong shape or a number that is not finite.
         """
         self.check_shape(slots, actions)
-        array = actions.detach().cpu().numpy()
+        array = actions.numpy(force=True)
         if not np.isfinite(array).all():
             row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise EnvError(f"{self.spec.id}: the action of slot {slots[row]} is not finite: {array[row].tolist()}")
-        clipped: NDArray[np.float32] = np.clip(array, *self._box).astype(np.float32)
-        return clipped
+        low, high = self._box
+        return np.minimum(np.maximum(array.astype(np.float32, copy=False), low), high)
 
     @functools.cached_property
-    def _box(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _box(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The action box as arrays; made of the spec's lists, they would take longer than the clipping."""
-        return np.array(self.spec.action_low), np.array(self.spec.action_high)
+        return np.array(self.spec.action_low, np.float32), np.array(self.spec.action_high, np.float32)
 
     def check_shape(self, slots: Sequence[int], actions: Tensor) -> None:
         """Check that there is one action per slot.

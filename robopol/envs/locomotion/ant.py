@@ -1,6 +1,6 @@
 """The four-legged ant."""
 
-from robopol.envs.arrays import Array, arrays
+from robopol.envs.arrays import Array, arrays, clip
 from robopol.envs.locomotion.task import Fields, Locomotion, flat, squares
 
 
@@ -30,7 +30,7 @@ class Ant(Locomotion):
         return reward, ~healthy & self.settings.terminate_when_unhealthy
 
     def _forces(self, now: Fields) -> Array:
-        return now["cfrc_ext"].clip(*self.settings.contact_force_range)
+        return clip(now["cfrc_ext"], *self.settings.contact_force_range)
 
     def _healthy(self, now: Fields) -> Array:
         xp, z = arrays(now["qpos"]), now["qpos"][:, 2]

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from robopol.envs.arrays import Array, arrays
+from robopol.envs.arrays import Array, arrays, clip
 from robopol.envs.locomotion.task import Fields, Locomotion, flat, never, squares
 
 
@@ -34,7 +34,7 @@ class HumanoidStandup(Locomotion):
         settings = self.settings
         upward = now["qpos"][:, 2] / self.model.opt.timestep
         control = settings.ctrl_cost_weight * squares(now["ctrl"])
-        impact = (settings.impact_cost_weight * squares(now["cfrc_ext"])).clip(*settings.impact_cost_range)
+        impact = clip(settings.impact_cost_weight * squares(now["cfrc_ext"]), *settings.impact_cost_range)
         return upward - control - impact + 1, never(now)
 
 
@@ -54,7 +54,7 @@ class Humanoid(HumanoidStandup):
         healthy = (low < height) & (height < high)
         velocity = (self._centre(now) - self._centre(before)) / self.dt
         rewards = settings.forward_reward_weight * velocity + healthy * settings.healthy_reward
-        contact = (settings.contact_cost_weight * squares(now["cfrc_ext"])).clip(*settings.contact_cost_range)
+        contact = clip(settings.contact_cost_weight * squares(now["cfrc_ext"]), *settings.contact_cost_range)
         reward = rewards - (settings.ctrl_cost_weight * squares(now["ctrl"]) + contact)
         return reward, ~healthy & settings.terminate_when_unhealthy
 

@@ -1,6 +1,6 @@
 """Poles on a cart."""
 
-from robopol.envs.arrays import Array, arrays
+from robopol.envs.arrays import Array, arrays, clip
 from robopol.envs.locomotion.task import Fields, Locomotion
 
 
@@ -30,7 +30,7 @@ class InvertedDoublePendulum(Locomotion):
     def observation(self, now: Fields) -> Array:
         """Place of the cart, sines and cosines of the poles, velocities, and the force that holds the cart."""
         xp, angles = arrays(now["qpos"]), now["qpos"][:, 1:]
-        speeds, force = now["qvel"].clip(-10, 10), now["qfrc_constraint"][:, :1].clip(-10, 10)
+        speeds, force = clip(now["qvel"], -10, 10), clip(now["qfrc_constraint"][:, :1], -10, 10)
         return xp.concatenate((now["qpos"][:, :1], xp.sin(angles), xp.cos(angles), speeds, force), axis=-1)
 
     def judge(self, before: Fields, now: Fields, action: Array) -> tuple[Array, Array]:

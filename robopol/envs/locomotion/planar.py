@@ -1,6 +1,10 @@
 """Runners in a plane and the swimmer."""
 
-from robopol.envs.arrays import Array, arrays
+import functools
+
+import numpy as np
+
+from robopol.envs.arrays import Array, arrays, clip
 from robopol.envs.locomotion.task import Fields, Locomotion, never, squares
 
 
@@ -41,7 +45,7 @@ class Walker2d(HalfCheetah):
 
     def observation(self, now: Fields) -> Array:
         """Positions but the first, and velocities within -10..10."""
-        return super().observation({"qpos": now["qpos"], "qvel": now["qvel"].clip(-10, 10)})
+        return super().observation({"qpos": now["qpos"], "qvel": clip(now["qvel"], -10, 10)})
 
     def judge(self, before: Fields, now: Fields, action: Array) -> tuple[Array, Array]:
         """Forward velocity and a bonus for health, less the cost of control; it ends when unhealthy."""
@@ -50,11 +54,22 @@ class Walker2d(HalfCheetah):
         reward = rewards - self.settings.ctrl_cost_weight * squares(action)
         return reward, ~healthy & self.settings.terminate_when_unhealthy
 
+    def bounds(self) -> list[tuple[float, float]]:
+        """Return between what an unhealthy one does not stay: height and angle of the torso."""
+        return [self.settings.healthy_z_range, self.settings.healthy_angle_range]
+
     def healthy(self, now: Fields) -> Array:
-        """Return whether height and angle of the torso are within their ranges, (n,) bool."""
-        z, angle = now["qpos"][:, 1], now["qpos"][:, 2]
-        (low, high), (left, right) = self.settings.healthy_z_range, self.settings.healthy_angle_range
-        return (low < z) & (z < high) & (left < angle) & (angle < right)
+        """Return whether all that has bounds is within them, (n,) bool."""
+        return self._within(now["qpos"][:, 1:3])
+
+    @functools.cached_property
+    def _limits(self) -> tuple[Array, Array]:
+        low, high = np.array(self.bounds()).T
+        return self.convert(low), self.convert(high)
+
+    def _within(self, state: Array) -> Array:
+        low, high = self._limits
+        return ((low < state) & (state < high)).all(-1)
 
 
 class Hopper(Walker2d):
@@ -62,8 +77,13 @@ class Hopper(Walker2d):
 
     entry_point = "gymnasium.envs.mujoco.hopper_v5:HopperEnv"
 
-    def healthy(self, now: Fields) -> Array:
-        """Return whether the torso and every other position and velocity are within their ranges, (n,) bool."""
+    def bounds(self) -> list[tuple[float, float]]:
+        """Return those of the torso's height, and of every other position and velocity; its angle has both."""
+        height, (left, right) = super().bounds()
         low, high = self.settings.healthy_state_range
-        state = arrays(now["qpos"]).concatenate((now["qpos"][:, 2:], now["qvel"]), axis=-1)
-        return super().healthy(now) & ((low < state) & (state < high)).all(-1)
+        others = self.model.nq - 3 + self.model.nv
+        return [height, (max(left, low), min(right, high)), *[(low, high)] * others]
+
+    def healthy(self, now: Fields) -> Array:
+        """Return whether all that has bounds is within them, (n,) bool."""
+        return self._within(arrays(now["qpos"]).concatenate((now["qpos"][:, 1:], now["qvel"]), axis=-1))

@@ -54,6 +54,7 @@ class Locomotion(ABC):
         frame_skip: Physics steps an action.
         dt: Time between two actions, s.
         settings: The arguments of gymnasium's constructor, defaults included.
+        convert: Turns an array of constants into the simulator's kind of array.
     """
 
     entry_point: ClassVar[str]
@@ -71,7 +72,7 @@ class Locomotion(ABC):
         Args:
             env: The environment, in any wrapper.
             options: What it was made with.
-            convert: Turns an array of constants into the simulator's kind of array.
+            convert: See above.
         """
         world: Any = env.unwrapped
         self.model = world.model
@@ -81,6 +82,7 @@ class Locomotion(ABC):
         parameters = inspect.signature(type(world).__init__).parameters.values()
         defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self.settings = SimpleNamespace(**{name: options.get(name, value) for name, value in defaults.items()})
+        self.convert = convert
         self.mass = convert(self.model.body_mass)
 
     def start(self, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -54,7 +54,8 @@ class NativeLocomotion(VectorEnv):
             threads,
         )
         self._rows = np.zeros_like(self._worlds.rows)  # what every world shows now
-        self._all = list(range(num_envs))
+        # the common case, all of them: views that are made once
+        self._shown_before, self._shown_now = map(self._worlds.fields, (self._rows, self._worlds.rows))
         self._limit = self.spec.max_episode_steps or np.inf
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._running = np.zeros(num_envs, dtype=bool)
@@ -79,20 +80,24 @@ class NativeLocomotion(VectorEnv):
         self.check_running(slots, self._running)
         self._worlds.control[: len(slots), 0] = array
         rows = self._worlds.advance(slots)
-        now = self._worlds.fields(rows)
-        some: Any = slice(None) if slots == self._all else slots  # a slice is faster
-        reward, terminated = self._task.judge(self._worlds.fields(self._rows[some]), now, array)
+        some: Any
+        if slots == self._everyone:
+            some, before, now = ..., self._shown_before, self._shown_now
+        else:
+            some, before, now = slots, self._worlds.fields(self._rows[slots]), self._worlds.fields(rows)
+        reward, terminated = self._task.judge(before, now, array)
+        obs = self._observation(now)
         self._rows[some] = rows
-        self._steps[some] += 1
-        late = self._steps[some] >= self._limit
-        self._running[some] = ~(terminated | late)
+        steps = self._steps[some] + 1
+        late = steps >= self._limit
+        self._steps[some], self._running[some] = steps, ~(terminated | late)
         return StepResult(
-            self._observation(now),
+            obs,
             torch.from_numpy(reward.astype(np.float32)),
             torch.from_numpy(terminated),
             torch.from_numpy(late & ~terminated),
-            torch.zeros(len(slots), dtype=torch.bool),
-            torch.full((len(slots),), -1),
+            torch.from_numpy(np.zeros(len(slots), dtype=bool)),
+            torch.from_numpy(np.full(len(slots), -1)),
         )
 
     def render(self, slot: int) -> NDArray[np.uint8]:
