@@ -258,7 +258,7 @@ def test_ogbench_seen_by_a_camera():
         ("PointMaze_Medium-v3", 2),
         ("pointmaze-medium-v0", 2),
         ("cube-single-play-singletask-v0", 1),
-        ("puzzle-3x3-play-singletask-task1-v0", 1),
+        pytest.param("puzzle-3x3-play-singletask-task1-v0", 1, marks=pytest.mark.slow),
     ],
 )
 def test_experts_succeed(id, seeds):
