@@ -445,6 +445,12 @@ def test_rates(golden, make_episodes, tmp_path):
     save_episodes(golden, f"lerobot:{tmp_path}/x?fps=12.5")
     (tmp_path / "x/robopol.safetensors").unlink()
     assert load_episodes(f"lerobot:{tmp_path}/x?ends=done").meta.control_hz == 12.5
+    seen = make_episodes([3], images=True)
+    slow = replace(seen, meta=seen.meta.model_copy(update={"control_hz": 12.5}))
+    save_episodes(slow, f"lerobot:{tmp_path}/seen")
+    told = json.loads((tmp_path / "seen/meta/info.json").read_text())
+    videos = [feature["info"]["video.fps"] for feature in told["features"].values() if "info" in feature]
+    assert [told["fps"], *videos] == [12.5, 12.5]
 
 
 def test_what_cannot_be_written(golden, make_episodes, tmp_path):
