@@ -90,7 +90,7 @@ def decode_image(encoded: Any, shape: Sequence[int], name: str) -> np.ndarray:
                     f"{name} is {picture.height} x {picture.width} x {len(picture.getbands())}; "
                     f"it must be {' x '.join(map(str, shape))}"
                 )
-            return np.asarray(picture, np.uint8).reshape(shape)
+            return np.array(picture, np.uint8).reshape(shape)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise

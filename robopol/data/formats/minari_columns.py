@@ -53,7 +53,7 @@ class _Parquet(Parquet):
 class _Open(NamedTuple):
     """An episode that is being read."""
 
-    index: int
+    episode: int
     files: list[_Arrow | _Parquet]
 
 
@@ -136,7 +136,7 @@ class ColumnSource:
 
     def _files(self, index: int) -> list[_Arrow | _Parquet]:
         """Open the files of an episode."""
-        if self._last.index != index:
+        if self._last.episode != index:
             self.close()
             folder = self._folder / str(index)
             if not folder.is_dir():

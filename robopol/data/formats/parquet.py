@@ -97,9 +97,10 @@ class Parquet:
                 if leaf.width is None:
                     raise DataError(f"{self._name}: {column} holds texts or bytes; it must hold numbers")
                 declared = [page for pages in leaf.groups for page in pages]
-                size = (leaf.width + _LEVELS) * sum(page.values for page in declared)
+                values = sum(page.values for page in declared)
                 largest = max((page.unpacked for page in declared), default=0)
-                self._budget.spend(f"{self._name}: {column}", 1, (size,), piece=largest)
+                piece = largest + _LEVELS * values
+                self._budget.spend(f"{self._name}: {column}", leaf.width, (values,), piece=piece)
         return self._file.read(columns=list(columns))
 
     def batches(self, column: str) -> Iterator[Any]:
