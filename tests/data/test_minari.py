@@ -457,6 +457,18 @@ def test_packed_arrow_files_are_refused():
                 load_episodes(f"minari:{folder.parent}")
 
 
+def test_offsets_that_lead_out_of_an_arrow_file_are_noticed(tmp_path):
+    folder = files.minari(tmp_path / "made-v0", "arrow") / "data"
+    (part,) = (folder / "1").glob("*.arrow")
+    with pa.ipc.open_file(part) as file:
+        offsets = file.read_all().column("observations").chunk(0).field("camera").buffers()[1].to_pybytes()[:16]
+    whole = part.read_bytes()
+    assert whole.count(offsets) == 1  # of three images
+    part.write_bytes(whole.replace(offsets, offsets[:12] + struct.pack("<i", 2**30)))
+    with pytest.raises(DataError, match="offset"):
+        load_episodes(f"minari:{folder.parent}")
+
+
 def test_columns_that_share_their_bytes_cannot_inflate(monkeypatch):
     monkeypatch.setattr(budget, "_RATIO", 0)
     monkeypatch.setattr(budget, "_FLOOR", 100)
