@@ -1,7 +1,8 @@
 """Datasets of an HDF5 file, read without trusting it.
 
 Only plain values that lie in the file itself, and no more of them than its size allows. Texts of variable length
-are never read: in a damaged file the HDF5 library may loop for ever over them, or crash.
+are read only where a format keeps what cannot be done without in them (`text`, `strings`): in a damaged file the HDF5
+library may loop for ever over them, or crash.
 """
 
 import math
@@ -152,3 +153,42 @@ def blocks(dataset: "h5py.Dataset") -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(dataset), rows):
         part = slice(start, min(start + rows, len(dataset)))
         yield part, dataset[part]
+
+
+def strings(dataset: "h5py.Dataset") -> list[str]:
+    """Read a dataset of names.
+
+    Raises:
+        DataError: If it holds anything else.
+    """
+    import h5py
+
+    if h5py.check_string_dtype(dataset.dtype) is None:
+        raise DataError(f"{dataset.name} holds {dataset.dtype}; it must hold names")
+    return list(dataset.asstr()[()])
+
+
+def text(group: "h5py.Group", name: str) -> str | None:
+    """Return a text attribute, or None if there is none.
+
+    Raises:
+        DataError: If it is anything else.
+    """
+    value = group.attrs.get(name)
+    if isinstance(value, bytes):
+        value = value.decode()
+    if value is not None and not isinstance(value, str):
+        raise DataError(f"attribute {name} of {group.name} is {value!r}; it must be text")
+    return value
+
+
+def integer(group: "h5py.Group", name: str) -> int:
+    """Return an integer attribute.
+
+    Raises:
+        DataError: If there is none, or it is anything else.
+    """
+    value = np.asarray(group.attrs[name]) if name in group.attrs else None
+    if value is None or value.size != 1 or value.dtype.kind not in "iub":
+        raise DataError(f"attribute {name} of {group.name} is {value}; it must be one integer")
+    return int(value.item())

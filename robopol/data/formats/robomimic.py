@@ -25,7 +25,7 @@ import torch
 from robopol.config import parse
 from robopol.data.episodes import Episodes, EpisodesMeta, is_image
 from robopol.data.formats.foreign import join_state, one_error
-from robopol.data.formats.hdf5 import Hdf5, blocks
+from robopol.data.formats.hdf5 import Hdf5, blocks, integer, strings, text
 from robopol.data.formats.losses import Losses
 from robopol.data.formats.robomimic_dones import check_option, interpret
 from robopol.data.formats.robomimic_env import meta_of
@@ -70,7 +70,7 @@ def read(path: Path, *, dones: str | None = None, filter: str | None = None, sta
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     losses = Losses()
-    # datasets are read whole: the cache of chunks that each keeps by default would only take memory
+    # each chunk is read once: the cache of chunks that every dataset keeps by default would only take memory
     with one_error(path), h5py.File(path, "r", rdcc_nbytes=0) as file:
         episodes = _Reader(Hdf5(file, path.stat().st_size), losses).read(dones, filter)
         episodes = episodes if state is None else join_state(episodes, state.split(","))
@@ -120,7 +120,7 @@ class _Reader:
         data = self._file.group("data")
         own = "robopol" in self._file
         check_option(own, dones)
-        meta = self._own_meta() if own else meta_of(_text(data, "env_args"), self._losses)
+        meta = self._own_meta() if own else meta_of(text(data, "env_args"), self._losses)
         demos = self._demos(data, filter)
         has_final = [self._has_final(demo, own) for demo in demos]
         self._note_the_rest(data, demos, filter)
@@ -155,19 +155,19 @@ class _Reader:
         )
 
     def _own_meta(self) -> EpisodesMeta:
-        version = _integer(self._file.group("robopol"), "version")
+        version = integer(self._file.group("robopol"), "version")
         if version != VERSION:
             raise DataError(f"the file is of version {version}; this robopol reads version {VERSION}")
         return parse(EpisodesMeta, json.loads(self._file.dataset("robopol/meta")[()].tobytes()))
 
     def _has_final(self, demo: _Demo, own: bool) -> bool:
-        return bool(_integer(self._exact(demo), "has_final")) if own else "next_obs" in demo.group
+        return bool(integer(self._exact(demo), "has_final")) if own else "next_obs" in demo.group
 
     def _own_columns(self, demos: list[_Demo]) -> dict[str, np.ndarray]:
         """What robopol wrote of each episode, from its attributes."""
         exact = [self._exact(demo) for demo in demos]
         names = ["success", "way", "seed", *(name for name in ("model", "task") if name in exact[0].attrs)]
-        found = {name: np.array([_integer(group, name) for group in exact]) for name in names}
+        found = {name: np.array([integer(group, name) for group in exact]) for name in names}
         return found | {"success": found["success"] != 0}
 
     def _exact(self, demo: _Demo) -> "h5py.Group":
@@ -179,10 +179,10 @@ class _Reader:
         for name in names:
             if not re.fullmatch(r"demo_\d+", name):
                 raise DataError(f"data/{name} is not a demonstration: they are called demo_<number>")
-        lengths = {name: _integer(self._file.group(f"data/{name}"), "num_samples") for name in names}
+        lengths = {name: integer(self._file.group(f"data/{name}"), "num_samples") for name in names}
         if not names or min(lengths.values()) < 1:
             raise DataError(f"data needs demonstrations of at least one step, it has the lengths {lengths}")
-        if "total" in data.attrs and _integer(data, "total") != sum(lengths.values()):
+        if "total" in data.attrs and integer(data, "total") != sum(lengths.values()):
             raise DataError(f"data has {sum(lengths.values())} steps, its attribute total says {data.attrs['total']}")
         chosen = names if filter is None else self._filtered(filter, names)
         demos, start = [], 0
@@ -199,7 +199,7 @@ class _Reader:
         masks = self._masks()
         if filter not in masks:
             raise DataError(f"there is no filter key '{filter}'{nearest(filter, masks)}; there are {masks}")
-        chosen = _strings(self._file.dataset(f"mask/{filter}", "SO"))
+        chosen = strings(self._file.dataset(f"mask/{filter}", "SO"))
         odd = [name for name in chosen if name not in names]
         if odd or not chosen or len(set(chosen)) < len(chosen):
             raise DataError(f"mask/{filter} must name each of some demonstrations once; it names {chosen}")
@@ -282,32 +282,6 @@ def _name(demo: _Demo, dataset: "h5py.Dataset") -> str:
     return str(dataset.name).removeprefix(f"/{demo.path}/").removeprefix("next_")
 
 
-def _strings(dataset: "h5py.Dataset") -> list[str]:
-    import h5py
-
-    if h5py.check_string_dtype(dataset.dtype) is None:
-        raise DataError(f"{dataset.name} holds {dataset.dtype}; it must hold names")
-    return list(dataset.asstr()[()])
-
-
-def _text(group: "h5py.Group", name: str) -> str | None:
-    """Return a text attribute, or None if there is none."""
-    value = group.attrs.get(name)
-    if isinstance(value, bytes):
-        value = value.decode()
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"attribute {name} of {group.name} is {value!r}; it must be text")
-    return value
-
-
-def _integer(group: "h5py.Group", name: str) -> int:
-    """Return an integer attribute."""
-    value = np.asarray(group.attrs[name]) if name in group.attrs else None
-    if value is None or value.size != 1 or value.dtype.kind not in "iub":
-        raise DataError(f"attribute {name} of {group.name} is {value}; it must be one integer")
-    return int(value.item())
-
-
 def _key(name: str, dataset: "h5py.Dataset") -> str:
     """Observation key of a dataset in ``obs``."""
     image = dataset.dtype == np.uint8 and dataset.ndim == 4
@@ -332,6 +306,6 @@ def _unknown(lengths: np.ndarray) -> dict[str, np.ndarray]:
 
 def _foreign_models(demos: list[_Demo]) -> tuple[tuple[str, ...], np.ndarray]:
     """Distinct simulator models, and which of them each episode has."""
-    texts = [_text(demo.group, "model_file") for demo in demos]
-    positions = {text: position for position, text in enumerate(dict.fromkeys(t for t in texts if t is not None))}
-    return tuple(positions), np.array([-1 if text is None else positions[text] for text in texts])
+    texts = [text(demo.group, "model_file") for demo in demos]
+    positions = {model: index for index, model in enumerate(dict.fromkeys(t for t in texts if t is not None))}
+    return tuple(positions), np.array([-1 if model is None else positions[model] for model in texts])
