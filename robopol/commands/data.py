@@ -77,8 +77,8 @@ class StatsCommand(ReadCommand):
 
     Attributes:
         uri: The dataset.
-        ref_min: Return of a random policy; that of D4RL by default.
-        ref_max: Return of an expert policy; that of D4RL by default.
+        ref_min: Return of a random policy; by default as the dataset or D4RL says.
+        ref_max: Return of an expert policy; by default as the dataset or D4RL says.
         reference: The dataset that coverage is compared with, e.g. all that an online run saw.
         bins: Bins per column of the cells that coverage counts.
         k: Neighbours that a row is compared with.

@@ -59,6 +59,7 @@ class EpisodesMeta(Config):
         tasks: What was to be done, in words, that ``Episodes.task`` points into.
         env_wrappers: What the environment was wrapped in, from the inside out.
         versions: Package -> version with which the data were recorded.
+        reference_returns: Return of a random and of an expert policy, if the dataset states them.
     """
 
     env_id: str = ""
@@ -74,6 +75,7 @@ class EpisodesMeta(Config):
     tasks: tuple[str, ...] = ()
     env_wrappers: tuple[dict[str, JsonValue], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    reference_returns: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
