@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from robopol.data import load_episodes, save_episodes
 from robopol.data.formats import budget
 from robopol.errors import DataError, DataWarning
-from robopol.evaluation import replay
+from robopol.evaluation import recorded_world
 
 pytestmark = pytest.mark.filterwarnings("ignore::robopol.errors.DataWarning")
 
@@ -135,9 +135,9 @@ def test_another_version_of_the_simulator_is_said(tmp_path, monkeypatch):
     read = load_episodes(f"{foreign(tmp_path / 'f.hdf5')}?dones=both")
     world = SimpleNamespace(spec=SimpleNamespace(obs_shapes={}), model=None)
     for installed, said in (("1.5.0", True), ("1.4.1", False)):
-        monkeypatch.setattr(replay, "version", {"robosuite": installed}.get)
+        monkeypatch.setattr(recorded_world, "version", {"robosuite": installed}.get)
         words = f"recorded with robosuite 1.4.1, here is {installed}"
-        assert (words in replay.differences(read, world)) == said
+        assert (words in recorded_world.differences(read, world)) == said
 
 
 @pytest.mark.parametrize(
