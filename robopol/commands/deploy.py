@@ -177,6 +177,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
             failed = 1
             if name == "servo_process":
                 why = supervisor.why(name) or "the arm's own watchdog stops it, if it has one"
+                print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
                 raise RobotError(f"the servo loop has ended: {why}")
             listening = listening or (name == "operator_process" and seconds is None)
             print(_alarm(name, supervisor.why(name)), flush=True)

@@ -32,6 +32,7 @@ BEGIN = 1_000_000_000
 """Of the virtual clocks, ns, so that times before the first tick are not negative."""
 BUSES = {"feetech": FeetechBus, "dynamixel": DynamixelBus}
 _TURN = np.pi - 2 * TICK
+_SETTLED = 0.05  # from the end of a stop until the program is sure to have told the client that it is ready, s
 PATIENCE = 10.0
 """Longest time that a client takes to see a state, s of the machine's time."""
 
@@ -167,8 +168,8 @@ class OnUR:
         """See `Rig.place`."""
         self.time(f"scene {robot.driver.model}")
         clock = _Stepped(self)
-        # arming takes the machine's time, of which there may be little: the watchdog is patient
-        config = URConfig(host=self._host, period=robot.period, watchdog=1.0)
+        # arming and stopping take the machine's time, of which there may be little: watchdog and client are patient
+        config = URConfig(host=self._host, period=robot.period, watchdog=1.0, timeout=5.0)
         clock.driver = _Behind(config, clock, self)
         return clock.driver, clock
 
@@ -274,6 +275,9 @@ class _Behind(URDriver):
     def stop(self, level: StopLevel) -> None:
         with self._rig.running():
             super().stop(level)
+            end, stamp = time.monotonic() + PATIENCE, self._receive.getTimestamp() + _SETTLED
+            while self._receive.getTimestamp() < stamp and time.monotonic() < end:
+                time.sleep(0.001)
 
     def close(self) -> None:
         with self._rig.running():

@@ -160,7 +160,7 @@ def test_a_servo_loop_that_is_killed_or_hangs_ends_everything(policy, tmp_path, 
     children = one.moving()
     os.kill(children["servo_process"], how)
     t = time.monotonic()
-    one.until("has ended" if how is signal.SIGKILL else "ALARM: the servo loop has not ticked")
+    one.until("ALARM: " + ("servo_process has died" if how is signal.SIGKILL else "the servo loop has not ticked"))
     assert time.monotonic() - t < 5.0
     one.ends(children, 1)
     assert "the servo loop has ended" in one.said

@@ -157,24 +157,37 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
 
 
 CHATTY = """
-from robopol.real_robot.drivers import simulated
+from typing import Literal
 
-read = simulated.SimulatedDriver.read
-
-def chatty(self, out):
-    print("x" * 4095)
-    return read(self, out)
+from robopol.real_robot.drivers.simulated import SimulatedConfig, SimulatedDriver
 
 print("a driver's greeting")
-simulated.SimulatedDriver.read = chatty
+
+
+class ChattyConfig(SimulatedConfig):
+    kind: Literal["chatty"] = "chatty"
+
+    def build(self, clock):
+        return Chatty(self, clock)
+
+
+class Chatty(SimulatedDriver):
+    def read(self, out):
+        print("x" * 4095)
+        return super().read(out)
 """
 
 
 def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
-    """Neither what comes before the word that it is ready, nor more than a pipe holds."""
-    (tmp_path / "sitecustomize.py").write_text(CHATTY)
+    """Neither what comes before the word that it is ready, nor more than a pipe holds; the driver is a package's."""
+    (tmp_path / "chatty_arm.py").write_text(CHATTY)
+    about = tmp_path / "chatty_arm-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: chatty-arm\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[robopol.driver]\nchatty = chatty_arm:ChattyConfig\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    alone = Alone(watch=PATIENT, driver=UNWATCHED)
+    monkeypatch.syspath_prepend(tmp_path)
+    alone = Alone(watch=PATIENT, driver=UNWATCHED | {"kind": "chatty"})
     alone.until(lambda row: len(alone.rows) > 40)
     alone.channels.order(Command.QUIT)
     assert alone.child.process.wait(10) == 0

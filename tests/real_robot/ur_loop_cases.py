@@ -84,7 +84,7 @@ def test_a_stop_is_no_step_on_the_wire_and_motion_begins_anew_from_there(bench):
     before = bench.told()[0]
     bench.say(Command.STOP)
     bench.run(0.5)
-    assert bench.state is State.ARMED
+    assert bench.state is State.ARMED, "\n".join(map(str, bench.events[-8:]))
     bench.say(Command.RUN)
     bench.run(0.016)
     bench.walk(0.2)
