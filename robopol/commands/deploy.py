@@ -180,7 +180,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
                 print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
                 raise RobotError(f"the servo loop has ended: {why}")
             listening = listening or (name == "operator_process" and seconds is None)
-            print(_alarm(name, supervisor.why(name)), flush=True)
+            print(_alarm(name, supervisor.why(name), listening), flush=True)
         if seconds is not None:
             if end is None and supervisor.state is State.ARMED:
                 script, end = ["run"], time.monotonic() + seconds
@@ -205,12 +205,13 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
                 print(f"say one of {', '.join(_WORDS)}, {RESTART}, or reset and the number of the reason")
 
 
-def _alarm(name: str, why: str) -> str:
-    """Return what a process's death means."""
+def _alarm(name: str, why: str, listening: bool) -> str:
+    """Return what a process's death means, and what can be said then if somebody listens."""
+    again = f"'{RESTART}' starts the policy anew, and the arm goes on with its next plan"
     means = {
         "recorder": "nothing more is recorded",
         "operator_process": "its switch counts as let go, and nobody can take over; words can be typed now",
-    }.get(name, f"the arm brakes and holds; '{RESTART}' starts the policy anew, and the arm goes on with its next plan")
+    }.get(name, f"the arm brakes and holds; {again if listening else 'quit and start anew'}")
     return f"ALARM: {name} has died{f' ({why})' if why else ''}: {means}"
 
 
