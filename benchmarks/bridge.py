@@ -1,18 +1,20 @@
 """The bridge in real time: how punctual the servo loop is, how fast it obeys, what is left when parts are killed.
 
-    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--busy 2] [--checkpoint RUN] [--out FILE.json]
+    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--orders 100] [--busy 2] [--checkpoint RUN] [--out FILE]
 
 The servo loop runs in its own process, as in `robopol deploy`: with the simulated SO-101, and over each vendor's client
 to an emulated arm (bridge_arms.py). ``--busy`` processes that only compute take the processors besides. With a
 checkpoint of a task of the arm suite that leaves the gripper where it is, such as Push, its engines are timed, and its
 success is compared in the simulator and through bridge, ur-rtde and emulated controller, with plans that are in time
 and late, over the same seeds, in virtual time (bridge_tasks.py). Figures of time are this machine's, which is printed
-with them: load and scheduling decide. What the cases T1 to T20 are: docs/bridge-checks.md.
+with them: load and scheduling decide. Beside each stands its limit, and whether the run is long enough to be held
+against it (bridge_limits.py). What the cases T1 to T20 are: docs/bridge-checks.md.
 """
 
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import bridge_arms
+import bridge_limits
 import bridge_tasks
 import numpy as np
 import torch
@@ -30,9 +33,9 @@ from robopol.files import write_json
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.process import Child
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import Command, State
-from robopol.real_robot.supervisor import Child
 
 TOLERANT = {"watch.missed": 99, "watch.lost": 5, "watch.stale": 5, "driver.watchdog": 0}
 POLICY = b"benchmark".ljust(16, b"\0")
@@ -43,7 +46,8 @@ class Loop:
 
     def __init__(self, **overrides: Any) -> None:
         """Start the process; overrides are of the robot."""
-        words = ["checkpoint=x", "robot=so101_simulated", *(f"robot.{key}={value}" for key, value in overrides.items())]
+        words = ["checkpoint=x", "robot=so101_simulated", "robot.geometry=null"]
+        words += [f"robot.{key}={value}" for key, value in overrides.items()]
         self.robot = parse(RobotConfig, load_config("deploy", words)["robot"])
         self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
         setup = {"robot": self.robot.tree(), "channels": self.channels.handles(), "policy": POLICY.hex()}
@@ -83,7 +87,7 @@ class Loop:
         self.channels.close()
 
 
-def punctuality(period: float, seconds: float) -> dict[str, Any]:
+def punctuality(period: float, seconds: float, orders: int) -> dict[str, Any]:
     """Lateness of ticks and share of the missed ones (T1); time from an order to the first braking command (T11)."""
     loop = Loop(period=period, **TOLERANT)
     try:
@@ -92,7 +96,7 @@ def punctuality(period: float, seconds: float) -> dict[str, Any]:
         steps = np.diff([int(row["t"]) for row in rows]) // loop.robot.period_ns
         late = np.array([int(row["late"]) for row in rows]) * 1e-6
         obeyed = []
-        for _ in range(10):
+        for _ in range(orders):
             told = loop.clock.now()
             loop.channels.order(Command.HOLD)
             after = loop.run(0.2)
@@ -113,17 +117,18 @@ def punctuality(period: float, seconds: float) -> dict[str, Any]:
 
 
 def killed() -> dict[str, Any]:
-    """Time from SIGKILL of the servo process until its supervisor knows (T4)."""
-    loop = Loop()
-    try:
-        loop.begin()
-        begun = time.monotonic()
-        loop.child.process.kill()
-        while loop.child.alive:
-            time.sleep(0.005)
-        return {"alarm_ms": (time.monotonic() - begun) * 1e3}
-    finally:
-        loop.close()
+    """Time from SIGKILL, and from SIGSTOP, of the servo process until its supervisor knows (T4)."""
+    found = {}
+    for name, how in (("killed_alarm_ms", signal.SIGKILL), ("hangs_alarm_ms", signal.SIGSTOP)):
+        loop = Loop()
+        try:
+            loop.begin()
+            os.kill(loop.child.process.pid, how)
+            found[name] = bridge_arms.alarm(loop) * 1e3
+            loop.child.process.kill()
+        finally:
+            loop.close()
+    return found
 
 
 def soak(seconds: float) -> dict[str, Any]:
@@ -167,12 +172,14 @@ def section(tree: dict[str, Any]) -> list[str]:
             f"| {row['hz']} Hz | {row['scheduling']} | {late['p50']:.2f} / {late['p99']:.2f} ms | "
             f"{row['missed']:.2%} | {braking['p50']:.1f} / {braking['worst']:.1f} ms, {braking['orders']} orders |"
         )
-    lines += ["", f"Its supervisor knows of its death after {tree['killed']['alarm_ms']:.0f} ms."]
+    dead = ", ".join(f"{ms:.0f} ms ({name.split('_')[0]})" for name, ms in tree["killed"].items())
+    lines += ["", f"Its supervisor knows that it is dead, or hangs, after {dead}."]
     if soak:
         more = ", ".join(f"{count:+} {name}" for name, count in soak["more"].items())
         lines.append(f"After {soak['seconds']:.0f} s it holds {more}; its schedule drifted by {soak['drift_ns']} ns.")
     lines.append("")
     lines += bridge_arms.table(tree.get("arms", []))
+    lines += bridge_limits.table(tree.get("verdicts", []))
     if "engines" in tree:
         told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in tree["engines"]["p99_ms"].items())
         lines += [f"A plan, p99 beside a servo loop: {told}; {tree['engines']['allowed_ms']:.0f} ms are allowed.", ""]
@@ -189,6 +196,7 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=0)
     parser.add_argument("--checkpoint")
     parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--orders", type=int, default=10, help="to hold; a hundred for a 99th percentile")
     parser.add_argument("--probes", type=int, default=50, help="of the time from a step of the arm to a goal")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -197,11 +205,12 @@ def main() -> None:
     found: dict[str, Any] = {
         "machine": {"kernel": platform.release(), "cores": os.cpu_count(), "cpu": model, "load": os.getloadavg()},
         "busy": args.busy,
+        "seconds": args.seconds,
     }
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
     try:
         for period in (0.01, 0.004):
-            found[f"loop_{round(1 / period)}_hz"] = punctuality(period, args.seconds)
+            found[f"loop_{round(1 / period)}_hz"] = punctuality(period, args.seconds, args.orders)
         found["killed"] = killed()
         found["arms"] = bridge_arms.arms(args.seconds, args.probes)
         if args.soak:
@@ -218,8 +227,11 @@ def main() -> None:
         finally:
             loop.close()
         found["success"] = bridge_tasks.successes(args.checkpoint, args.episodes)
+    found["verdicts"] = bridge_limits.judged(found)
     for key, value in found.items():
-        print(f"{key}: {value}")
+        if key != "verdicts":
+            print(f"{key}: {value}")
+    print("\n".join(bridge_limits.table(found["verdicts"])))
     if args.out is not None:
         write_json(args.out, found)
 

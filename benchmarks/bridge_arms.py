@@ -19,10 +19,13 @@ from robopol.configs import load_config
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.process import Child
+from robopol.real_robot.pulse import Pulse
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import Command, State
-from robopol.real_robot.supervisor import Child
 
+LOOKS = 0.05
+"""Time between two looks of `robopol deploy` at its processes, s."""
 POLICY = b"benchmark".ljust(16, b"\0")
 STEP = 50_000_000
 ARMS = (("feetech", 0.01), ("dynamixel", 0.01), ("ur", 0.002), ("ur", 0.008))
@@ -192,6 +195,17 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
     return {"probes": len(found), "p50_ms": float(np.median(found)), "p99_ms": float(np.percentile(found, 99))}
 
 
+def alarm(loop: Any) -> float:
+    """Wait as a supervisor does until it knows that a loop is dead or silent; return how long that took, s."""
+    begun, pulse = time.monotonic(), Pulse(loop.clock.now())
+    while True:
+        for row in loop.channels.ticks.take():
+            pulse.hear(State(int(row["state"])), int(row["t"] + row["late"]))
+        if not loop.child.alive or pulse.alarm(loop.clock.now()):
+            return time.monotonic() - begun
+        time.sleep(LOOKS)
+
+
 def killed(loop: Loop) -> dict[str, Any]:
     """Time from SIGKILL of the servo process at full speed until its supervisor knows, and until the arm rests (T4)."""
     loop.sway(0.3)
@@ -202,13 +216,13 @@ def killed(loop: Loop) -> dict[str, Any]:
     loop.child.process.kill()
     while loop.child.alive:
         time.sleep(0.001)
-    alarm, rest = time.monotonic() - begun, None
+    told, rest = time.monotonic() - begun + LOOKS, None  # at the latest
     while time.monotonic() - begun < 3.0:
         if max(map(abs, loop.emulator.state()["dq"])) < 0.02:
             rest = time.monotonic() - begun
             break
         time.sleep(0.002)
-    return {"speed": speed, "alarm_ms": alarm * 1e3, "rest_ms": None if rest is None else rest * 1e3}
+    return {"speed": speed, "alarm_ms": told * 1e3, "rest_ms": None if rest is None else rest * 1e3}
 
 
 def arms(seconds: float, probes: int) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@
   robopol deploy checkpoint=DIR robot=ur5e_simulated operator=keyboard
 
 The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
-typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, quit. With it, it is
-armed, the policy runs so long, and the arm is stopped. Ctrl-C stops the arm at any time. What happens is printed as it
-happens; docs/deploy.md says what each line means, and what to do before a policy moves an arm for the first time.
+typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy, quit.
+With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed.
+Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md says what each line means, and
+what to do before a policy moves an arm for the first time.
 
 ``operator`` is a device by which a person takes over and gives back, docs/operators.md: `robopol list operator`. One
 that takes keys has the terminal, so words are not typed then.
@@ -49,6 +50,10 @@ _WORDS = {
     "abort": (Command.ABORT, 0),
     "quit": (Command.QUIT, 0),
 }
+
+
+RESTART = "restart policy"
+"""Said where it died, or hangs."""
 
 
 class DeployCommand(Speaker):
@@ -160,24 +165,27 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
 
 def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
     """Pass on what the operator says and print what happens, until the end."""
-    end, script, keyboard = None, [] if seconds is None else ["arm"], _Keyboard()
+    end, script, keyboard, failed = None, [] if seconds is None else ["arm"], _Keyboard(), 0
     while True:
         for event in supervisor.events():
             _print(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return 0
-        for words in supervisor.cameras.tend():
+        for words in supervisor.alarms():
             print(f"ALARM: {words}", flush=True)
         for name in supervisor.deaths():
+            failed = 1
             if name == "servo_process":
-                raise RobotError("the servo loop has ended; the arm's own watchdog stops it, if it has one")
+                why = supervisor.why(name) or "the arm's own watchdog stops it, if it has one"
+                print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
+                raise RobotError(f"the servo loop has ended: {why}")
             listening = listening or (name == "operator_process" and seconds is None)
-            print(_alarm(name, supervisor.why(name)))
+            print(_alarm(name, supervisor.why(name), listening), flush=True)
         if seconds is not None:
             if end is None and supervisor.state is State.ARMED:
                 script, end = ["run"], time.monotonic() + seconds
             elif (end is not None and time.monotonic() > end) or supervisor.state in (State.FAULT, State.ESTOP):
-                return int(supervisor.state in (State.FAULT, State.ESTOP))
+                return failed or int(supervisor.state in (State.FAULT, State.ESTOP))
         for word in script:
             supervisor.order(*_WORDS[word])
         script = []
@@ -187,20 +195,23 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
         for words in keyboard.lines(0.05):
             if words in ("quit", None):
                 return 0
-            if words.startswith("reset ") and words[6:].isdigit():
+            if words == RESTART:
+                supervisor.restart_policy()
+            elif words.startswith("reset ") and words[6:].isdigit():
                 supervisor.order(Command.RESET, int(words[6:]))
             elif words in _WORDS:
                 supervisor.order(*_WORDS[words])
             elif words:
-                print(f"say one of {', '.join(_WORDS)}, or reset and the number of the reason")
+                print(f"say one of {', '.join(_WORDS)}, {RESTART}, or reset and the number of the reason")
 
 
-def _alarm(name: str, why: str) -> str:
-    """Return what a process's death means."""
+def _alarm(name: str, why: str, listening: bool) -> str:
+    """Return what a process's death means, and what can be said then if somebody listens."""
+    again = f"'{RESTART}' starts the policy anew, and the arm goes on with its next plan"
     means = {
         "recorder": "nothing more is recorded",
         "operator_process": "its switch counts as let go, and nobody can take over; words can be typed now",
-    }.get(name, "the arm holds: quit and start anew")
+    }.get(name, f"the arm brakes and holds; {again if listening else 'quit and start anew'}")
     return f"ALARM: {name} has died{f' ({why})' if why else ''}: {means}"
 
 

@@ -108,7 +108,7 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
             session.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return
-        for words in supervisor.cameras.tend():
+        for words in supervisor.alarms():
             print(f"ALARM: {words}", flush=True)
         for name in supervisor.deaths():
             raise RobotError(f"{name} has died: {supervisor.why(name) or 'what is recorded so far is kept'}")

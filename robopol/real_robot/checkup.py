@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,14 +88,13 @@ def answers(robot: RobotConfig, ticks: int = 100) -> Answers:
     """Connect an arm and read its state so many times; it is neither armed nor moved.
 
     Raises:
-        RobotError: If it cannot be connected.
+        RobotError: If it cannot be connected, or is another one than the configuration says.
     """
     clock, step = MonotonicClock(), robot.period_ns
     driver: Driver = robot.driver.build(clock)
     try:
         info = driver.connect()
-        if info.joints != len(robot.joints):
-            raise RobotError(f"{info.model} has {info.joints} joints, the configuration says {len(robot.joints)}")
+        robot.check_device(info)
         reading, took, fresh, failed = Reading(info.joints), [], 0, 0
         start = t = clock.now()
         for _ in range(ticks):
@@ -180,9 +181,19 @@ def verdict(robot: RobotConfig, latency: float, executed: int, spec: dict[str, A
 
 
 def measure_loop(robot: RobotConfig) -> tuple[str, Punctuality, float]:
-    """Return what scheduling is granted, `punctuality` and `cost_of_motion`, in a process such as the loop's own."""
+    """Return what scheduling is granted, `punctuality` and `cost_of_motion`, in a process such as the loop's own.
+
+    Raises:
+        ConfigError: If the robot's model cannot be used.
+        RobotError: If a joint may be commanded to where its model cannot be.
+    """
+    from robopol.real_robot.placing import modelled  # by this torch is imported, which a loop is not to have
+
     command = [sys.executable, "-m", "robopol.real_robot.checkup"]
-    done = subprocess.run(command, input=json.dumps(robot.tree()), capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        robot = modelled(robot, Path(folder))
+        Motion(robot)  # what is wrong with it is said here
+        done = subprocess.run(command, input=json.dumps(robot.tree()), capture_output=True, text=True, check=True)
     granted, late, cost = json.loads(done.stdout)
     return granted, Punctuality(*late), cost
 

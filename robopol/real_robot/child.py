@@ -12,6 +12,9 @@ from typing import Any
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 
 
+_SAYING = 1  # the descriptor by which it speaks to its parent, unless one was named
+
+
 class Lifeline:
     """The pipe from the parent: once it is closed, the parent is gone.
 
@@ -20,7 +23,15 @@ class Lifeline:
     """
 
     def __init__(self) -> None:
-        """Read the setup from standard input; SIGTERM and SIGHUP are taken as the parent's end."""
+        """Read the setup from standard input; SIGTERM and SIGHUP are taken as the parent's end.
+
+        What is said to the parent goes by a descriptor of its own, the program's argument: what a driver prints does
+        not come in between, nor fill a pipe that nobody empties.
+        """
+        global _SAYING
+        if len(sys.argv) > 1:
+            _SAYING = int(sys.argv[1])
+            os.set_inheritable(_SAYING, False)
         line = b""
         while not line.endswith(b"\n"):
             byte = os.read(0, 65536)
@@ -74,8 +85,9 @@ def be_polite() -> None:
 
 def say(**tree: Any) -> None:
     """Tell the parent something, as one line of JSON."""
-    sys.stdout.write(json.dumps(tree) + "\n")
-    sys.stdout.flush()
+    line = json.dumps(tree).encode() + b"\n"
+    while line:
+        line = line[os.write(_SAYING, line) :]
 
 
 def _prctl(option: int, value: int) -> None:

@@ -19,6 +19,8 @@ ID_BYTES = 16
 _HEADER = struct.Struct("<16sqqqqqqiiii")
 HORIZON_MAX = 256
 """Most rows of a chunk."""
+FAR = 3_600_000_000_000
+"""Longest time from an observation to the first action, and from one action to the next, ns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +183,11 @@ class Gate:
             return Rejection(Code.CHUNK_EPOCH, (chunk.epoch, epoch))
         if chunk.seq <= self.seq:
             return Rejection(Code.CHUNK_ORDER, (chunk.seq, self.seq))
-        if not (chunk.t_observed <= chunk.t_created <= now and chunk.t_observed <= chunk.t_first and chunk.step > 0):
+        if not (
+            chunk.t_observed <= chunk.t_created <= now
+            and 0 <= chunk.t_first - chunk.t_observed <= FAR
+            and 0 < chunk.step <= FAR
+        ):
             times = (chunk.t_observed, chunk.t_created, chunk.t_first)
             return Rejection(Code.CHUNK_TIME, (*((t - now) * 1e-9 for t in times), chunk.step * 1e-9))
         # From here on it is a true message of one who may speak, so its number counts as used.

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from enum import IntEnum, IntFlag
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,10 @@ FAULTS = Status.PROTECTIVE_STOP | Status.EMERGENCY_STOP | Status.OVERLOAD | Stat
 class StopLevel(IntEnum):
     """How an arm is stopped."""
 
+    REST = 0
+    """The arm is at rest at its last goal, and keeps it: end the motion as the arm's own stop command does."""
     STOP = 1
-    """Brake and hold, as the arm's own stop command does."""
+    """Brake at once, whatever the last goal was, and hold where that ends."""
     ABORT = 2
     """The arm's protective stop, or the nearest thing it has; never torque off where there are no brakes."""
 
@@ -47,6 +49,8 @@ class DeviceInfo(NamedTuple):
         joints: n, joints that it drives, the gripper apart.
         gripper: Whether there is a gripper.
         watchdog: The arm stops by itself after so many seconds without a command; 0 if it has no such thing.
+        low: Lowest goals that it takes (n,), rad; nothing if it does not say.
+        high: Highest goals (n,), rad.
     """
 
     model: str
@@ -54,6 +58,8 @@ class DeviceInfo(NamedTuple):
     joints: int
     gripper: bool
     watchdog: float
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
 
 
 class Reading:
@@ -86,12 +92,9 @@ class Driver(ABC):
     on the wire raises `robopol.errors.RobotError`, whatever the vendor's client does; a `read` or `write` that failed
     may be called again.
 
-    Attributes:
-        isolated: Whether the vendor's client may hang for good, so that the process which owns the driver must be one
-            that can be killed and begun anew.
+    A vendor's client may hang for good all the same. That is why a driver has a process of its own in `robopol deploy`,
+    whose supervisor says so, and kills it.
     """
-
-    isolated: ClassVar[bool] = False
 
     @abstractmethod
     def connect(self) -> DeviceInfo:

@@ -77,6 +77,8 @@ class Code(IntEnum):
     """Force at the tool, limit, N."""
     WRITE_REFUSED = 37
     """A command was not within limits after all, so it was not sent: worst joint, command, the one before, rad."""
+    PLAN_NOT_FINITE = 38
+    """The plan led to what is no number, so the arm brakes: how many of the joints' positions and speeds are none."""
     # The device
     READ_FAILED = 40
     """Failures one after the other."""
@@ -90,6 +92,8 @@ class Code(IntEnum):
     """Status bits."""
     DEVICE_FAILED = 45
     """Connecting, arming or stopping the device failed: which (0, 1, 2)."""
+    UNMEASURED = 46
+    """A limit is set on what the arm does not measure, so it is not armed: 0, joint of an effort; or 1, the force."""
     # Time
     DEADLINE_MISSED = 50
     """Lateness, s, ticks that were skipped."""

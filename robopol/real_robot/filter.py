@@ -51,7 +51,8 @@ class Filter:
 
     Workspace and distances are kept by one invariant: from wherever the arm is, the way of braking is free. A step that
     would end it is not taken, and the arm brakes instead, on the way that was free a tick before. A constraint that is
-    violated already, as by an arm that was moved by hand, allows every step that makes it better.
+    violated already, as by an arm that was moved by hand, allows every step that makes it better; what was won so is
+    not given back, or else the arm would creep out by less than rounding a tick.
 
     Attributes:
         limiter: Commanded positions and speeds.
@@ -61,12 +62,15 @@ class Filter:
         """Filter for one arm; `reset` says where it is."""
         self.limiter, self.geometry = limiter, geometry
         self._here: Clearance | None = None
+        self._best: Clearance | None = None  # since a violation began: at most what is demanded
         self._marks = Mark(0)
 
     def reset(self, q: Vector) -> None:
         """Stand still at ``q``, (n,) rad."""
         self.limiter.reset(q)
-        self._here = None if self.geometry is None else self.geometry.look(q)
+        self._here = self._best = None
+        if self.geometry is not None:
+            self._be_at(self.geometry.look(q))
         self._marks = Mark(0)
 
     def follow(self, q: Vector, dq: Vector) -> Filtered:
@@ -81,6 +85,10 @@ class Filter:
         """
         findings: list[Finding] = []
         marks, limiter = Mark(0), self.limiter
+        strange = np.sum(~np.isfinite(q)) + np.sum(~np.isfinite(dq))
+        if strange:
+            self.brake()
+            return Filtered(Mark.HELD, [Finding(Code.PLAN_NOT_FINITE, (float(strange),))])
         inside = np.clip(q, limiter.low, limiter.high)
         if np.any(inside != q):
             marks |= Mark.CLAMPED
@@ -114,7 +122,14 @@ class Filter:
         moves = bool(np.any(q != self.limiter.q))
         self.limiter.move(q, dq)
         if self.geometry is not None and moves:
-            self._here = there or self.geometry.look(q)
+            self._be_at(there or self.geometry.look(q))
+
+    def _be_at(self, here: Clearance) -> None:
+        """Note the clearance of where it is."""
+        assert self.geometry is not None
+        best = here if self._best is None else Clearance(*map(np.maximum, here, self._best))
+        self._here = here
+        self._best = Clearance(np.minimum(best.margins, 0.0), np.minimum(best.distances, self.geometry.config.stop))
 
     def _nearest(self) -> float:
         return float(np.min(self._here.distances, initial=np.inf)) if self._here is not None else np.inf
@@ -129,20 +144,22 @@ class Filter:
 
     def _why_not(self, q: Vector, dq: Vector) -> tuple[Finding | None, Clearance | None]:
         """Say what forbids a step, where it ends or where braking leads from there; and the clearance where it ends."""
-        geometry, here, first = self.geometry, self._here, None
-        if geometry is None or here is None:
+        geometry, here, best, first = self.geometry, self._here, self._best, None
+        if geometry is None or here is None or best is None:
             return None, None
+        # one that braking took below the best that it was may only come back
+        least = Clearance(*(np.minimum(now, once - _SLACK) for now, once in zip(here, best, strict=True)))
         stop = self.limiter.stopping_point(q, dq)
         pieces = max(1, int(np.ceil(np.max(np.abs(stop - q), initial=0.0) / BRAKING_STEP)))
         places = [q + (stop - q) * (k / pieces) for k in range(pieces + 1)] if np.any(stop != q) else [q]
         for place in places:
             there = geometry.look(place)
             first = first or there
-            out = (there.margins < 0) & (there.margins < here.margins - _SLACK)
+            out = there.margins < least.margins
             if out.any():
                 i = int(np.argmin(np.where(out, there.margins, np.inf)))
                 return Finding(Code.LEFT_WORKSPACE, (i, there.margins[i])), first
-            near = (there.distances < geometry.config.stop) & (there.distances < here.distances - _SLACK)
+            near = there.distances < least.distances
             if near.any():
                 i = int(np.argmin(np.where(near, there.distances, np.inf)))
                 a, b = geometry.pairs[i]

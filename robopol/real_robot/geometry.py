@@ -68,8 +68,8 @@ class GeometryConfig(Config):
     and the one that it hangs on, the world excepted.
 
     Attributes:
-        model: MJCF file whose joints have the names of the robot's; ``ur5e_table`` is the arm suite's, for
-            `robopol deploy`.
+        model: MJCF file whose joints have the names of the robot's; ``ur5e_table`` is the arm suite's,
+            ``so101_table`` the emulated SO-101 on a table.
         workspace: Boxes, half-spaces and cones, all of which must hold.
         apart: Pairs of bodies between which no distance is looked at; ``world`` is what stands around.
         slow: Below this distance speeds are scaled down, m.
@@ -108,6 +108,8 @@ class Geometry:
     Attributes:
         config: See `GeometryConfig`.
         pairs: The pairs of geoms whose distances are looked at (P, 2).
+        low: Least positions of the model's joints (n,), rad; -inf without a limit.
+        high: Greatest positions (n,), rad.
     """
 
     def __init__(self, config: GeometryConfig, joints: tuple[str, ...]) -> None:
@@ -135,6 +137,9 @@ class Geometry:
             apart = {frozenset(self.model.body(name).id for name in pair) for pair in config.apart}
         except KeyError as error:
             raise ConfigError(f"{Path(config.model).name} lacks what the robot names: {error.args[0]}") from error
+        limited = self.model.jnt_limited[[joint.id for joint in moving]].astype(bool)
+        ends = self.model.jnt_range[[joint.id for joint in moving]]
+        self.low, self.high = np.where(limited, ends[:, 0], -np.inf), np.where(limited, ends[:, 1], np.inf)
         self._qpos = np.array([joint.qposadr[0] for joint in moving])
         self.pairs = self._pairs(np.array([self.model.jnt_bodyid[joint.id] for joint in moving]), apart)
         self._reach = self.model.geom_rbound[self.pairs].sum(1)

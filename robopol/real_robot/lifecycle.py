@@ -47,13 +47,7 @@ class Lifecycle:
         Raises:
             RobotError: If it cannot be, or is not the robot that the configuration describes.
         """
-        info, robot = self.driver.connect(), self.robot
-        if info.joints != len(robot.joints) or info.gripper != (robot.gripper is not None):
-            hand = {True: "a gripper", False: "no gripper"}
-            raise RobotError(
-                f"{info.model} has {info.joints} joints and {hand[info.gripper]}; {robot.name} is said to have "
-                f"{len(robot.joints)} and {hand[robot.gripper is not None]}"
-            )
+        self.robot.check_device(self.driver.connect())
         self.watch.reset(self.clock.now())
         self.machine.enter(State.CONNECTED, self.clock.now())
 
@@ -87,7 +81,8 @@ class Lifecycle:
         elif command is Command.RESET:
             return argument != 0 and self._reset(now)
         elif command is Command.ARM:
-            return state is State.CONNECTED and not self._arming and self._begin_arming(now)
+            free = state is State.CONNECTED and not self._arming
+            return free and not (self.reading.t_received and self._blind(now)) and self._begin_arming(now)
         elif state not in WRITING or state is State.STOPPING or self.quitting:
             return False
         elif command is Command.STOP:
@@ -132,15 +127,16 @@ class Lifecycle:
         The command stays what it is: the arm, which follows it with a lag, is still on its way there. One that is far
         from it was held back, and is not to be drawn there any longer: a fault.
         """
-        stopped = self._device_stop(now, StopLevel.STOP)
-        distance = np.abs(self.reading.q - self.motion.filter.limiter.q).max()
-        if not stopped or not distance <= NEAR * self.robot.watch.tracking:
+        if not self._near or not self._device_stop(now, StopLevel.REST):
             self.fault(now, State.FAULT)
         else:
             self.machine.enter(State.ARMED, now)
 
     def fault(self, now: int, state: State, level: StopLevel = StopLevel.STOP) -> None:
         """Stop the device at once; nothing is written from here on."""
+        rests = self.machine.state in WRITING and self.motion.at_rest and self._near and not self.watch.stale
+        if level is StopLevel.STOP and rests:
+            level = StopLevel.REST  # it has nothing to brake, and would sink if it were to hold where it is
         self._arming = 0
         known = self.machine.state in LATCHED
         if self.machine.state is State.DISCONNECTED:
@@ -155,6 +151,9 @@ class Lifecycle:
             return
         if fresh and self.reading.t_received >= self._arming and self.reading.status & Status.POWERED:
             self._arming = 0
+            if self._blind(now):  # it had not been read before it was armed
+                self._device_stop(now, StopLevel.STOP)
+                return
             self._stand(t)
             self.machine.enter(State.ARMED, now)
         elif now - self._arming > ARMING_TIME * 1e9:
@@ -164,6 +163,13 @@ class Lifecycle:
     def tell(self, now: int, code: Code, severity: Severity, *numbers: float) -> None:
         """Report an event."""
         self._report(Event(now, code, severity, tuple(float(number) for number in numbers)))
+
+    def _blind(self, now: int) -> bool:
+        """Say whether a limit is set on what the arm does not measure, and report it."""
+        found = self.watch.blind(self.reading)
+        if found is not None:
+            self.tell(now, Code.UNMEASURED, Severity.STOP, *found)
+        return found is not None
 
     def _begin_arming(self, now: int) -> bool:
         try:
@@ -198,9 +204,15 @@ class Lifecycle:
         self.motion.reset(self.reading.q, float(np.nan_to_num(self.reading.gripper)), t)
         self.outlet.reset(self.reading.q)
 
+    @property
+    def _near(self) -> bool:
+        """Whether the arm is where it is commanded to be, but for its lag and its load."""
+        distance = np.abs(self.reading.q - self.motion.filter.limiter.q).max()
+        return bool(distance <= NEAR * self.robot.watch.tracking)
+
     def _device_stop(self, now: int, level: StopLevel) -> bool:
         try:
-            self.driver.stop(level)
+            self.outlet.stop(level)
         except RobotError:
             self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 2)
             return False

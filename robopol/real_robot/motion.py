@@ -31,10 +31,18 @@ class Motion:
     """
 
     def __init__(self, robot: RobotConfig) -> None:
-        """Prepare; `reset` says where the arm is."""
+        """Prepare; `reset` says where the arm is.
+
+        Raises:
+            ConfigError: If the robot's model cannot be used.
+            RobotError: If a joint may be commanded to where its model cannot be.
+        """
         self.robot = robot
         names = tuple(joint.name for joint in robot.joints)
-        self.filter = Filter(robot.make_limiter(), None if robot.geometry is None else Geometry(robot.geometry, names))
+        geometry = None if robot.geometry is None else Geometry(robot.geometry, names)
+        if geometry is not None:
+            robot.check_within("the model robot.geometry.model", geometry.low.tolist(), geometry.high.tolist())
+        self.filter = Filter(robot.make_limiter(), geometry)
         self.hand = robot.make_gripper_limiter()
         self._merging: Merging = robot.merging.build()
         self._period = robot.period_ns
@@ -84,7 +92,9 @@ class Motion:
         self.plan.forget(t + self._delay)
         self.reference, self.speed = self.plan.at(t + self._delay)
         self.hand_plan.forget(t + self._hand_delay)
-        self.hand.move(*self.hand.towards(*self.hand_plan.at(t + self._hand_delay)))
+        opening, speed = self.hand_plan.at(t + self._hand_delay)
+        sound = np.isfinite(opening).all() and np.isfinite(speed).all()
+        self.hand.move(*(self.hand.towards(opening, speed) if sound else self.hand.braking()))
         return self.filter.follow(self.reference, self.speed)
 
     def brake(self) -> None:

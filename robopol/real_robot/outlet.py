@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopol.errors import RobotError
-from robopol.real_robot.driver import Driver
+from robopol.real_robot.driver import Driver, StopLevel
 from robopol.real_robot.robot import RobotConfig
 
 Vector = NDArray[np.float64]
@@ -14,7 +14,8 @@ _ROUNDING = 1e-9
 class Outlet:
     """Writes commands that are finite and whose positions, speeds and accelerations are within the robot's limits.
 
-    It compares a command with the two before, whether these could be sent or not: none of them may be skipped.
+    It compares a command with the two before, whether these could be sent or not: none of them may be skipped. Stops go
+    through it too: after one that is not at the last command, nothing is written until it is told where the arm is.
     """
 
     def __init__(self, driver: Driver, robot: RobotConfig) -> None:
@@ -51,6 +52,16 @@ class Outlet:
             raise CommandRefused(joint, float(q[joint]), float(last[joint]))
         self._before, self._last = last, q.copy()
         self._driver.write(q, gripper)
+
+    def stop(self, level: StopLevel) -> None:
+        """Stop the arm; see `Driver.stop`.
+
+        Raises:
+            RobotError: If the arm could not be told.
+        """
+        if level is not StopLevel.REST:
+            self._last = self._before = np.full_like(self._low, np.nan)
+        self._driver.stop(level)
 
 
 class CommandRefused(RobotError):

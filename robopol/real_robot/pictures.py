@@ -12,6 +12,7 @@ import numpy as np
 from robopol.errors import DataError
 from robopol.real_robot.camera import Frame, Image
 from robopol.real_robot.rings import Ring
+from robopol.real_robot.row_file import put
 
 INDEX_ROW = np.dtype([("t", np.int64), ("start", np.int64), ("length", np.int64)])
 """When a picture was taken, ns, and the bytes of the file that it has."""
@@ -82,8 +83,8 @@ class _PictureFile:
             png = encode(row["image"])
             entry = np.array([(row["t"], self._end, len(png))], INDEX_ROW).tobytes()
             try:
-                _put(self._pictures, self._end, png)
-                _put(self._index, self.written * INDEX_ROW.itemsize, entry)
+                put(self._pictures, self._end, png)
+                put(self._index, self.written * INDEX_ROW.itemsize, entry)
             except OSError:  # a full disk; go on, so that what comes later may fit
                 self.failed += 1
                 continue
@@ -147,14 +148,6 @@ def encode(image: Image) -> bytes:
     buffer = io.BytesIO()
     Pillow.fromarray(image).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def _put(file: BinaryIO, start: int, data: bytes) -> None:
-    """Write all of some bytes at a place; a full disk may take a part of them without a word."""
-    file.seek(start)
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _pictures(folder: Path, name: str) -> Path:

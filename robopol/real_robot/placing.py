@@ -1,20 +1,25 @@
-"""Robots of the arm suite: the file of their model, and the scene that a simulated one stands in."""
+"""Robots that are shipped: the file of their model, and the scene that a simulated one stands in."""
 
 from pathlib import Path
 
 from robopol.envs.config import EnvConfig
+from robopol.real_robot.emulators.models import so101
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.scenes import Scene
 
 
 def modelled(robot: RobotConfig, folder: Path) -> RobotConfig:
-    """Return a robot with the file of its model, written into a folder where it is the arm suite's."""
-    if robot.geometry is None or robot.geometry.model != "ur5e_table":
+    """Return a robot with the file of its model, written into a folder where it is one of robopol's own."""
+    if robot.geometry is None or robot.geometry.model not in ("ur5e_table", "so101_table"):
         return robot
-    from robopol.envs.scene import scene_mjcf
+    if robot.geometry.model == "so101_table":
+        xml = so101(table=True)
+    else:
+        from robopol.envs.scene import scene_mjcf
 
-    path = folder / "ur5e_table.xml"
-    path.write_text(scene_mjcf("ur5e_table", ""), encoding="utf-8")
+        xml = scene_mjcf("ur5e_table", "")
+    path = folder / f"{robot.geometry.model}.xml"
+    path.write_text(xml, encoding="utf-8")
     return robot.model_copy(update={"geometry": robot.geometry.model_copy(update={"model": str(path)})})
 
 

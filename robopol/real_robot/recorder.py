@@ -5,12 +5,13 @@ it, a stop, a full disk, a kill, the servo loop does not notice; what it lost is
 """
 
 import json
-import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from robopol.real_robot.past import Past
 from robopol.real_robot.pictures import Album, Pictures
 from robopol.real_robot.rings import Joined, Ring
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.row_file import RowFile
 from robopol.real_robot.states import LATCHED, MOVING, Command, State
 from robopol.real_robot.ticks import tick_type
 
@@ -38,6 +40,8 @@ DISCARDED = "discarded"
 BEFORE = "before-"
 """Begins the names of files with what came before."""
 _OVER = (State.ARMED, State.CONNECTED, State.FAULT, State.ESTOP)
+AGAIN = 2.0
+"""From an episode whose files could not be made to the next try, s."""
 _EVERY = 0.05  # s
 
 
@@ -68,7 +72,8 @@ class Recorder:
         """
         self._album = album or Album({})
         self._folder, self._rows, self._about = folder, rows, about
-        self._files: dict[str, BinaryIO] = {}
+        self._files: dict[str, RowFile] = {}
+        self._again = 0.0
         self._draft: Path | None = None
         self._label: bool | None = None
         self._past, self._count = Past(rows), 0
@@ -92,7 +97,7 @@ class Recorder:
             fault |= bool(event["code"] == Code.STATE_CHANGED and event["numbers"][1] in LATCHED)
         ticks = found["ticks"]
         moving = np.isin(ticks["state"], MOVING)
-        if self._draft is None and moving.any():
+        if self._draft is None and moving.any() and time.monotonic() >= self._again:
             self._begin(lost)
         self._album.add()
         if self._draft is None:
@@ -120,10 +125,7 @@ class Recorder:
         }
         try:
             tree["pictures"] = self._album.end()
-            for file in self._files.values():
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
+            self._close()
             write_json(draft / "episode.json", tree)
             final = draft.with_name(draft.name.removeprefix(TEMPORARY))
             draft.rename(final)
@@ -131,7 +133,7 @@ class Recorder:
             self._last = final
         except OSError:
             self.dropped += 1
-        self._files, self._label = {}, None
+        self._label = None
         self._aside(self._discarded)
 
     def _begin(self, lost: int) -> None:
@@ -140,12 +142,23 @@ class Recorder:
         try:
             draft.mkdir(parents=True)
             self._write_before(draft)
-            self._files = {name: (draft / f"{name}.bin").open("wb") for name in self._rows}
+            for name, row in self._rows.items():
+                self._files[name] = RowFile(draft / f"{name}.bin", row)
             self._album.begin(draft)
-        except OSError:
+        except OSError:  # until the next try its rows are kept with those that came before
             self.dropped += 1
+            self._again = time.monotonic() + AGAIN
+            with suppress(OSError):
+                self._close()
+            shutil.rmtree(draft, ignore_errors=True)
             return
         self._draft = draft
+
+    def _close(self) -> None:
+        files, self._files = self._files, {}
+        with ExitStack() as stack:  # each of them is closed, whatever becomes of the others
+            for file in files.values():
+                stack.callback(file.close)
 
     def _name(self) -> str:
         self._count += 1
@@ -173,6 +186,7 @@ class Recorder:
             write_json(folder / "incident.json", tree)
         except OSError:
             self.dropped += 1
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _write_before(self, folder: Path) -> None:
         for name, rows in self._past.take().items():
@@ -183,12 +197,8 @@ class Recorder:
 
     def _write(self, found: dict[str, NDArray[np.void]]) -> None:
         for name, rows in found.items():
-            if self._draft is None:
-                continue
-            try:
-                self._files[name].write(rows.tobytes())
-            except OSError:  # a full disk; go on reading, so that what comes later may fit
-                self.dropped += len(rows)
+            if self._draft is not None:
+                self.dropped += self._files[name].add(rows)
 
 
 def record(recorder: Recorder, rings: Mapping[str, Ring | Joined], alive: Callable[[], bool]) -> None:

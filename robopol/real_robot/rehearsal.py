@@ -127,6 +127,7 @@ class _Episode:
         report: Callable[[int, Event], None],
         stage: Stage | None,
     ) -> None:
+        robot = rig.fit(robot)
         self.robot, self.scene, self.rig, self.seed = robot, scene, rig, seed
         self.driver, self.clock = rig.place(robot)
         self.mailbox, self.operator = _Slot(), _Script(self.clock)

@@ -31,6 +31,8 @@ from robopol.registry import lookup
 BEGIN = 1_000_000_000
 """Of the virtual clocks, ns, so that times before the first tick are not negative."""
 BUSES = {"feetech": FeetechBus, "dynamixel": DynamixelBus}
+_TURN = np.pi - 2 * TICK
+_SETTLED = 0.05  # from the end of a stop until the program is sure to have told the client that it is ready, s
 PATIENCE = 10.0
 """Longest time that a client takes to see a state, s of the machine's time."""
 
@@ -46,6 +48,9 @@ class Rig(Protocol):
     goals: int
     outside: int
 
+    def fit(self, robot: RobotConfig) -> RobotConfig:
+        """Return the robot as far as the arm here can be it."""
+
     def place(self, robot: RobotConfig) -> tuple[Driver, VirtualClock]:
         """Put an arm into the scene of an episode, ``robot.driver.model``; return its driver and the time there."""
 
@@ -60,6 +65,10 @@ class InProcess:
     """The simulated driver, with no wire at all."""
 
     goals = outside = 0
+
+    def fit(self, robot: RobotConfig) -> RobotConfig:
+        """See `Rig.fit`."""
+        return robot
 
     def place(self, robot: RobotConfig) -> tuple[Driver, VirtualClock]:
         """See `Rig.place`."""
@@ -93,18 +102,21 @@ class OnBus:
         """
         self._kind, self._folder, self.goals, self.outside = kind, folder, 0, 0
 
+    def fit(self, robot: RobotConfig) -> RobotConfig:
+        """See `Rig.fit`: a servo turns once."""
+        joints = tuple(
+            joint.model_copy(update={"low": max(joint.low, -_TURN), "high": min(joint.high, _TURN)})
+            for joint in robot.joints
+        )
+        return robot.model_copy(update={"joints": joints})
+
     def place(self, robot: RobotConfig) -> tuple[Driver, VirtualClock]:
         """See `Rig.place`."""
         clock, path = VirtualClock(BEGIN), self._folder / "calibration.json"
         arm = self._arm = Arm(models.read(robot.driver.model), clock.now())
-        turn = np.pi - TICK  # a servo turns once
-        arm.low, arm.high = np.clip(arm.low, -turn, turn), np.clip(arm.high, -turn, turn)
-        stroke = (arm.high - arm.low)[-1:]
-        hand = robot.gripper
-        speed, accel = robot.joint("speed"), robot.joint("acceleration")
-        if hand is not None:
-            speed, accel = np.append(speed, hand.speed * stroke), np.append(accel, hand.acceleration * stroke)
-        self.oracle = Oracle(arm.low, arm.high, speed, accel, TICK, robot.period)
+        arm.low, arm.high = np.clip(arm.low, -_TURN, _TURN), np.clip(arm.high, -_TURN, _TURN)
+        self.oracle = Oracle.of(robot, TICK, (float(arm.low[-1]), float(arm.high[-1])))
+        speed, accel = self.oracle.speed, self.oracle.accel
         bus = BUSES[self._kind](arm, self.oracle, Faults(), Latency(2_000_000))
         calibration_of(bus, robot.name, robot.driver.gripper).save(path)
         config = lookup("driver", self._kind)(
@@ -142,19 +154,22 @@ class OnUR:
             robot: Its limits and period are those of the witness.
             host: Its address, one of 127.0.0.N that is free.
         """
-        speed, accel = robot.joint("speed").max(), robot.joint("acceleration").max()
-        limits = ("--max-speed", f"{speed}", "--max-accel", f"{accel}", "--period", f"{robot.period}")
-        words = [sys.executable, "-m", "robopol.real_robot.emulators", "ur", "--host", host, *limits]
+        words = [sys.executable, "-m", "robopol.real_robot.emulators", "ur", "--host", host]
+        words += ["--limits", Oracle.of(robot).declared()]
         self._host, self.free, self.goals, self.outside = host, True, 0, 0
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
+
+    def fit(self, robot: RobotConfig) -> RobotConfig:
+        """See `Rig.fit`."""
+        return robot
 
     def place(self, robot: RobotConfig) -> tuple[Driver, VirtualClock]:
         """See `Rig.place`."""
         self.time(f"scene {robot.driver.model}")
         clock = _Stepped(self)
-        # arming takes the machine's time, of which there may be little: the watchdog is patient
-        config = URConfig(host=self._host, period=robot.period, watchdog=1.0)
+        # arming and stopping take the machine's time, of which there may be little: watchdog and client are patient
+        config = URConfig(host=self._host, period=robot.period, watchdog=1.0, timeout=5.0)
         clock.driver = _Behind(config, clock, self)
         return clock.driver, clock
 
@@ -260,6 +275,9 @@ class _Behind(URDriver):
     def stop(self, level: StopLevel) -> None:
         with self._rig.running():
             super().stop(level)
+            end, stamp = time.monotonic() + PATIENCE, self._receive.getTimestamp() + _SETTLED
+            while self._receive.getTimestamp() < stamp and time.monotonic() < end:
+                time.sleep(0.001)
 
     def close(self) -> None:
         with self._rig.running():

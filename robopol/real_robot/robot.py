@@ -1,5 +1,6 @@
 """A robot, as a configuration says it: its arm, limits, timing and thresholds."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -7,12 +8,15 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from robopol.config import Config, OneOf
+from robopol.errors import RobotError
 from robopol.real_robot.chunk import Gate, GateConfig
+from robopol.real_robot.driver import DeviceInfo
 from robopol.real_robot.geometry import GeometryConfig
 from robopol.real_robot.limiter import Limiter
 from robopol.real_robot.merging import ReplaceConfig
 
 Vector = NDArray[np.float64]
+_ROUNDING = 1e-9  # rad
 
 
 class JointConfig(Config):
@@ -132,6 +136,38 @@ class RobotConfig(Config):
     def joint(self, field: str) -> Vector:
         """Return one attribute of every joint, (n,)."""
         return np.array([getattr(joint, field) for joint in self.joints], np.float64)
+
+    def check_device(self, info: DeviceInfo) -> None:
+        """See that an arm is the one that is described here.
+
+        Raises:
+            RobotError: If it has other joints or another hand, or a joint may be commanded to where it does not go.
+        """
+        if info.joints != len(self.joints) or info.gripper != (self.gripper is not None):
+            hand = {True: "a gripper", False: "no gripper"}
+            raise RobotError(
+                f"{info.model} has {info.joints} joints and {hand[info.gripper]}; {self.name} is said to have "
+                f"{len(self.joints)} and {hand[self.gripper is not None]}"
+            )
+        self.check_within(f"the arm {info.serial or info.model}", info.low, info.high)
+
+    def check_within(self, whose: str, low: Sequence[float], high: Sequence[float]) -> None:
+        """See that all positions that may be commanded are such that an arm, or its model, takes.
+
+        Args:
+            whose: Whose limits these are, for what goes wrong.
+            low: Lowest positions (n,), rad; nothing if they are not known.
+            high: Highest positions (n,), rad.
+
+        Raises:
+            RobotError: If one is not.
+        """
+        for i, (joint, least, most) in enumerate(zip(self.joints, low, high, strict=False)):
+            if joint.low < least - _ROUNDING or joint.high > most + _ROUNDING:
+                raise RobotError(
+                    f"joint {joint.name} may be commanded to {joint.low:.5g} ... {joint.high:.5g} rad, and {whose} "
+                    f"takes {least:.5g} ... {most:.5g} rad: set robot.joints[{i}].low and .high within that"
+                )
 
     def make_limiter(self) -> Limiter:
         """Return the limiter of the joints."""

@@ -73,7 +73,7 @@ def main() -> None:
         servo.run()
     except BaseException:
         with suppress(RobotError):
-            driver.stop(StopLevel.STOP)
+            servo.life.outlet.stop(StopLevel.STOP)
         raise
     finally:
         driver.close()

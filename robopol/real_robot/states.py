@@ -80,6 +80,13 @@ def describe(event: Event) -> str:
         return f"{head}: told to {Command(numbers[0]).name}"
     if known:
         return f"{head}: cannot {Command(numbers[0]).name} in state {State(numbers[1]).name}"
+    if event.code is Code.UNMEASURED:
+        what = (
+            f"robot.joints[{numbers[1]}].effort limits what that joint does not measure"
+            if numbers[0] == 0
+            else "robot.watch.force limits what no sensor of the arm measures"
+        )
+        return f"{head}: not armed: {what}; say null there, and know that nothing watches it"
     return str(event)
 
 

@@ -1,10 +1,6 @@
 """The supervisor: starts the processes of a robot, speaks for the operator, notices when one of them dies."""
 
-import json
 import os
-import select
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,91 +13,17 @@ from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Event
 from robopol.real_robot.operator import OperatorConfig
 from robopol.real_robot.operators.keys import Terminal
+from robopol.real_robot.process import START_TIME, Child
+from robopol.real_robot.pulse import Pulse
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.stage import Stage
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.world import world_type
 
-START_TIME = 120.0
-"""Longest time until a process says that it is ready, s; a policy may have to be loaded and compiled."""
 _WORLDS = 256  # rows of a simulated world that are kept
 END_TIME = 5.0
 """Longest time that the servo loop takes to stop the arm and end, s."""
-
-
-class Child:
-    """One process, which ends when the pipe to it is closed."""
-
-    def __init__(self, module: str, setup: dict[str, Any], descriptors: list[int]) -> None:
-        """Start a fresh interpreter with a module of this package."""
-        self.name = module
-        command = [sys.executable, "-m", f"robopol.real_robot.{module}"]
-        # OpenMP and BLAS threads of one process would fight with the servo loop for its processor
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=descriptors,
-            env=environment,
-            start_new_session=True,  # Ctrl-C is for the supervisor, who stops the arm first
-        )
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(setup).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def ready(self) -> dict[str, Any]:
-        """Wait until it says that it is ready.
-
-        Raises:
-            RobotError: If it does not, with what it says instead.
-        """
-        assert self.process.stdout is not None
-        line, end = b"", time.monotonic() + START_TIME
-        while not line.endswith(b"\n"):
-            rest = end - time.monotonic()
-            if rest <= 0 or not select.select([self.process.stdout], [], [], rest)[0]:
-                raise RobotError(f"{self.name} was not ready after {START_TIME:.0f} s")
-            byte = os.read(self.process.stdout.fileno(), 65536)
-            if not byte:
-                raise RobotError(f"{self.name} ended before it was ready, with status {self.process.wait()}")
-            line += byte
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            self.process.wait()
-            raise RobotError(said["error"])
-        return said
-
-    def last_words(self) -> str:
-        """Return the error that it said after it was ready, if it did."""
-        assert self.process.stdout is not None
-        said = b""
-        while select.select([self.process.stdout], [], [], 0)[0]:
-            if not (part := os.read(self.process.stdout.fileno(), 65536)):
-                break
-            said += part
-        try:
-            return str(json.loads(said.splitlines()[-1])["error"])
-        except (IndexError, ValueError, KeyError):
-            return ""
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs."""
-        return self.process.poll() is None
-
-    def end(self, patience: float) -> None:
-        """Close the pipe to it, and kill it if it does not end in time."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        try:
-            self.process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
 
 
 class Supervisor:
@@ -115,6 +37,7 @@ class Supervisor:
         scheduling: How the servo loop is scheduled.
         cameras: Looks after the cameras.
         state: The newest state of the arm that was seen.
+        coming: Whether a policy that was started anew is not ready yet.
     """
 
     def __init__(
@@ -150,7 +73,8 @@ class Supervisor:
         self._memory: Memory | None = None
         self._terminal: Terminal | None = None
         self.help = ""
-        self.state = State.DISCONNECTED
+        self.state, self.coming = State.DISCONNECTED, False
+        self._words: list[str] = []
         self.cameras = CameraDesk(robot, self.channels.films, self._start_camera, self._clock)
         self._observes = {"scene": world is not None, "recorded": record is not None}
         try:
@@ -168,6 +92,7 @@ class Supervisor:
             self.robot = robot.heard_every(often)
             said = self._start("servo_process", policy=self.policy["id"])
             self.scheduling: str = said["scheduling"]
+            self._pulse = Pulse(self._clock.now())
             if record is not None:
                 about = {"speaker": speaker} | self.policy
                 device = None if operator is None else operator.tree()
@@ -182,16 +107,34 @@ class Supervisor:
             raise
 
     def restart_policy(self) -> None:
-        """Start the policy anew after it died; its chunks are taken again once they are fresh.
+        """Start the policy anew, after it died or because it hangs; `alarms` says when it is there, or why it is not.
 
-        Raises:
-            RobotError: If it does not come up, or is another one than before.
+        The arm goes on with its next chunk, if it was to follow the policy before.
         """
         self._children.pop(self._eyes).end(0.0)
         self._dead.discard(self._eyes)
-        said = self._start(self._eyes, speaker=self._speaker, **self._observes)
-        if said["id"] != self.policy["id"]:
-            raise RobotError("the policy has changed since the servo loop was told whom to trust: start anew")
+        self._children[self._eyes] = self._child(self._eyes, speaker=self._speaker, **self._observes)
+        self.coming, self._until = True, time.monotonic() + START_TIME
+
+    def _welcome(self) -> None:
+        """Hear whether a policy that was started anew is ready, and the same as before."""
+        child, wrong = self._children[self._eyes], f"it was not ready after {START_TIME:.0f} s"
+        try:
+            said = child.heard()
+            if said is None and time.monotonic() < self._until:
+                return
+            if said is not None and said["id"] == self.policy["id"]:
+                self.coming = False
+                self._words.append("the policy is back, and the arm goes on with its next plan if it was told to run")
+                return
+            if said is not None:
+                wrong = "it is another one than the servo loop was told to trust; start anew"
+        except RobotError as error:
+            wrong = str(error)
+        self.coming = False
+        self._dead.add(self._eyes)
+        child.process.kill()
+        self._words.append(f"the policy could not be started anew: {wrong}")
 
     def restart_servo(self, robot: RobotConfig, tell: Callable[[Event], None]) -> None:
         """Stop the arm and start its loop anew, as with a simulated arm that is placed elsewhere.
@@ -203,6 +146,7 @@ class Supervisor:
         self._children.pop("servo_process").end(END_TIME)
         self.robot, self.state = robot.model_copy(update={"watch": self.robot.watch}), State.DISCONNECTED
         self._start("servo_process", policy=self.policy["id"])
+        self._pulse = Pulse(self._clock.now())
 
     def order(self, command: Command, argument: int = 0) -> None:
         """Tell the servo loop what the operator says."""
@@ -228,10 +172,26 @@ class Supervisor:
         ticks = self.channels.ticks.take()
         if len(ticks):
             self.state = State(int(ticks["state"][-1]))
+            words = self._pulse.hear(self.state, int(ticks["t"][-1] + ticks["late"][-1]))
+            self._words += [words] if words else []
         return [event_of(row) for ring in (self.channels.events, self.channels.remarks) for row in ring.take()]
 
+    def alarms(self) -> list[str]:
+        """Return what a person should know of the processes, in words: cameras, a silent servo loop, a policy's return.
+
+        To be called after `events`, by which the servo loop's ticks are heard.
+        """
+        if self.coming:
+            self._welcome()
+        silent = self._pulse.alarm(self._clock.now())
+        said, self._words = [*self._words, *([silent] if silent else [])], []
+        return said + self.cameras.tend()
+
     def deaths(self) -> list[str]:
-        """Return the names of the processes that died since the last call."""
+        """Return the names of the processes that died since the last call; a servo loop that hangs is killed first."""
+        servo = self._children["servo_process"]
+        if servo.alive and self._pulse.lost(self._clock.now()):
+            servo.end(0.0)
         found = [name for name, child in self._children.items() if not child.alive and name not in self._dead]
         self._dead.update(found)
         if "operator_process" in found and self._terminal is not None:

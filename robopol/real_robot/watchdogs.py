@@ -50,7 +50,8 @@ class ArmWatch:
         self.config = robot.watch
         efforts = [np.inf if joint.effort is None else joint.effort for joint in robot.joints]
         self._effort = np.array(efforts)
-        self._limit = max(self.config.stale, 3 * robot.period)
+        self._stale = max(round(self.config.stale * 1e9), 3 * robot.period_ns)
+        self._lost = round(self.config.lost * 1e9)
         self.reset(0)
 
     def reset(self, now: int) -> None:
@@ -78,11 +79,20 @@ class ArmWatch:
         age = self.age(now)
         if self.failures >= self.config.failures:
             yield Alarm(Code.READ_FAILED, Reaction.FAULT, (self.failures,))
-        elif age > self.config.lost:
+        elif now - self.fresh >= self._lost:
             yield Alarm(Code.STATE_STALE, Reaction.FAULT, (age,))
-        elif age > self._limit and not self.stale:
+        elif now - self.fresh >= self._stale and not self.stale:
             self.stale = True
             yield Alarm(Code.STATE_STALE, Reaction.HOLD, (age,))
+
+    def blind(self, reading: Reading) -> tuple[float, ...] | None:
+        """Say which limit is on what the arm does not measure: 0 and the joint, or 1, its force; None if none is."""
+        unmeasured = np.isfinite(self._effort) & ~np.isfinite(reading.effort)
+        if unmeasured.any():
+            return 0.0, float(np.argmax(unmeasured))
+        if self.config.force is not None and not np.isfinite(reading.wrench[:3]).all():
+            return (1.0,)
+        return None
 
     def ill(self, reading: Reading, armed: bool) -> Iterator[Alarm]:
         """Say whether the arm reports a fault, or let go though it was armed."""
@@ -96,17 +106,18 @@ class ArmWatch:
     def astray(self, reading: Reading, q: Vector) -> Iterator[Alarm]:
         """Say whether a new state shows that the arm does not follow its command ``q``, (n,) rad, or pushes."""
         config = self.config
-        distance, effort = np.abs(reading.q - q), np.nan_to_num(np.abs(reading.effort), nan=0.0)
+        distance, effort = np.abs(reading.q - q), np.abs(reading.effort)
         force = float(np.linalg.norm(reading.wrench[:3]))
-        excess = effort - self._effort
+        # what is not a number, though it is watched, is over its limit
+        excess = np.where(np.isinf(self._effort), -np.inf, np.nan_to_num(effort - self._effort, nan=np.inf))
         worst, strained = int(np.argmax(distance)), int(np.argmax(excess))
-        far = not distance[worst] <= config.tracking  # a position that is not a number is far
+        far = not distance[worst] <= config.tracking
         yield from self._for_some_ticks(Code.TRACKING_LOST, far, (worst, distance[worst], config.tracking))
         over = bool(excess[strained] > 0)
         numbers = (strained, effort[strained], self._effort[strained])
         yield from self._for_some_ticks(Code.OVERLOADED, over, numbers)
         if config.force is not None:
-            yield from self._for_some_ticks(Code.CONTACT, force > config.force, (force, config.force))
+            yield from self._for_some_ticks(Code.CONTACT, not force <= config.force, (force, config.force))
 
     def _for_some_ticks(self, code: Code, exceeded: bool, numbers: tuple[float, ...]) -> Iterator[Alarm]:
         self._exceeded[code] = self._exceeded[code] + 1 if exceeded else 0

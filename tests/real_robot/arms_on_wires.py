@@ -42,11 +42,13 @@ def oracle_of(arm, speed=np.inf, accel=np.inf, tick=TICK):
 class Rig:
     """A driver, the emulator that it talks to, and the time between them."""
 
-    def __init__(self, bus_class, config_class, folder, arm=Arm, speed=np.inf, accel=np.inf, mounts=(), **options):
+    def __init__(self, bus_class, config_class, folder, arm=Arm, robot=None, mounts=(), **options):
+        """The limits that goals are judged by are those of ``robot``; without one only their range is."""
         self.clock = VirtualClock(7 * MS)
         self.arm = arm(models.so101(), self.clock.now())
         self.faults = Faults()
-        self.oracle = oracle_of(self.arm, speed, accel)
+        ends = float(self.arm.low[5]), float(self.arm.high[5])
+        self.oracle = oracle_of(self.arm) if robot is None else Oracle.of(robot, TICK, ends)
         self.bus = bus_class(self.arm, self.oracle, self.faults, mounts=mounts)
         self.line = LockStepLine(self.bus, self.clock)
         self.calibration = calibration_of(self.bus, "rig", "gripper")

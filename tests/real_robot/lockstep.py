@@ -5,7 +5,9 @@ import numpy as np
 from robopol.config import parse
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.clock import VirtualClock
+from robopol.real_robot.driver import StopLevel
 from robopol.real_robot.drivers.simulated import SimulatedConfig, SimulatedDriver
+from robopol.real_robot.emulators.oracle import Oracle
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.servo import HUMAN_ID, Servo
 from robopol.real_robot.states import Command, State
@@ -33,13 +35,14 @@ class Wire(SimulatedDriver):
 
     def __init__(self, config, clock, robot):
         super().__init__(config, clock)
-        self.goals, self.calls, self.robot = [], [], robot
+        self.goals, self.calls = [], []
+        self.oracle = Oracle.of(robot, hand=(0.0, 1.0))
         self.read_error = self.write_error = None
 
     def arm(self):
         super().arm()
         self.calls.append("arm")
-        self.goals.append(None)  # a new beginning
+        self.oracle.rest()
 
     def read(self, out):
         if self.read_error is not None:
@@ -49,34 +52,27 @@ class Wire(SimulatedDriver):
     def write(self, q, gripper):
         if self.write_error is not None:
             raise self.write_error
+        stands = np.stack([self._joints_of(self.device.q), self._joints_of(self.device.goal)], 1)
         super().write(q, gripper)
         self.goals.append((self.clock.now(), q.copy(), gripper))
+        for joint, (angle, place) in enumerate(zip(np.append(q, gripper), stands, strict=True)):
+            self.oracle.goal(self.clock.now(), joint, float(angle), tuple(place.tolist()))
 
     def stop(self, level):
         super().stop(level)
         self.calls.append(level)
-        self.goals.append(None)
+        if level is not StopLevel.REST:
+            self.oracle.rest()
 
     def check(self):
         """Assert limits of position, speed and acceleration over all goals; return how many there were."""
-        low, high = self.robot.joint("low"), self.robot.joint("high")
-        speed, acceleration = self.robot.joint("speed"), self.robot.joint("acceleration")
-        period, run, count = self.robot.period, [], 0
-        for goal in [*self.goals, None]:
-            if goal is not None:
-                run.append(goal[1])
-                count += 1
-                continue
-            if run:
-                q = np.array(run)
-                assert np.isfinite(q).all()
-                # an arm that stands outside its limits may only come in
-                assert np.all((q >= np.minimum(low, q[0]) - 1e-9) & (q <= np.maximum(high, q[0]) + 1e-9))
-                q = np.concatenate([q[:1], q])  # from rest
-                assert np.all(np.abs(np.diff(q, axis=0)) <= speed * period * (1 + 1e-9) + 1e-12)
-                assert np.all(np.abs(np.diff(q, n=2, axis=0)) <= acceleration * period**2 * (1 + 1e-6) + 1e-12)
-            run = []
-        return count
+        assert self.oracle.violations == []
+        return len(self.goals)
+
+    def _joints_of(self, q):
+        """Return positions of the joints and the opening."""
+        low, high = self.device.low[self._hand], self.device.high[self._hand]
+        return np.append(q[self._joints], (q[self._hand] - low) / (high - low))
 
 
 class Box:

@@ -18,7 +18,7 @@ from robopol.real_robot.cameras.opencv import OpenCVConfig
 from robopol.real_robot.capture import Capture
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.clock import MonotonicClock, VirtualClock
-from robopol.real_robot.supervisor import Child
+from robopol.real_robot.process import Child
 
 opencv = pytest.mark.skipif(importlib.util.find_spec("cv2") is None, reason="pip install 'robopol[opencv]'")
 HEIGHT, WIDTH = 32, 64

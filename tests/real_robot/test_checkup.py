@@ -35,6 +35,10 @@ def test_what_is_wrong_with_an_arm_is_said(capsys):
     (check,) = check_arm(robot(driver={"kind": "simulated", "model": "/nowhere.xml"}))
     assert check.status == "fail"
     assert "/nowhere.xml" in check.detail
+    wide = robot().tree()["joints"]
+    wide[0]["low"] = -2.0
+    (check,) = check_arm(robot(joints=wide))
+    assert "robot.joints[0].low" in check.detail
     assert cli.run(["doctor", "robot=nowhere"]) == 1
     assert "there is no robot=nowhere" in capsys.readouterr().err
 

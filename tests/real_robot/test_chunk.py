@@ -57,6 +57,8 @@ BAD = {
     "1e6": (with_number(1e6), Code.CHUNK_RANGE),
     "-1e6": (with_number(-1e6), Code.CHUNK_RANGE),
     "just outside": (with_number(1.2001), Code.CHUNK_RANGE),
+    "in a thousand years": (replace(GOOD, t_first=2**63 - 1), Code.CHUNK_TIME),
+    "an age from action to action": (replace(GOOD, step=2**62), Code.CHUNK_TIME),
     "old number": (replace(GOOD, seq=6), Code.CHUNK_ORDER),
     "another epoch": (replace(GOOD, epoch=2), Code.CHUNK_EPOCH),
     "another policy": (replace(GOOD, policy=b"q" * 16), Code.CHUNK_POLICY),

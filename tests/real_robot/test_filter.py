@@ -105,6 +105,60 @@ def test_the_tool_stays_in_its_workspace(model, a, b):
     assert min(there.margins.min() for there in seen) >= -1e-3
 
 
+@given(st.floats(1e-7, 6e-7), st.floats(0.3, 1.0), st.booleans())
+@settings(max_examples=3, deadline=None)
+def test_a_slow_reference_does_not_creep_out(model, step, share, violated):
+    """Each step of it makes things worse by less than rounding might, and there is no end of them."""
+    half = HalfSpaceConfig(sites=("tool",), normal=(0.0, 0.0, 1.0), offset=0.1)
+    outside = 0.25 if violated else 0.2013
+    made = make(model, (outside, 0.0), workspace=(half,), slow=0.3, stop=0.05)
+    begin = made.geometry.look(made.limiter.q)
+    speed = step * np.array([1.0, share])
+    for k in range(1, 250):
+        made.follow(np.array([outside, 0.0]) + k * speed, speed / T)
+    end = made.geometry.look(made.limiter.q)
+    assert end.margins.min() >= min(begin.margins.min(), 0.0) - 2e-6
+    assert end.distances.min() >= min(begin.distances.min(), 0.05) - 2e-6
+
+
+def test_a_slow_reference_does_not_creep_into_the_table(model):
+    made = make(model, (0.4, 0.0), slow=0.2, stop=0.05)
+    q = np.array([0.4, 0.0])
+    for _ in range(150):  # to where it stops, as fast as it may
+        made.follow(q + np.array([1.0, 0.0]), np.zeros(2))
+    begin, q = made.geometry.look(made.limiter.q).distances.min(), made.limiter.q.copy()
+    for k in range(1, 100):
+        made.follow(q + np.array([1e-6 * k, 0.0]), np.array([1e-6 / T, 0.0]))
+    assert made.geometry.look(made.limiter.q).distances.min() >= min(begin, 0.05) - 2e-6
+
+
+def test_what_braking_gave_away_can_be_won_back(model):
+    """An arm outside that turned back on its way in, and was braked, may still come in."""
+    half = HalfSpaceConfig(sites=("tool",), normal=(0.0, 0.0, 1.0), offset=0.1)
+    made = make(model, (0.5, 0.0), workspace=(half,), slow=0.01, stop=0.0)
+    for k in range(30):
+        made.follow(np.array([0.5 - 0.2 * np.sin(k / 5), 0.0]), np.zeros(2))
+    for _ in range(40):
+        made.brake()
+    drive(made, (-0.2, 0.0), 150)
+    assert made.geometry.look(made.limiter.q).margins.min() > 0
+
+
+@pytest.mark.parametrize("strange", [np.nan, np.inf])
+@pytest.mark.parametrize("spaced", [True, False])
+def test_what_is_no_number_brakes_the_arm(model, strange, spaced):
+    made = make(model, (-0.3, 0.5))
+    if not spaced:
+        made.geometry = None
+        made.reset(np.array([-0.3, 0.5]))
+    for _ in range(20):
+        made.follow(np.array([0.0, 1.0]), np.zeros(2))
+    fast = np.abs(made.limiter.dq).max()
+    result = made.follow(np.array([0.0, strange]), np.zeros(2))
+    assert result == (Mark.HELD, [(Code.PLAN_NOT_FINITE, (1.0,))])
+    assert 0 < np.abs(made.limiter.dq).max() < fast
+
+
 def test_half_spaces_and_cones(model):
     half = HalfSpaceConfig(sites=("tool",), normal=(0.0, 0.0, 1.0), offset=0.25)
     cone = ConeConfig(site="tool", around=(0.0, 0.0, 1.0), angle=0.4)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from arms_on_wires import Rig
 from led import Led, Typist, operator_of, speakers
+from lockstep import robot
 from test_loop_on_wires import WiredBench
 from test_servo import feed
 
@@ -31,9 +32,7 @@ class InHand(Arm):
 @pytest.fixture
 def wired(tmp_path):
     """An arm and a leader of Feetech servos; the leader's wire has a time of its own, as another process has."""
-    rig = Rig(FeetechBus, FeetechConfig, tmp_path, speed=3.0, accel=15.0, max_speed=6.0, max_accel=60.0)
-    stroke = rig.arm.high[5] - rig.arm.low[5]
-    rig.oracle.period, rig.oracle.speed[5], rig.oracle.accel[5] = 0.01, 2.0 * stroke, 40.0 * stroke
+    rig = Rig(FeetechBus, FeetechConfig, tmp_path, robot=robot(), max_speed=6.0, max_accel=60.0)
     hand = Rig(FeetechBus, FeetechConfig, tmp_path, arm=InHand)
     bench = WiredBench(rig, watch={"deadman": 0.1})
     typist = Typist(rig.clock)

@@ -12,10 +12,12 @@ from arms_on_wires import Rig
 from lockstep import MS, POLICY, Bench, Box, robot
 
 from robopol.real_robot.driver import Status
+from robopol.real_robot.emulators.bus import TICK
 from robopol.real_robot.emulators.dynamixel import DynamixelBus
 from robopol.real_robot.emulators.feetech import FeetechBus
+from robopol.real_robot.events import Code
 from robopol.real_robot.servo import Servo
-from robopol.real_robot.states import State
+from robopol.real_robot.states import Command, State
 from robopol.registry import lookup
 
 BUSES = {"feetech": (FeetechBus, "scservo_sdk"), "dynamixel": (DynamixelBus, "dynamixel_sdk")}
@@ -40,10 +42,7 @@ class WiredBench(Bench):
 def rig(request, tmp_path):
     bus, package = BUSES[request.param]
     pytest.importorskip(package, reason=f"needs the vendor's client: pip install 'robopol[{request.param}]'")
-    rig = Rig(bus, lookup("driver", request.param), tmp_path, speed=3.0, accel=15.0, max_speed=6.0, max_accel=60.0)
-    stroke = rig.arm.high[5] - rig.arm.low[5]
-    rig.oracle.period, rig.oracle.speed[5], rig.oracle.accel[5] = 0.01, 2.0 * stroke, 40.0 * stroke
-    return rig
+    return Rig(bus, lookup("driver", request.param), tmp_path, robot=robot(), max_speed=6.0, max_accel=60.0)
 
 
 def test_nothing_out_of_limits_is_on_the_wire_whatever_the_policy_says(rig):
@@ -60,6 +59,26 @@ def test_nothing_out_of_limits_is_on_the_wire_whatever_the_policy_says(rig):
     assert len(rig.oracle.log) > 1000
     assert rig.oracle.violations == []
     assert np.ptp([goal.position for goal in rig.oracle.log if goal.servo == 0]) > 0.1
+
+
+def test_a_stop_at_rest_is_no_step_on_the_wire(rig):
+    """A load that weak servos hold some hundredths of a radian off their goals is not let down by a stop."""
+    rig.arm.model.actuator_gainprm[:, 0] = rig.arm._gain[:, 0] = 12.0
+    rig.arm.model.actuator_biasprm[:, 1] = rig.arm._bias[:, 1] = -12.0
+    bench = WiredBench(rig).ready()
+    bench.send(bench.q + np.linspace(0.05, 0.1, 2)[:, None] * [0, 1, 0, 0, 0])
+    bench.run(0.5)
+    assert bench.state is State.HOLD
+    assert np.abs(bench.rows[-1]["q"] - bench.q).max() > 0.02
+    before, logged = bench.q.copy(), len(rig.oracle.log)
+    bench.say(Command.STOP)
+    bench.run(0.5)
+    assert bench.state is State.ARMED
+    assert Code.DEVICE_FAILED not in bench.codes()
+    after = np.array([goal.position for goal in rig.oracle.log[logged:]]).reshape(-1, 6)[:, :5]
+    assert len(after) > 50
+    np.testing.assert_allclose(after, np.tile(before, (len(after), 1)), atol=0.6 * TICK)
+    assert rig.oracle.violations == []
 
 
 def test_a_fault_is_the_last_thing_on_the_wire(rig):

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lockstep import robot
 
 import robopol.real_robot
+from robopol.real_robot.driver import StopLevel
+from robopol.real_robot.emulators.oracle import Oracle
 from robopol.real_robot.outlet import CommandRefused, Outlet
 
 ROOM = Path(robopol.real_robot.__file__).parent
@@ -17,8 +21,14 @@ LOOP = ("servo", "lifecycle", "motion", "filter", "outlet", "rings", "servo_proc
 
 
 class Written(list):
+    def __init__(self):
+        self.stops = []
+
     def write(self, q, gripper):
         self.append((q, gripper))
+
+    def stop(self, level):
+        self.stops.append(level)
 
 
 def outlet(start=0.0):
@@ -63,6 +73,32 @@ def test_speed_is_limited_too():
     assert len(written) == 20
 
 
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_it_and_the_witness_at_the_wire_judge_alike(seed):
+    """Two rules that share no code: what is written is no violation, and what is refused would have been one."""
+    rng, config = np.random.default_rng(seed), robot(period=0.01)
+    written = Written()
+    made, q, v = Outlet(written, config), rng.uniform(-1.5, 1.5, 5), np.zeros(5)
+    made.reset(q)
+    goals = [q]
+    for _ in range(40):
+        v = v + rng.uniform(-1.02, 1.02, 5) * 0.15 * rng.choice([0.1, 1.0])
+        goals.append(goals[-1] + v * 0.01)
+    for k, goal in enumerate(goals):
+        oracle = Oracle.of(config)
+        for t, past in enumerate([*goals[max(0, k - 2) : k], goal] if k else [goal]):
+            for joint in range(5):
+                oracle.goal(t * 10_000_000, joint, float(past[joint]), (past[joint], past[joint]))
+        last = [words for words in oracle.violations if words.startswith(f"{min(k, 2) * 0.01:.6f} s")]
+        try:
+            made.write(goal, 0.5)
+        except CommandRefused:
+            assert last or np.isnan(goal).any()
+            break
+        assert not last
+
+
 def test_before_it_is_told_where_the_arm_is_nothing_is_written():
     written = Written()
     with pytest.raises(CommandRefused):
@@ -78,14 +114,28 @@ def test_from_outside_the_limits_the_arm_may_come_in_only():
     assert len(written) == 1
 
 
-def test_only_the_outlet_calls_a_drivers_write():
+@pytest.mark.parametrize("verb", ["write", "stop"])
+def test_only_the_outlet_tells_a_driver_to_move_or_to_stop(verb):
     for path in ROOM.glob("*.py"):
         calls = [
             node
             for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.Attribute) and node.attr == "write" and "driver" in ast.unparse(node.value).lower()
+            if isinstance(node, ast.Attribute) and node.attr == verb and "driver" in ast.unparse(node.value).lower()
         ]
         assert len(calls) == (path.name == "outlet.py"), path
+
+
+def test_after_a_stop_elsewhere_nothing_is_written_until_it_is_told_where_the_arm_is():
+    made, written = outlet()
+    made.stop(StopLevel.REST)
+    made.write(np.zeros(5), 0.5)
+    made.stop(StopLevel.STOP)
+    with pytest.raises(CommandRefused):
+        made.write(np.zeros(5), 0.5)
+    made.reset(np.full(5, 0.1))
+    made.write(np.full(5, 0.1), 0.5)
+    assert len(written) == 2
+    assert written.stops == [StopLevel.REST, StopLevel.STOP]
 
 
 def test_the_servo_process_imports_no_torch():

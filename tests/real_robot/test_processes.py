@@ -2,8 +2,10 @@
 
 import json
 import os
+import resource
 import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,16 @@ from robopol.real_robot.channels import EVENT_ROW, Channels, event_of
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Code
-from robopol.real_robot.recorder import Recorder, load, record
+from robopol.real_robot.process import Child
+from robopol.real_robot.recorder import Recorder, load, load_before, record
 from robopol.real_robot.states import Command, State
-from robopol.real_robot.supervisor import Child
 from robopol.real_robot.ticks import Source, tick_type
 
 DT = 50 * MS
 STEPS = np.dtype([("t", np.int64)])
+
+
+PATIENT, UNWATCHED = {"missed": 1000, "lost": 10.0, "stale": 5.0}, {"kind": "simulated", "watchdog": 0}
 
 
 class Alone:
@@ -83,7 +88,7 @@ class Alone:
 @pytest.fixture
 def alone():
     # the machine that tests run on may be busy: what is late is not what is tested here
-    made = Alone(watch={"missed": 1000, "lost": 10.0, "stale": 5.0}, driver={"kind": "simulated", "watchdog": 0})
+    made = Alone(watch=PATIENT, driver=UNWATCHED)
     yield made
     made.close()
 
@@ -151,6 +156,47 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
     channels.close()
 
 
+CHATTY = """
+from typing import Literal
+
+from robopol.real_robot.drivers.simulated import SimulatedConfig, SimulatedDriver
+
+print("a driver's greeting")
+
+
+class ChattyConfig(SimulatedConfig):
+    kind: Literal["chatty"] = "chatty"
+
+    def build(self, clock):
+        return Chatty(self, clock)
+
+
+class Chatty(SimulatedDriver):
+    def read(self, out):
+        print("x" * 4095)
+        return super().read(out)
+"""
+
+
+def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
+    """Neither what comes before the word that it is ready, nor more than a pipe holds; the driver is a package's."""
+    (tmp_path / "chatty_arm.py").write_text(CHATTY)
+    about = tmp_path / "chatty_arm-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: chatty-arm\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[robopol.driver]\nchatty = chatty_arm:ChattyConfig\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.syspath_prepend(tmp_path)
+    alone = Alone(watch=PATIENT, driver=UNWATCHED | {"kind": "chatty"})
+    alone.until(lambda row: len(alone.rows) > 40)
+    alone.channels.order(Command.QUIT)
+    assert alone.child.process.wait(10) == 0
+    alone.close()
+    said = capfd.readouterr().err
+    assert "a driver's greeting" in said
+    assert said.count("x" * 4095) > 40
+
+
 # T16: the recorder
 
 
@@ -200,22 +246,55 @@ def recorder_in(folder):
     return Recorder(folder, {"ticks": tick_type(5), "events": EVENT_ROW, "steps": STEPS}, {"robot": {}})
 
 
-def test_a_full_disk_is_counted_and_what_fits_afterwards_is_recorded(tmp_path):
-    made = recorder_in(tmp_path)
-    made.add(rows_of(tick(State.RUNNING)), 0)
+@contextmanager
+def files_of_at_most(size):
+    """Let the system refuse what makes a file longer than ``size`` bytes, as a full disk does: by halves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    class Full:
-        def write(self, data):
-            raise OSError(28, "No space left on device")
 
-    file, made._files["ticks"] = made._files["ticks"], Full()
-    made.add(rows_of(np.concatenate([tick(State.RUNNING)] * 7)), 0)
-    made._files["ticks"] = file
+def many(start, count):
+    rows = np.concatenate([tick(State.RUNNING)] * count)
+    rows["t"] = np.arange(start, start + count)
+    return rows
+
+
+@pytest.mark.parametrize("most", [0, 3, 40])
+def test_a_full_disk_is_counted_and_what_fits_afterwards_is_recorded(tmp_path, most):
+    """Blocks that are longer than a buffer end within a row; what comes later is not shifted by that."""
+    made, size = recorder_in(tmp_path), tick_type(5).itemsize
+    made.add(rows_of(many(0, 1)), 0)
+    with files_of_at_most((1 + most) * size + size // 2):
+        made.add(rows_of(many(1, 60)), 0)
+        made.add(rows_of(many(61, 60)), 0)
     made.add(rows_of(tick(State.ARMED)), 3)  # and three were lost by the ring
     (folder,) = made.written
     found, about = load(folder)
-    assert len(found["ticks"]) == 2
-    assert about["dropped"] == 7 + 3
+    assert found["ticks"]["t"].tolist() == [*range(1 + most), 0]
+    assert found["ticks"]["state"][-1] == State.ARMED
+    assert about["dropped"] == 120 - most + 3
+
+
+def test_a_disk_that_takes_no_files_is_tried_now_and_then(tmp_path, monkeypatch):
+    made, now = recorder_in(tmp_path), [100.0]
+    monkeypatch.setattr("robopol.real_robot.recorder.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(Recorder, "_write_before", lambda *args: (_ for _ in ()).throw(OSError(28, "full")))
+    for k in range(100):
+        now[0] += 0.05
+        made.add(rows_of(many(k, 1)), 0)
+    assert made.dropped == 3
+    assert not list(tmp_path.iterdir())
+    monkeypatch.undo()
+    made._again = 0.0
+    made.add(rows_of(many(100, 1)), 0)
+    made.add(rows_of(tick(State.ARMED)), 0)
+    (folder,) = made.written
+    assert len(load(folder)[0]["ticks"]) == 2
+    assert len(load_before(folder)["ticks"]) > 0
 
 
 def test_a_folder_that_cannot_be_written_is_counted_too(tmp_path):

@@ -147,11 +147,27 @@ def test_every_robot_that_is_shipped_is_whole_and_stands_free(name, tmp_path):
     made = modelled(parse(RobotConfig, load_config("deploy", words)["robot"]), tmp_path)
     motion = Motion(made)
     if made.geometry is not None:
-        clearance = motion.filter.geometry.look(HOME)
+        clearance = motion.filter.geometry.look(HOME if len(made.joints) == 6 else np.zeros(5))
         assert clearance.distances.min() >= made.geometry.slow  # at full speed where work begins
         assert clearance.margins.min() > 0
     if "simulated" not in name:
         assert made.speed == 0.1
+
+
+@pytest.mark.parametrize(("name", "joint"), [("so101_simulated", 1), ("ur5e_simulated", 1)])
+def test_every_arm_that_is_shipped_stops_before_its_table(name, joint, tmp_path):
+    """T13: whatever side it is led to, nothing comes nearer than it may."""
+    made = modelled(parse(RobotConfig, load_config("deploy", [f"robot={name}"])["robot"]), tmp_path)
+    made = made.model_copy(update={"geometry": made.geometry.model_copy(update={"workspace": ()}), "period": 0.02})
+    filtered, start, codes = Motion(made).filter, HOME if len(made.joints) == 6 else np.zeros(5), set()
+    for way in (1.2, -1.2):
+        filtered.reset(start)
+        goal = start + way * (np.arange(len(start)) == joint)
+        for _ in range(100):
+            codes |= {finding.code for finding in filtered.follow(goal, np.zeros_like(goal)).findings}
+            assert filtered.geometry.look(filtered.limiter.q).distances.min() >= made.geometry.stop - 1e-3
+        assert np.abs(filtered.limiter.q - start).max() > 0.2
+    assert Code.TOO_NEAR in codes
 
 
 def test_a_rehearsal_by_the_command_line(tmp_path, monkeypatch, capsys):

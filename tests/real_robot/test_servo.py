@@ -8,8 +8,9 @@ from lockstep import DT, MS, Bench, robot
 
 from robopol.errors import RobotError
 from robopol.real_robot.driver import Status, StopLevel
+from robopol.real_robot.emulators import models
 from robopol.real_robot.events import Code
-from robopol.real_robot.states import Command, State
+from robopol.real_robot.states import Command, State, describe
 from robopol.real_robot.ticks import Source
 
 RAMP = np.linspace(0.02, 0.4, 16)[:, None] * [1, 0.5, -0.5, 1, -1]
@@ -37,7 +38,7 @@ def test_it_arms_where_it_stands_and_holds():
     bench.say(Command.ARM)
     bench.run(0.5)
     assert bench.state is State.ARMED
-    goals = np.array([goal[1] for goal in bench.driver.goals if goal])
+    goals = np.array([goal[1] for goal in bench.driver.goals])
     np.testing.assert_array_equal(goals, np.tile(goals[0], (len(goals), 1)))
     np.testing.assert_allclose(goals[0], before[:5], atol=0.02)
 
@@ -74,7 +75,7 @@ def test_the_gripper_follows_its_column_within_its_speed():
     bench = Bench(robot(gripper={"speed": 1.0})).ready()
     bench.send(np.append(bench.q, 1.0)[None].repeat(20, 0))
     bench.run(1.2)
-    openings = np.array([goal[2] for goal in bench.driver.goals if goal])
+    openings = np.array([goal[2] for goal in bench.driver.goals])
     assert np.abs(np.diff(openings)).max() <= 1.0 * 0.01 + 1e-9
     assert openings[-1] == pytest.approx(1.0, abs=1e-4)
 
@@ -145,7 +146,7 @@ def test_nothing_of_a_bad_chunk_reaches_the_wire(name):
         count = len(bench.events)
         bench.run(0.2)
         assert [event.code for event in bench.events[count:]] == ([code] if send else [])
-        wires.append(np.array([goal[1] for goal in bench.driver.goals if goal]))
+        wires.append(np.array([goal[1] for goal in bench.driver.goals]))
     np.testing.assert_array_equal(*wires)
 
 
@@ -271,7 +272,7 @@ def test_a_short_stall_holds_and_a_long_one_is_a_fault_that_stays():
     bench.driver.frozen, t = True, bench.clock.now()
     bench.run(0.04, each)
     stale = next(event for event in bench.events if event.code is Code.STATE_STALE)
-    assert stale.t - t <= 40 * MS
+    assert stale.t - t == 30 * MS  # three periods
     assert bench.state is State.HOLD  # though chunks go on coming
     bench.driver.frozen = False
     bench.run(0.2, each)
@@ -279,7 +280,7 @@ def test_a_short_stall_holds_and_a_long_one_is_a_fault_that_stays():
     bench.driver.frozen, t = True, bench.clock.now()
     bench.run(0.12, each)
     fault = next(event for event in bench.events if event.numbers[1:2] == (State.FAULT,))
-    assert fault.t - t <= 120 * MS
+    assert fault.t - t == 100 * MS
     assert bench.driver.calls[-1] is StopLevel.STOP
     written = len(bench.driver.goals)
     bench.driver.frozen = False
@@ -338,7 +339,7 @@ def test_a_fault_of_the_device_ends_writing_within_two_periods_and_is_latched(na
     bench.run(0.03, each)
     assert bench.state is state
     assert bench.driver.calls[-1] is level
-    goals = [goal for goal in bench.driver.goals if goal]
+    goals = list(bench.driver.goals)
     assert goals[-1][0] <= t + 2 * bench.robot.period_ns
     for command in (Command.RUN, Command.ARM, Command.HOLD, Command.HUMAN):
         bench.say(command)
@@ -354,7 +355,7 @@ def test_a_fault_of_the_device_ends_writing_within_two_periods_and_is_latched(na
     bench.say(Command.RESET, 3)
     bench.run(0.05)
     assert bench.state is State.CONNECTED
-    assert len([goal for goal in bench.driver.goals if goal]) == len(goals)
+    assert len(bench.driver.goals) == len(goals)
     bench.say(Command.ARM)
     bench.run(0.1)
     assert bench.state is State.ARMED
@@ -370,6 +371,50 @@ def test_a_fault_of_the_device_ends_writing_within_two_periods_and_is_latched(na
     bench.run(0.05)
     assert bench.state is State.RUNNING
     bench.driver.check()
+
+
+@pytest.mark.parametrize(("what", "numbers"), [("effort", (0.0, 2.0)), ("force", (1.0,))])
+@pytest.mark.parametrize("early", [True, False])
+def test_a_limit_on_what_is_not_measured_is_refused_when_the_arm_is_to_be_armed(monkeypatch, what, numbers, early):
+    """It would never be exceeded: XL430 servos measure no current, and few arms a force."""
+    joints = [joint | {"effort": 5.0} for joint in robot().tree()["joints"]]
+    bench = Bench(robot(joints=joints) if what == "effort" else robot(watch={"force": 10.0}))
+    read = bench.driver.read
+
+    calls = iter(range(1000))
+
+    def poor(out):
+        if not early and next(calls) < 3:
+            return False
+        fresh = read(out)
+        out.effort[2] = np.nan
+        return fresh
+
+    monkeypatch.setattr(bench.driver, "read", poor)
+    bench.say(Command.ARM)
+    bench.run(0.05)
+    assert bench.state is State.CONNECTED
+    (event,) = [event for event in bench.events if event.code is Code.UNMEASURED]
+    assert event.numbers == numbers
+    assert {0.0: "joints[2].effort", 1.0: "watch.force"}[numbers[0]] in describe(event)
+    assert not bench.driver.goals
+
+
+def test_an_effort_that_is_not_measured_any_more_stops_the_arm(monkeypatch):
+    joints = [joint | {"effort": 50.0} for joint in robot().tree()["joints"]]
+    bench = Bench(robot(joints=joints)).ready()
+    read = bench.driver.read
+
+    def broken(out):
+        fresh = read(out)
+        out.effort[2] = np.nan
+        return fresh
+
+    monkeypatch.setattr(bench.driver, "read", broken)
+    bench.run(0.04)
+    assert Code.OVERLOADED not in bench.codes()
+    bench.run(0.02)
+    assert Code.OVERLOADED in bench.codes()
 
 
 def test_lost_power_is_a_fault():
@@ -411,7 +456,7 @@ def test_after_a_stop_the_command_goes_on_from_where_it_was():
     bench.say(Command.STOP)
     bench.run(0.5, each)
     assert bench.state is State.ARMED
-    goals = np.array([goal[1] for goal in bench.driver.goals if goal])  # over the stop too
+    goals = np.array([goal[1] for goal in bench.driver.goals])  # over the stop too
     assert np.abs(np.diff(goals, n=2, axis=0)).max() <= 15.0 * 0.01**2 * (1 + 1e-6)
 
 
@@ -442,7 +487,8 @@ def test_quitting_writes_nothing_after_the_device_was_stopped():
     bench.say(Command.QUIT)
     bench.run(0.01)
     assert bench.servo.done
-    assert bench.driver.goals[-1] is None
+    assert bench.driver.calls[-1] is StopLevel.REST
+    assert bench.driver.goals[-1][0] < bench.clock.now()  # in this tick there was the stop alone
 
 
 def test_abort_is_the_devices_protective_stop():
@@ -538,6 +584,20 @@ def test_an_arm_of_another_kind_is_refused():
     tree["joints"] = tree["joints"][:4]
     with pytest.raises(RobotError, match="5 joints"):
         Bench(type(robot()).model_validate(tree, strict=False))
+
+
+def test_limits_beyond_those_of_the_arm_or_its_model_are_refused_in_words(tmp_path):
+    """Or else what is within robot.joints would be refused by the driver, five times, and then be a fault."""
+    tree = robot().tree()
+    wide = tree["joints"][1] | {"high": 1.8}
+    with pytest.raises(RobotError, match=r"shoulder_lift may be commanded to -1.6 ... 1.8 rad, and the arm .* 1.7453"):
+        Bench(robot(joints=[tree["joints"][0], wide, *tree["joints"][2:]]))
+    narrow = models.so101().replace(
+        'name="elbow_flex" axis="0 1 0" range="-1.69', 'name="elbow_flex" axis="0 1 0" range="-1'
+    )
+    (tmp_path / "narrow.xml").write_text(narrow)
+    with pytest.raises(RobotError, match=r"elbow_flex .*robot.geometry.model takes -1 .*robot.joints\[2\]"):
+        Bench(robot(geometry={"model": str(tmp_path / "narrow.xml")}))
 
 
 # T15

@@ -68,6 +68,19 @@ def test_it_follows_goals_and_repeats_the_last(controller):
     assert controller.runtime == PLAYING
 
 
+def test_a_goal_that_is_sent_again_is_witnessed_again(controller):
+    """Or else a step after it would be judged by all the time that it stood."""
+    oracle = controller.oracle
+    oracle.period, oracle.speed[:], oracle.accel[:] = 0.008, 1.0, 10.0
+    tell(controller, 11, *[0.0] * 6)
+    run(controller, 8)
+    drive(controller, 0.0, 160)
+    assert len(oracle.log) == 21 * 6
+    assert oracle.count == 0
+    tell(controller, 11, 0.1, *[0.0] * 5)  # 20 periods' way at the limit of speed would be 0.16
+    assert [words.split()[4] for words in oracle.violations] == ["speed", "acceleration"]
+
+
 def test_a_stop_says_that_it_is_done_when_the_arm_rests(controller):
     drive(controller, 1.0, 400)
     tell(controller, 16, 5.0)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-CASES = Path(__file__).with_name("ur_driver_cases.py")
+CASES = ("ur_driver_cases", "ur_loop_cases")
 # what is abandoned in the last case is not waited for
 RUN = "import os, sys, pytest; code = pytest.main(sys.argv[1:]); sys.stdout.flush(); os._exit(code)"
 
 
-def test_the_driver_of_universal_robots():
+@pytest.mark.parametrize("name", CASES)
+def test_the_driver_of_universal_robots(name):
     pytest.importorskip("rtde_control", reason="needs ur-rtde: pip install 'robopol[ur]'")
     words = [
         sys.executable,
@@ -23,7 +24,7 @@ def test_the_driver_of_universal_robots():
         "no:cacheprovider",
         "-p",
         "no:xdist",
-        str(CASES),
+        str(Path(__file__).with_name(f"{name}.py")),
     ]
     done = subprocess.run(words, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

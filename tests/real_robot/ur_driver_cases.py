@@ -287,6 +287,28 @@ def test_one_that_streams_nothing_is_not_waited_for():
         listener.close()
 
 
+def test_one_whose_connection_is_lost_is_stopped_by_hand():
+    """The line of its state is gone; that of programs may still be there."""
+    host = f"127.0.{os.getpid() % 200 + 1}.6"
+
+    class Gone:
+        def isConnected(self):
+            return False
+
+    with socket.create_server((host, SCRIPT)) as listener:
+        driver = URConfig(host=host).build(CLOCK)
+        with pytest.raises(RobotError, match="not connected"):
+            driver.stop(StopLevel.STOP)
+        driver._receive = Gone()
+        driver.stop(StopLevel.STOP)
+        line, _ = listener.accept()
+        with line:
+            line.settimeout(5.0)
+            assert b"stopj(10.0)" in line.recv(4096)
+    with pytest.raises(RobotError, match="cannot be told to stop"):
+        driver.stop(StopLevel.STOP)
+
+
 def test_one_that_closes_is_an_error_and_another_can_be_connected_to(model):
     host = f"127.0.{os.getpid() % 200 + 1}.4"
     first = Emulated(model, host)

@@ -83,6 +83,7 @@ class ServoBusDriver(Driver):
         self._port: Any = None
         self.retries = self.failures = 0
         self._armed = False
+        self._goals: Ticks | None = None
         self._deadline = 0
         self._turn, self._owed = 0, dict[int, int]()
         self._handler, self._vendor = self._client()
@@ -133,7 +134,7 @@ class ServoBusDriver(Driver):
         except (OSError, ValueError) as error:
             raise RobotError(f"the bus {self.config.port} cannot be opened: {error}") from error
         self._port = port_handler(self._vendor, line, self.clock)
-        self.failures, self._armed = 0, False
+        self.failures, self._armed, self._goals = 0, False, None
         try:
             ids, offsets = self.calibration.ids, self.calibration.offsets
             models = [self._check(servo, offset) for servo, offset in zip(ids, offsets, strict=True)]
@@ -142,7 +143,9 @@ class ServoBusDriver(Driver):
             raise
         gripper = self.calibration.gripper is not None
         joints = len(self.calibration.joints)
-        return DeviceInfo(", ".join(dict.fromkeys(models)), self.calibration.name, joints, gripper, self._watchdog)
+        low, high = (tuple(end.tolist()) for end in self.calibration.limits())
+        model = ", ".join(dict.fromkeys(models))
+        return DeviceInfo(model, self.calibration.name, joints, gripper, self._watchdog, low, high)
 
     def arm(self) -> None:
         """See `Driver.arm`: the goals are first set to where the servos are, and inside the limits."""
@@ -154,7 +157,7 @@ class ServoBusDriver(Driver):
             raise RobotError(f"{self.calibration.name} is at {np.round(q, 3)} rad, outside its limits: move it by hand")
         goals = self.calibration.to_ticks(np.clip(q, low, high), float(np.clip(gripper, 0, 1)))
         self._enable(goals)
-        self._armed, self.failures = True, 0
+        self._armed, self.failures, self._goals = True, 0, goals
 
     def read(self, out: Reading) -> bool:
         """See `Driver.read`; ``t_device`` is when the servos were asked unless they have a clock."""
@@ -173,18 +176,25 @@ class ServoBusDriver(Driver):
         if not self._armed:
             raise RobotError(f"{self.calibration.name} is not armed: call arm() first")
         self._counted(lambda: self._send_goals(goals), "goals", tries=1)
+        self._goals = goals
 
     def feed_watchdog(self) -> None:
         """Does nothing: every packet feeds it, where there is one."""
 
     def stop(self, level: StopLevel) -> None:
-        """See `Driver.stop`: the goals are set to where the servos are; after an ABORT `arm` must be called again."""
+        """See `Driver.stop`; after an ABORT `arm` must be called again.
+
+        At rest the last goals are sent once more: servos hold a load a little below them, and goals that are where they
+        are would let it sink. What moves or is held back gets its position for a goal.
+        """
         if self._port is None:
             raise RobotError("the arm is not connected: call connect() first")
-        follow, self._armed = self._armed and level is StopLevel.STOP, False
-        low, high = self.calibration.limits()
-        q, gripper = self.calibration.to_angles(self._try(self._positions, "positions"))
-        goals = self.calibration.to_ticks(np.clip(q, low, high), float(np.clip(gripper, 0, 1)))
+        follow, self._armed = self._armed and level is not StopLevel.ABORT, False
+        if level is not StopLevel.REST or self._goals is None:
+            low, high = self.calibration.limits()
+            q, gripper = self.calibration.to_angles(self._try(self._positions, "positions"))
+            self._goals = self.calibration.to_ticks(np.clip(q, low, high), float(np.clip(gripper, 0, 1)))
+        goals = self._goals
         self._exchange(lambda: self._send_goals(goals), "goals", self.config.timeout)
         self._armed = follow
 

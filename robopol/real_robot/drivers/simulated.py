@@ -66,7 +66,8 @@ class SimulatedDriver(Driver):
         self._hand = None if gripper is None else names.index(gripper)
         self._armed, self._last = False, -1
         joints = int(self._joints.sum())
-        return DeviceInfo(self.config.model, "simulated", joints, gripper is not None, self.config.watchdog)
+        low, high = (tuple(end[self._joints].tolist()) for end in (self.device.low, self.device.high))
+        return DeviceInfo(self.config.model, "simulated", joints, gripper is not None, self.config.watchdog, low, high)
 
     def arm(self) -> None:
         """See `Driver.arm`."""
@@ -116,8 +117,9 @@ class SimulatedDriver(Driver):
     def stop(self, level: StopLevel) -> None:
         """See `Driver.stop`; after an ABORT goals are not followed until `arm` is called again."""
         device = self._now()
-        device.hold()
-        self._armed = self._armed and level is StopLevel.STOP
+        if level is not StopLevel.REST:
+            device.hold()
+        self._armed = self._armed and level is not StopLevel.ABORT
 
     def relax(self) -> None:
         """See `Driver.relax`: no hand holds it, so it stays where it is."""

@@ -5,7 +5,7 @@ when goals stop coming. What the client does not do is done here: it takes joint
 goes on saying yes when the controller hangs, when only the timestamp stands still; its calls may block for minutes, and
 its constructors, which hold Python's lock, for ever. So a connection is tried by hand first, goals are sent only while
 the state is fresh, and calls that wait are made in a thread that is given up. A process that owns this driver must be
-one that can be killed (`Driver.isolated`).
+one that can be killed, as that of the servo loop is.
 """
 
 import ctypes
@@ -83,8 +83,6 @@ class URConfig(Config):
 class URDriver(Driver):
     """See `URConfig`."""
 
-    isolated = True
-
     def __init__(self, config: URConfig, clock: Clock) -> None:
         """See `URConfig`."""
         self.config, self.clock = config, clock
@@ -117,7 +115,7 @@ class URDriver(Driver):
         except Exception as error:
             raise RobotError(f"ur-rtde cannot listen to {c.host}: {error}") from error
         self._fresh, self._stamp, self._lost = self.clock.now(), 0, False
-        return DeviceInfo(model, serial, 6, False, 1 / c.watchdog)
+        return DeviceInfo(model, serial, 6, False, 1 / c.watchdog, c.low, c.high)
 
     def arm(self) -> None:
         """See `Driver.arm`: the program is uploaded, and told to stay where the arm is.
@@ -163,7 +161,7 @@ class URDriver(Driver):
             self._lost |= self.clock.now() - self._fresh > SILENT * 1e9
             return False
         out.q[:], out.dq[:] = self._finite(q, "positions"), self._finite(dq, "speeds")
-        out.effort[:], out.wrench[:] = current, wrench
+        out.effort[:], out.wrench[:] = self._finite(current, "currents"), self._finite(wrench, "forces")
         self._stamp = t
         out.t_device, out.t_received = t, self.clock.now()
         out.status = status | (Status.POWERED if self._armed and playing else Status(0))
@@ -199,11 +197,12 @@ class URDriver(Driver):
 
     def stop(self, level: StopLevel) -> None:
         """See `Driver.stop`; ABORT is the controller's protective stop, which its operator or dashboard must unlock."""
-        receive = self._connected()
-        follow, self._armed = self._armed and level is StopLevel.STOP, False
-        control = self._control
-        running = control is not None and receive.getRuntimeState() == _PLAYING
-        told = False
+        if self._receive is None:
+            raise RobotError("the arm is not connected: call connect() first")
+        follow, self._armed = self._armed and level is not StopLevel.ABORT, False
+        control, running, told = self._control, False, False
+        with suppress(Exception):  # one that lost its connection is told by hand
+            running = control is not None and self._connected().getRuntimeState() == _PLAYING
         if running and self.clock.now() - self._fresh <= STALE * 1e9:
             with suppress(RobotError):
                 if level is StopLevel.ABORT:

@@ -45,7 +45,15 @@ def main(arguments: list[str]) -> int:
     tick = TICK if options.arm in BUSES else 0.0
     n = len(arm.names)
     speed, accel = np.full(n, options.max_speed), np.full(n, options.max_accel)
-    oracle = Oracle(arm.low, arm.high, speed, accel, tick, options.period)
+    try:
+        oracle = (
+            Oracle(arm.low, arm.high, speed, accel, tick, options.period)
+            if options.limits is None
+            else Oracle.read(options.limits, tick, n)
+        )
+    except RobotError as error:
+        print(error, file=sys.stderr)
+        return 2
     running = threading.Event()
     running.set()
     more: Callable[[str], str | None] | None = None
@@ -113,6 +121,9 @@ def _options() -> argparse.ArgumentParser:
     common.add_argument("--model", help="MJCF file; so101 for buses and ur5e for ur unless given")
     common.add_argument("--max-speed", type=float, default=np.inf, help="limit that goals are judged by, rad/s")
     common.add_argument("--max-accel", type=float, default=np.inf, help="limit that goals are judged by, rad/s^2")
+    common.add_argument(
+        "--limits", help='limits of each servo: {"low": [...], "high": ..., "speed": ..., "accel": ...}'
+    )
     common.add_argument("--period", type=float, default=0.0, help="of the goals, s; 0 judges by when they came")
     for name in BUSES:
         bus = kinds.add_parser(name, parents=[common], help=f"a bus of {name} servos, on a pty unless --tcp is given")

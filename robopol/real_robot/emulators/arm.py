@@ -73,8 +73,8 @@ class Arm:
 
     @property
     def at_rest(self) -> bool:
-        """Whether no set point moves."""
-        return not self._speed.any()
+        """Whether no set point moves, but for what rounding leaves."""
+        return bool(np.abs(self._speed).max() < 1e-9)
 
     def power(self, servo: int, on: bool) -> None:
         """Switch one servo on, where it holds its goal, or off, where it hangs."""

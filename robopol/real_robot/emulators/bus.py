@@ -107,6 +107,12 @@ class ServoBus(Device):
         if not self.faults.frozen:
             self.arm.advance(self._t)
 
+    def _stands(self, servo: Servo) -> tuple[float, float]:
+        """Return where a servo is and where it holds itself to be, rad; one that hangs holds nothing."""
+        i = servo.index
+        here = float(self.arm.q[i])
+        return here, float(self.arm.goal[i]) if self.arm.powered[i] else here
+
     @abstractmethod
     def _lose_torque(self, servo: Servo) -> None:
         """Make a servo hang, and its registers say so."""

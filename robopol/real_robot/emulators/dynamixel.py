@@ -173,7 +173,7 @@ class DynamixelBus(ServoBus):
             return RANGE
         if GOAL[0] in written:
             goal = signed(int.from_bytes(data[GOAL[0] - address : GOAL[0] - address + 4], "little"), 4)
-            self.oracle.goal(t, i, servo.angle(goal))
+            self.oracle.goal(t, i, servo.angle(goal), self._stands(servo))
             if servo.get(*MODE) == 3 and not servo.get(*LOW) <= goal <= servo.get(*HIGH):
                 return LIMIT
         was = servo.get(*TORQUE)

@@ -118,11 +118,12 @@ class FeetechBus(ServoBus):
         written = range(address, address + len(data))
         i = servo.index
         if TORQUE[0] in written:
+            if self.arm.powered[i] != bool(servo.get(*TORQUE)):
+                self.oracle.rest()
             self.arm.power(i, bool(servo.get(*TORQUE)))
-            self.oracle.rest()
         if GOAL[0] + 1 in written:
             ticks = signed(servo.get(*GOAL))
-            self.oracle.goal(t, i, servo.angle(ticks))
+            self.oracle.goal(t, i, servo.angle(ticks), self._stands(servo))
         self.arm.max_accel[i] = servo.get(*ACCEL) * 100 * TICK or np.inf
         self.arm.max_speed[i] = (servo.get(*SPEED) & 0x7FFF) * TICK or np.inf
         self.arm.limit_effort(i, min(servo.get(*TORQUE_LIMIT), 1000) / 1000)

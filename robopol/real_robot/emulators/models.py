@@ -21,12 +21,12 @@ _SO101 = """
   <compiler angle="radian" autolimits="true"/>
   <option timestep="0.002" integrator="implicitfast"/>
   <default>
-    <geom type="capsule" contype="0" conaffinity="0" rgba="0.9 0.75 0.2 1"/>
+    <geom type="capsule" contype="{solid}" conaffinity="{solid}" rgba="0.9 0.75 0.2 1"/>
     <joint damping="0.60" frictionloss="0.052" armature="0.028"/>
     <position kp="998.22" kv="2.731" forcerange="-3.35 3.35"/>
   </default>
   <worldbody>
-    <light pos="0 0 1.5"/>
+    <light pos="0 0 1.5"/>{table}
     <body name="base">
       <geom type="box" size="0.04 0.03 0.025" pos="0 0 0.025" mass="0.147"/>
       <body name="shoulder" pos="0.0388353 0 0.0624">
@@ -61,11 +61,18 @@ _SO101 = """
 """
 
 
-def so101() -> str:
-    """Write an SO-101 with five joints and a gripper, which is a servo as the others are."""
+_TABLE = '<geom name="table" type="plane" size="1 1 0.1" rgba="0.8 0.8 0.8 1"/>'
+
+
+def so101(table: bool = False) -> str:
+    """Write an SO-101 with five joints and a gripper, which is a servo as the others are.
+
+    Args:
+        table: Whether it stands on a table, and its shapes are solid: the model by which distances are looked at.
+    """
     ranges = {name: f"{low} {high}" for name, (low, high) in _SO101_JOINTS.items()}
     servos = "".join(f'<position name="{n}" joint="{n}" ctrlrange="{r}"/>' for n, r in ranges.items())
-    return _SO101.format(servos=servos, **ranges)
+    return _SO101.format(servos=servos, solid=int(table), table=_TABLE if table else "", **ranges)
 
 
 def ur5e() -> str:

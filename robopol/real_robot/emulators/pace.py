@@ -14,6 +14,8 @@ from robopol.real_robot.emulators.arm import Arm
 from robopol.real_robot.emulators.ur import PERIOD
 from robopol.real_robot.emulators.ur_server import URServer
 
+AGAIN = 300_000_000
+"""Time of the machine after which one that stands still says its state again, ns."""
 SLIP = 50_000_000
 """Most time that passes between two looks at what clients say, ns."""
 
@@ -30,9 +32,13 @@ class Pace:
 
     def serve(self, running: Callable[[], bool]) -> None:
         """Serve while ``running()``; `obey` may be called by another thread meanwhile."""
+        said = self._clock.now()
         while running() and not self.server.controller.faults.closed:
             with self._lock:
                 self.server.cycle(self._now())
+                if not self._free and self._clock.now() - said > AGAIN:
+                    said = self._clock.now()
+                    self.server.repeat()
             self.server.wait(min(max(0.0, (self.server.controller.t + PERIOD - self._now()) * 1e-9), 0.002))
         self.server.close()
 

@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from robopol.real_robot.emulators.arm import Arm
+from robopol.real_robot.emulators.arm import Arm, Vector
 from robopol.real_robot.emulators.faults import Faults
 from robopol.real_robot.emulators.oracle import Oracle
 
@@ -70,8 +70,13 @@ class Controller:
 
     def written(self, names: list[str]) -> None:
         """Note that a client wrote registers: writing the command register feeds the watchdog."""
-        if "input_int_register_0" in names:
-            self._fed = self.t
+        if "input_int_register_0" not in names:
+            return
+        self._fed = self.t
+        if self.runtime == PLAYING and self.inputs["input_int_register_0"] == SERVO_J:
+            stands = zip(self.arm.q.tolist(), self.arm.goal.tolist(), strict=True)
+            for joint, (angle, place) in enumerate(zip(self._target().tolist(), stands, strict=True)):
+                self.oracle.goal(self.t, joint, angle, place)  # each one, also if it is the same as before
 
     def advance(self, t: int) -> None:
         """Run all cycles up to ``t``, ns."""
@@ -125,15 +130,16 @@ class Controller:
 
     def _servo(self) -> None:
         """Follow the target in the registers; what is no number stops the program, as a script error does."""
-        q = np.array([self.inputs[f"input_double_register_{i}"] for i in range(6)], float)
-        if not np.array_equal(q, self.arm.goal):
-            for joint, angle in enumerate(q.tolist()):
-                self.oracle.goal(self.t, joint, angle)
+        q = self._target()
         if not np.isfinite(q).all():
             self.end()
             return
         self.arm.max_speed[:], self.arm.max_accel[:] = SERVO_SPEED, SERVO_ACCEL
         self.arm.goal[:] = np.clip(q, self.arm.low, self.arm.high)
+
+    def _target(self) -> Vector:
+        """Return the target in the registers (6,), rad."""
+        return np.array([self.inputs[f"input_double_register_{i}"] for i in range(6)], np.float64)
 
     def _brake(self, deceleration: float) -> None:
         self.arm.max_accel[:] = max(deceleration, 0.1)

@@ -103,6 +103,14 @@ class URServer:
                 self._send(session, self._data(session))
         self._sessions = [s for s in self._sessions if s.line.fileno() >= 0]
 
+    def repeat(self) -> None:
+        """Say the state once more to whoever hears it: a client that hears nothing for long takes its line for lost."""
+        if self.controller.faults.deaf(self.controller.t):
+            return
+        for session in self._sessions:
+            if session.started:
+                self._send(session, self._data(session))
+
     def close(self) -> None:
         """Close all connections and ports."""
         for session in self._sessions:

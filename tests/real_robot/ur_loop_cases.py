@@ -1,0 +1,128 @@
+"""The servo loop over ur-rtde, unmodified, to an emulated controller that stands still between two ticks (T10, T12)."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from lockstep import POLICY, Bench, Box
+
+from robopol.config import parse
+from robopol.real_robot.driver import Status
+from robopol.real_robot.emulators import models
+from robopol.real_robot.events import Code
+from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.servo import Servo
+from robopol.real_robot.states import Command, State
+
+pytest.importorskip("rtde_control", reason="needs ur-rtde: pip install 'robopol[ur]'")
+from robopol.real_robot.rigs import OnUR
+
+NAMES = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
+
+
+class URBench(Bench):
+    """A bench whose arm is behind a controller; time moves by `run`, but for arming and stopping."""
+
+    def __init__(self, path, host):
+        joints = [{"name": name, "low": -1.2, "high": 1.2, "speed": 1.5, "acceleration": 6.0} for name in NAMES]
+        driver = {"kind": "simulated", "model": str(path), "gripper": None}
+        tree = {"name": "ur5e", "driver": driver, "joints": joints, "gripper": {}, "period": 0.008}
+        # arming takes the machine's time, and what it says of its age is of no account here
+        watch = {"missed": 1000, "lost": 10.0, "stale": 5.0}
+        self.robot = parse(RobotConfig, tree | {"watch": watch, "gate": {"jump": 10.0, "strict": False, "margin": 3.0}})
+        self.rig = OnUR(self.robot, host)
+        self.driver, self.clock = self.rig.place(self.robot)
+        self.orders, self.held_at, self.seq = [], 0, 0
+        self.policy, self.human = Box(), Box()
+        self.events, self.rows = [], []
+        boxes = {State.RUNNING: self.policy, State.HUMAN: self.human}
+        publish = lambda row: self.rows.append(row[0].copy())  # noqa: E731
+        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, self.events.append, publish)
+        self.servo.connect()
+        self.t = self.clock.now()
+
+    def walk(self, scale, rows=6):
+        """Send a plan of random steps."""
+        steps = RNG.normal(0, scale, (rows, 6))
+        self.send(np.concatenate([self.q + np.cumsum(steps, 0), np.full((rows, 1), 0.5)], 1))
+
+    def told(self):
+        """Return how many goals the controller has heard, and how many of them were outside the limits."""
+        state = json.loads(self.rig.tell("state"))
+        return state["goals"], state["outside"]
+
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ur") / "ur5e.xml"
+    path.write_text(models.read("ur5e"))
+    made = URBench(path, f"127.0.{os.getpid() % 200 + 1}.5")
+    yield made.ready()
+    made.driver.close()
+    made.rig.close()
+
+
+def test_whatever_the_policy_says_the_wire_stays_within_the_robots_limits(bench):
+    for scale in (0.02, 1.0, 0.2, 5.0):
+        bench.walk(scale)
+        bench.run(0.12)
+        assert bench.state is State.RUNNING
+    goals, outside = bench.told()
+    assert goals > 6 * 50
+    assert outside == 0
+    commands = np.array([row["command"] for row in bench.rows if row["written"]])
+    assert np.ptp(commands, axis=0).max() > 0.05
+
+
+def test_a_stop_is_no_step_on_the_wire_and_motion_begins_anew_from_there(bench):
+    bench.walk(0.2)
+    bench.run(0.1)
+    before = bench.told()[0]
+    bench.say(Command.STOP)
+    bench.run(0.5)
+    assert bench.state is State.ARMED, "\n".join(map(str, bench.events[-8:]))
+    bench.say(Command.RUN)
+    bench.run(0.016)
+    bench.walk(0.2)
+    bench.run(0.08)
+    assert bench.state is State.RUNNING
+    goals, outside = bench.told()
+    assert goals > before + 6 * 60
+    assert outside == 0
+
+
+@pytest.mark.parametrize(
+    ("knob", "status"), [("protective_stop", Status.PROTECTIVE_STOP), ("overheated", Status.DEVICE_FAULT)]
+)
+def test_a_fault_is_the_last_thing_on_the_wire_until_it_is_reset(bench, knob, status):
+    bench.walk(0.2)
+    bench.run(0.08)
+    assert bench.state is State.RUNNING
+    assert bench.rig.tell(f"{knob}=1") == "ok"
+    bench.run(0.016)
+    assert bench.state is State.FAULT
+    assert status in Status(int(bench.rows[-1]["status"]))
+    heard = bench.told()[0]
+    bench.walk(0.2)
+    bench.say(Command.RESET, 1)
+    bench.run(0.08)
+    assert bench.state is State.FAULT
+    assert bench.told()[0] == heard
+    assert bench.rig.tell(f"{knob}=0") == "ok"
+    bench.run(0.04)
+    bench.say(Command.RESET, 1)
+    bench.run(0.016)
+    bench.say(Command.ARM)
+    bench.run(0.04)
+    assert bench.state is State.ARMED
+    bench.say(Command.RUN)
+    bench.run(0.016)
+    bench.walk(0.2)
+    bench.run(0.05)
+    assert bench.state is State.RUNNING
+    assert bench.told()[1] == 0
+    assert Code.WRITE_REFUSED not in bench.codes()
