@@ -103,6 +103,7 @@ class PolicyLoop:
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
         """Step at the policy's rate while ``alive``; steps that cannot be kept up with are left out."""
         for _ in paced(self.clock, self.dt, alive):
+            self._settle()
             step = self.step()
             if step is not None:
                 record(step)
@@ -174,6 +175,13 @@ class PolicyLoop:
         sent = self.clock.now()
         self._sent.send(Plan(self._seq, sent, window, first - self._reach * self.dt, chunk.times(), points))
         return asked._replace(t_sent=sent, seq=self._seq, committed=committed)
+
+    def _settle(self) -> None:
+        """Wait for the tick that takes the last plan, if it was sent only just now: a step is much to be late by."""
+        end = self.clock.now() + self._lead
+        while self._sent.undecided and (now := self.clock.now()) < end:
+            self.clock.sleep_until(now + self.robot.period_ns)
+            self._hear(self.clock.now())
 
     def _hear(self, now: int) -> None:
         """Remember the new rows, and what each of them commands."""

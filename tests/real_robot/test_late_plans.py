@@ -38,7 +38,7 @@ class Fixed(Reacher):
 class Talk:
     """A policy's side with nobody on the other: the test says what the servo loop commanded."""
 
-    def __init__(self, speaks=None, **fields):
+    def __init__(self, speaks=None, executed=None, **fields):
         policy, _ = reach_policy()
         names = tuple(f"j{i}" for i in range(6))
         box = {"action_names": names, "action_low": (-0.2,) * 6, "action_high": (0.2,) * 5 + (1.0,)}
@@ -50,7 +50,7 @@ class Talk:
         waypoints = waypoints_for(spec, self.robot)
         self.events, self.words = [], []
         self.refusing, self.taken, self.speed, self.t = False, 0, 0.0, None
-        told = {"report": self.events.append, "complain": self.words.append}
+        told = {"report": self.events.append, "complain": self.words.append, "executed": executed}
         self.loop = PolicyLoop(
             speaks or self.policy, self.robot, observer, waypoints, self.clock, self.rows, self.post, **told
         )
@@ -199,6 +199,19 @@ def test_the_next_plan_is_not_asked_for_before_it_is_known_what_became_of_the_la
     talk.t = None
     talk.step()
     assert len(talk.sent) == 2
+
+
+def test_a_plan_that_is_there_just_before_the_next_is_due_does_not_cost_a_step():
+    talk, steps = Talk(executed=1), iter([True] * 5 + [False])
+    talk.policy.seconds = DT * 1e-9
+    talk.loop.run(lambda: next(steps), lambda step: None)
+    assert len(talk.policy.asked) == len(talk.sent) == 5
+    assert [old and old.passed for old in talk.policy.asked[:2]] == [None, 0]
+    silent, steps = Talk(executed=1), iter([True] * 5 + [False])
+    silent.t = silent.clock.now() - 1  # whoever is not answered waits for no longer than an answer takes
+    silent.loop.run(lambda: next(steps), lambda step: None)
+    assert len(silent.sent) == 1
+    assert silent.clock.now() <= 1_000 * MS + 6 * DT
 
 
 def test_the_servo_loop_says_which_chunk_the_arm_follows():
