@@ -93,7 +93,9 @@ class PolicyLoop:
         self._seed, self._count = seed, 0
         self._memory = round(_MEMORY * 1e9) + policy.spec.n_obs_steps * self.dt
         self._rows: deque[tuple[int, np.void]] = deque()  # by when they were received
+        # from the observation to the chunk; and of that, from the plan, as inverse kinematics takes its time too
         self._latencies: deque[int] = deque(maxlen=_LATENCIES)
+        self._conversions: deque[int] = deque(maxlen=_LATENCIES)
         self._sent, self._gate = Sent(), ProposalGate(policy.spec, robot.gate)
         # from a chunk's arrival to the first time that the servo loop can still do something about
         self._lead = 2 * robot.period_ns + round(robot.latency * 1e9)
@@ -143,10 +145,9 @@ class PolicyLoop:
             self._lose(error)
             return asked
         self._regain()
-        created = self.clock.now()
-        self._latencies.append(created - observed)
+        planned = self.clock.now()
         actions, choice = window[self.policy.spec.n_obs_steps - 1 :].numpy(), self.policy.choice
-        asked = asked._replace(t_created=created, actions=actions)
+        asked = asked._replace(t_planned=planned, actions=actions)
         if choice is not None:
             asked = asked._replace(candidates=choice.candidates, chosen=int(choice.chosen[0, 0]))
         found = self._gate.judge(actions)
@@ -159,22 +160,27 @@ class PolicyLoop:
 
     def _send(self, asked: Asked, window: torch.Tensor, observed: int) -> Asked:
         assert asked.actions is not None
-        actions, created = asked.actions[:HORIZON_MAX].astype(np.float64), asked.t_created
+        actions, planned = asked.actions[:HORIZON_MAX].astype(np.float64), asked.t_planned
         followed, committed = self._sent.followed, asked.committed
         if followed is None and self._rested(observed):
             points, committed = self._waypoints.points(actions, *self._commanded(observed)), 0
+            created = self.clock.now()
             # made good in less time than they were planned for, the first actions would be a lurch
-            first = self.clock.now() + self._lead + self._reach * self.dt
+            first = created + self._lead + self._reach * self.dt
         else:
-            first, late = observed + self._reach * self.dt, self._late(created - observed)
+            first = observed + self._reach * self.dt
+            late = self._late(planned + max(self._conversions, default=0) - observed)
             points = self._points(followed, actions, observed, first, late)
             committed = late if followed is None else committed  # there is nothing to begin with
+            created = self.clock.now()
+        self._conversions.append(created - planned)
+        self._latencies.append(created - observed)
         self._seq = max(self._seq + 1, created)  # greater than those of a process that died
         chunk = Chunk(self.id, self._seq, self._epoch, observed, created, first, self.dt, points)
         self._post(Chunk(**{**vars(chunk), "committed": committed, "executed": self._executed}).pack())
         sent = self.clock.now()
         self._sent.send(Plan(self._seq, sent, window, first - self._reach * self.dt, chunk.times(), points))
-        return asked._replace(t_sent=sent, seq=self._seq, committed=committed)
+        return asked._replace(t_created=created, t_sent=sent, seq=self._seq, committed=committed)
 
     def _settle(self) -> None:
         """Wait for the tick that takes the last plan, if it was sent only just now: a step is much to be late by."""

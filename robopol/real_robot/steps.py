@@ -16,7 +16,8 @@ class Asked(NamedTuple):
 
     Attributes:
         t_asked: When it was asked, ns.
-        t_created: When its plan was there, ns; 0 if none came.
+        t_planned: When its plan was there, ns; 0 if none came.
+        t_created: When that had become joint positions, ns; 0 if it did not.
         t_sent: When the chunk was sent, ns; 0 if none was.
         seq: Number of that chunk; 0 if none was sent.
         seed: The generator of the plan's noise was seeded with it.
@@ -28,6 +29,7 @@ class Asked(NamedTuple):
     """
 
     t_asked: int = 0
+    t_planned: int = 0
     t_created: int = 0
     t_sent: int = 0
     seq: int = 0
@@ -99,13 +101,15 @@ class Latency(NamedTuple):
         capture: Until a step of the policy had it before it.
         queue: Until the policy was asked.
         infer: Until its plan was there.
-        ipc: Until that was sent as a chunk of joint positions.
+        convert: Until that had become joint positions.
+        ipc: Until the chunk of these was sent.
         wait: Until the servo loop took it.
     """
 
     capture: float
     queue: float
     infer: float
+    convert: float
     ipc: float
     wait: float
 
@@ -121,7 +125,7 @@ def latencies(steps: NDArray[np.void], ticks: NDArray[np.void]) -> list[Latency]
     for step in steps[steps["seq"] > 0]:
         taken = ticks[ticks["chunk"] == step["seq"]]
         if len(taken):
-            times = [int(step[name]) for name in ("t_observed", "t", "t_asked", "t_created", "t_sent")]
+            times = [int(step[name]) for name in ("t_observed", "t", "t_asked", "t_planned", "t_created", "t_sent")]
             times.append(int(taken["t"][0] + taken["late"][0]))
             found.append(Latency(*(float(part) for part in np.diff(times) * 1e-9)))
     return found

@@ -118,6 +118,24 @@ def test_a_late_plan_goes_on_from_where_the_last_one_leads_meanwhile():
     np.testing.assert_allclose(chunk.data[:, 5], 0.5)
 
 
+def test_what_the_way_to_joint_positions_takes_makes_a_plan_later_too():
+    talk = Talk()
+    points = talk.loop._waypoints.points
+
+    def slowly(*given):
+        talk.clock.sleep_until(talk.clock.now() + 40 * MS)
+        return points(*given)
+
+    talk.loop._waypoints.points = slowly
+    talk.step(4)
+    assert talk.sent[0].t_created == 1_040 * MS
+    assert talk.sent[0].t_first == 1_040 * MS + 20 * MS + DT
+    talk.policy.seconds, talk.policy.change = 0.03, 0.2
+    talk.step()
+    # 30 ms, 40 ms and two ticks: the first action is over
+    np.testing.assert_allclose(talk.sent[-1].data[:2, 0], [0.01, 0.21], atol=1e-7)
+
+
 def test_a_plan_in_time_is_relative_to_what_is_commanded():
     talk = Talk()
     talk.step(4)

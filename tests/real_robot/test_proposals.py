@@ -151,7 +151,7 @@ def test_a_step_has_in_its_record_how_its_plan_came_about():
     assert len({int(row["seed"]) for row in sent}) == 3
     for row in sent:
         assert row["t_observed"] <= row["t"] <= row["t_asked"]
-        assert row["t_created"] - row["t_asked"] == 60_000_000
-        assert row["t_created"] <= row["t_sent"]
+        assert row["t_planned"] - row["t_asked"] == 60_000_000
+        assert row["t_planned"] <= row["t_created"] <= row["t_sent"]
     assert {int(row["t_sent"]) for row in rows if not row["seq"]} == {0}
     assert torch.isnan(torch.from_numpy(rows[1]["actions"])).all()
