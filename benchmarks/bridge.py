@@ -1,6 +1,7 @@
 """The bridge in real time: how punctual the servo loop is, how fast it obeys, what is left when parts are killed.
 
-    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--orders 100] [--busy 2] [--checkpoint RUN] [--out FILE]
+    python benchmarks/bridge.py [--seconds 20] [--soak 60] [--orders 100] [--busy 2] [--checkpoint RUN]
+        [--kept FILE.json] [--out FILE.json]
 
 The servo loop runs in its own process, as in `robopol deploy`: with the simulated SO-101, and over each vendor's client
 to an emulated arm (bridge_arms.py). ``--busy`` processes that only compute take the processors besides. With a
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--checkpoint")
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--orders", type=int, default=10, help="to hold; a hundred for a 99th percentile")
+    parser.add_argument("--kept", type=Path, help="where episodes are written; those that are there are not run again")
     parser.add_argument("--probes", type=int, default=50, help="of the time from a step of the arm to a goal")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -226,7 +228,7 @@ def main() -> None:
             found["engines"] = bridge_tasks.engines(args.checkpoint, loop.run)
         finally:
             loop.close()
-        found["success"] = bridge_tasks.successes(args.checkpoint, args.episodes)
+        found["success"] = bridge_tasks.successes(args.checkpoint, args.episodes, args.kept)
     found["verdicts"] = bridge_limits.judged(found)
     for key, value in found.items():
         if key != "verdicts":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from robopol.config import Config
 
 if TYPE_CHECKING:
+    from robopol.policies import Policy
     from robopol.real_robot.robot import RobotConfig
 
 FREE_GB = 2.0
@@ -163,6 +164,29 @@ def check_policy(robot: "RobotConfig", tree: dict[str, Any]) -> Iterator[Check]:
         status="fail" if slow else "ok",
         detail=said,
         advice="fewer steps (policy.sampler=ddim policy.steps=5), robopol export, or a GPU" if slow else "",
+    )
+    if tree.get("record") is not None:
+        yield check_weights(robot, policy, executed, str(tree["record"]))
+
+
+def check_weights(robot: "RobotConfig", policy: "Policy", executed: int, folder: str) -> Check:
+    """Let a policy plan for what was recorded of the robot: the gate that new weights have to pass."""
+    from robopol.errors import ConfigError
+    from robopol.real_robot.dataset import episodes_of
+    from robopol.real_robot.fitness import fitness
+
+    recorded = sorted(path.parent for path in Path(folder).glob("*/episode.json"))
+    if not recorded:
+        raise ConfigError(f"{folder} has no recorded episodes: record some by robopol deploy record={folder}")
+    found, allowed = fitness(policy, robot, episodes_of(recorded)), executed / policy.spec.control_hz / 2
+    late = found.p99 > min(allowed, robot.gate.max_latency)
+    why = "" if found.why is None else f", the first one as {found.why.code.name.lower().replace('_', ' ')}"
+    return Check(
+        name="weights",
+        status="fail" if found.refused or late else "ok",
+        detail=f"of plans for observations of {len(recorded)} episodes {found.refused:.0%} are refused{why}; 99 of 100 "
+        f"take less than {found.p99 * 1e3:.0f} ms, and {allowed * 1e3:.0f} ms are allowed",
+        advice="leave the old weights where they are, or look at these actions" if found.refused or late else "",
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,3 +89,17 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def git_state() -> dict[str, Any] | None:
+    """Return ``commit`` and ``dirty`` of the working directory, or None if it is not a git checkout."""
+    # without optional locks, status cannot disturb a git command of the user's that runs beside it
+    command = ["git", "--no-optional-locks"]
+    try:
+        commit, changes = (
+            subprocess.run([*command, *verb], capture_output=True, text=True, timeout=20, check=True).stdout
+            for verb in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "dirty": bool(changes.strip())}

@@ -1,11 +1,12 @@
 """Check this machine, or a robot and whether a policy is fast enough for it.
 
   robopol doctor [--json]
-  robopol doctor robot=NAME [checkpoint=DIR] [--json]
+  robopol doctor robot=NAME [checkpoint=DIR [record=FOLDER]] [--json]
 
 Looks at versions, processor, GPU, OpenGL, video, optional packages, matrix products. With a robot: how punctual the
 servo loop can be on this machine, how the arm answers (it is connected and read, neither armed nor moved), and, with a
-checkpoint, whether its plans come in time. The exit status is 1 if something that is needed does not work.
+checkpoint, whether its plans come in time, and, with what was recorded of the robot, whether they are plans at all.
+The exit status is 1 if something that is needed does not work.
 """
 
 import json

@@ -17,7 +17,16 @@ from robopol.evaluation import SEED0, Recorder, rollout
 from robopol.evaluation.protocol import check_contract
 from robopol.execution import RecedingHorizon
 from robopol.export.engine import EngineName, engine
-from robopol.export.exported import EXPORT, NORMALIZER, SCHEMA_VERSION, Check, ExportedPolicy, Manifest, load_exported
+from robopol.export.exported import (
+    EXPORT,
+    NORMALIZER,
+    SCHEMA_VERSION,
+    Check,
+    ExportedPolicy,
+    Manifest,
+    digest_of,
+    load_exported,
+)
 from robopol.export.trace import NOISE, trace
 from robopol.files import whole_folder, write_json
 from robopol.policies import Policy
@@ -59,6 +68,8 @@ def export(
         batch=batch,
         noise=noise,
         parameters=sum(tensor.numel() for tensor in graph.constants.values()),
+        weights=policy.fingerprint().hex(),
+        files={},
         tolerance=TOLERANCE,
         checks=(),
     )
@@ -66,6 +77,8 @@ def export(
         chosen.write(graph, draft)
         write_config(policy, draft)
         save_file(policy.action_normalizer.state_dict(), draft / NORMALIZER)
+        files = {file.name: digest_of(file) for file in sorted(draft.iterdir())}
+        manifest = manifest.model_copy(update={"files": files})
         write_json(draft / EXPORT, manifest.tree())
         artefact = load_exported(draft)
         checks = []

@@ -1,5 +1,6 @@
 """An exported policy, which acts like the policy that it was made from."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from robopol import __version__
 from robopol.checkpoint import read_config
 from robopol.config import Config, parse
 from robopol.data.normalizer import Normalizer
@@ -17,7 +19,7 @@ from robopol.export.engine import LARGE, EngineName, Runner, engine
 from robopol.export.trace import NOISE, OBSERVATION
 from robopol.policies import PolicyConfig, PolicySpec, Previous
 from robopol.policies.plan_only import PlanOnlyPolicy, count, in_blocks
-from robopol.policies.policy import Generators, standard_normal
+from robopol.policies.policy import Generators, fingerprint, standard_normal
 
 EXPORT, NORMALIZER = "export.json", "action_normalizer.safetensors"
 
@@ -47,6 +49,9 @@ class Manifest(Config):
         batch: Rows that it computes at once.
         noise: Shape of one row of the noise, (draws, ...); None where the policy draws none.
         parameters: Numbers that the artefact brings along.
+        weights: What tells the policy that it was made from, `Policy.fingerprint` in hexadecimal digits.
+        files: Name of each other file of the folder -> its SHA-256; a file that has another one is damaged, or not the
+            one that was compared.
         tolerance: Largest difference that was accepted.
         checks: What was compared.
     """
@@ -58,11 +63,13 @@ class Manifest(Config):
     batch: int
     noise: tuple[int, ...] | None
     parameters: int
+    weights: str
+    files: dict[str, str]
     tolerance: float
     checks: tuple[Check, ...]
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def load_exported(path: str | Path, device: str | torch.device = "cpu", threads: int | None = None) -> "ExportedPolicy":
@@ -84,11 +91,20 @@ def load_exported(path: str | Path, device: str | torch.device = "cpu", threads:
     folder = Path(path)
     try:
         tree = json.loads((folder / EXPORT).read_text(encoding="utf-8"))
-        manifest = parse(Manifest, tree)
+        version = tree.get("schema_version", SCHEMA_VERSION) if isinstance(tree, dict) else SCHEMA_VERSION
+        manifest = parse(Manifest, tree) if version == SCHEMA_VERSION else None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder / EXPORT} does not describe an exported policy: {error}") from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise CheckpointError(f"{folder / EXPORT} was written by robopol {manifest.robopol_version}: export anew")
+    if manifest is None:
+        raise CheckpointError(
+            f"{folder / EXPORT} has schema_version {version!r}, this robopol ({__version__}) reads {SCHEMA_VERSION}: "
+            "export the policy anew"
+        )
+    changed = sorted(name for name, digest in manifest.files.items() if digest_of(folder / name) != digest)
+    if changed:
+        raise CheckpointError(
+            f"{folder}: {', '.join(changed)} is missing or not what was exported and compared: export the policy anew"
+        )
     described = read_config(folder, "policy")
     config, spec = described.config, described.spec
     if threads is None:
@@ -101,6 +117,14 @@ def load_exported(path: str | Path, device: str | torch.device = "cpu", threads:
         raise CheckpointError(f"{folder / NORMALIZER} cannot be read: {error}") from error
     runner = engine(manifest.engine).load(folder, str(device), threads)
     return ExportedPolicy(config, spec, manifest, runner, normalizer)
+
+
+def digest_of(file: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; an empty text if there is none."""
+    if not file.is_file():
+        return ""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 class ExportedPolicy(PlanOnlyPolicy):
@@ -123,6 +147,11 @@ class ExportedPolicy(PlanOnlyPolicy):
     def device(self) -> torch.device:
         """Where it takes observations."""
         return torch.device(self._runner.device)
+
+    def fingerprint(self) -> bytes:
+        """See `Policy.fingerprint`; of the policy that it was made from, and of its files."""
+        made = self.manifest
+        return fingerprint(self.config, self.spec, {}, made.weights.encode(), repr(sorted(made.files.items())).encode())
 
     @torch.no_grad()
     def plan(

@@ -1,5 +1,6 @@
 """What every policy is: an observation history in, action chunks out, both in environment units."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
@@ -8,9 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from robopol.config import Config
 from robopol.errors import ConfigError, ShapeError
 from robopol.policies.given import Source
-from robopol.policies.part import Part, PartConfig
+from robopol.policies.part import Part, PartConfig, PolicySpec
 from robopol.registry import lookup
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -34,6 +36,18 @@ class Previous(NamedTuple):
     def shifted(self) -> Tensor:
         """Return the window (Tp, A) moved on to now; its last action is repeated."""
         return torch.cat([self.window[self.passed :], self.window[-1:].expand(self.passed, -1)])
+
+
+class Choice(NamedTuple):
+    """Which of several plans was chosen.
+
+    Attributes:
+        candidates: N, how many there were for each proposal.
+        chosen: (B, n) int64, the place of the one that was chosen, from 0.
+    """
+
+    candidates: int
+    chosen: Tensor
 
 
 class PolicyConfig(PartConfig):
@@ -74,6 +88,19 @@ class Policy(Part, ABC):
     def goes_on(self) -> bool:
         """Whether a plan depends on the one before."""
         return False
+
+    @property
+    def choice(self) -> Choice | None:
+        """How the last plan was chosen; None where there was nothing to choose from, or that is not known here."""
+        return None
+
+    def fingerprint(self) -> bytes:
+        """Return 32 bytes that tell it from others: a hash of what it is and of its weights, wherever they lie.
+
+        Raises:
+            RemoteError: If they lie elsewhere, and cannot be asked for.
+        """
+        return fingerprint(self.config, self.spec, self.state_dict())
 
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """Propose windows that begin from given noise, which alone decides them.
@@ -191,6 +218,24 @@ class Policy(Part, ABC):
             generator: Source of the loss's own randomness.
         """
         raise NotImplementedError
+
+
+def fingerprint(config: Config, spec: PolicySpec, weights: Mapping[str, Tensor], *more: bytes) -> bytes:
+    """Return a hash (SHA-256, 32 bytes) of what a policy is.
+
+    Args:
+        config: Its config.
+        spec: Its contract with the world.
+        weights: Name -> tensor.
+        more: What else makes it what it is.
+    """
+    digest = hashlib.sha256(repr(sorted(config.tree().items())).encode() + spec.model_dump_json().encode())
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for part in more:
+        digest.update(part)
+    return digest.digest()
 
 
 def standard_normal(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:

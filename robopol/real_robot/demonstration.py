@@ -14,8 +14,8 @@ from robopol.errors import ConfigError
 from robopol.policies import PolicySpec
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.observing import FIELDS, Observer, sizes_of
-from robopol.real_robot.policy_loop import Step
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.steps import Step
 from robopol.real_robot.waypoints import waypoints_for
 
 
@@ -132,4 +132,4 @@ class DemonstrationLoop:
             self._row = rows[-1].copy()
         if (row := self._row) is None:
             return None
-        return Step(t, int(row["t_received"]), int(row["epoch"]), 0, 0, self._observer.observe(row), {}, None)
+        return Step(t, int(row["t_received"]), int(row["epoch"]), self._observer.observe(row), {})

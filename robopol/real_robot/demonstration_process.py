@@ -12,9 +12,10 @@ from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
 from robopol.real_robot.clock import MonotonicClock, paced
 from robopol.real_robot.demonstration import DemonstrationConfig, DemonstrationLoop, spec_of, without_pictures
 from robopol.real_robot.observing import ArmObserver, Observer
-from robopol.real_robot.policy_process import SceneObserver, fill, step_type
+from robopol.real_robot.policy_process import SceneObserver
 from robopol.real_robot.rings import Ring
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.steps import fill, step_type
 
 NOBODY = bytes(16)
 """The id of no policy."""

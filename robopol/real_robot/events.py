@@ -106,6 +106,10 @@ class Code(IntEnum):
     """Chunks refused one after the other."""
     POLICY_SILENT = 62
     """Seconds since anything came from the policy."""
+    POLICY_AWAY = 63
+    """The server of the policy cannot be asked: nothing is planned, and it is asked again in every step."""
+    POLICY_BACK = 64
+    """Seconds that it was away."""
     # Cameras: which one is its place in the configuration, from 0
     CAMERA_STALE = 70
     """Camera, age of its newest picture, s: the policy is not asked."""

@@ -1,29 +1,30 @@
 """The process of the policy: ``python -m robopol.real_robot.policy_process``; see `supervisor`."""
 
-import math
+import sys
 import time
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from robopol.config import Config, parse
 from robopol.data.episodes import is_image
 from robopol.envs.config import EnvConfig
 from robopol.errors import RobopolError
-from robopol.policies import Policy, PolicySpec
+from robopol.files import git_state
+from robopol.policies import Policy
 from robopol.policies.remote import RemoteOptions
 from robopol.policies.resampling import Acting
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
 from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.observing import ArmObserver, Observation, Observer
-from robopol.real_robot.policy_loop import PolicyLoop, Step
+from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.scenes import Scene
 from robopol.real_robot.sight import Sight, check_cameras, seen_by
+from robopol.real_robot.steps import Step, fill, step_type
 from robopol.real_robot.waypoints import waypoints_for
 from robopol.real_robot.world import World, world_type
 from robopol.steering.steering import Steerings
@@ -69,31 +70,6 @@ class Speaker(Config):
             policy = policy.steered(*self.steering)
         self.policy.apply(policy)
         return policy
-
-
-def step_type(spec: PolicySpec) -> np.dtype[np.void]:
-    """Return the row of a policy's step: times, ns, epoch, number of the chunk or 0, what was seen and proposed.
-
-    Of a picture it has the time, ns, at which it was taken; the picture itself is on the camera's film.
-    """
-    head: list[Any] = [(name, np.int64) for name in ("t", "t_observed", "epoch", "seq", "t_created")]
-    seen: list[Any] = [
-        (f"taken.{key}", np.int64) if is_image(key) else (f"obs.{key}", np.float32, shape)
-        for key, shape in spec.obs_shapes.items()
-    ]
-    return np.dtype([*head, *seen, ("actions", np.float32, (spec.chunk, spec.action_dim))])
-
-
-def fill(row: NDArray[np.void], step: Step) -> None:
-    """Write a step into a row, a structured array (1,) of `step_type`."""
-    for name in ("t", "t_observed", "epoch", "seq", "t_created"):
-        row[name] = getattr(step, name)
-    for key, value in step.observation.items():
-        if not is_image(key):
-            row[f"obs.{key}"] = value
-    for key, t in step.taken.items():
-        row[f"taken.{key}"] = t
-    row["actions"] = math.nan if step.actions is None else step.actions
 
 
 class SceneObserver:
@@ -167,6 +143,8 @@ def main() -> None:
         reach=speaker.reach,
         executed=speaker.executed,
         seed=speaker.seed,
+        report=channels.remark,
+        complain=lambda words: print(words, file=sys.stderr, flush=True),
     )
     row_type = step_type(spec)
     ring, row = Ring(channels.steps, row_type), np.zeros(1, row_type)
@@ -182,8 +160,14 @@ def main() -> None:
         executed=speaker.executed or spec.n_action_steps,
         spec=spec.tree(),
         steps=np.lib.format.dtype_to_descr(row_type),
+        config=policy.config.tree(),
+        git=git_state(),
     )
-    loop.run(lifeline.held, record)
+    try:
+        loop.run(lifeline.held, record)
+    except RobopolError as error:
+        say(error=str(error))
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -70,8 +70,9 @@ def rehearse(
 ) -> list[Outcome]:
     """Let a policy act in a task of the arm suite: servo loop, filter and driver in lock-step with the arm.
 
-    An episode ends with the task's success or at its limit of steps, counted from the first motion on, or a second
-    after that was due. It is a function of its seed. Cameras take their pictures between two ticks; what they take is
+    An episode ends with the task's success or at its limit of steps. These are counted as in the simulator: the first
+    is over a step after the first command of the policy was to hold, or a second after that was due. It is a function
+    of its seed. Cameras take their pictures between two ticks; what they take is
     late by their own latency, and by that of the chunks.
 
     Args:
@@ -146,6 +147,7 @@ class _Episode:
             sight=None if self.eyes is None else self.eyes.sight,
             executed=executed,
             seed=seed,
+            report=told,
         )
         mailboxes = {State.RUNNING: self.mailbox}
         self.servo = Servo(robot, self.driver, self.clock, self.operator, mailboxes, self.loop.id, told, self._publish)
@@ -158,7 +160,7 @@ class _Episode:
         self.operator.orders.append((Command.ARM, 0))
         begin = t + -(-round(_ARMING * 1e9) // period) * period
         last = begin + self._latency + _PATIENCE
-        steps, total, success, moving, due = 0, 0.0, False, False, begin
+        steps, total, success, due, over = 0, 0.0, False, begin, 0
         while not success and steps < limit and machine.state not in (State.FAULT, State.ESTOP):
             t += period
             self.clock.sleep_until(t)
@@ -167,14 +169,14 @@ class _Episode:
             self.servo.tick(t)
             if self.eyes is not None:
                 self.eyes.look()
-            if t < due:
-                continue
-            due += self.loop.dt
-            if moving:
+            if not over and (machine.state is State.RUNNING or t > last):
+                over = self.servo.life.motion.holds_at(t) + self.loop.dt  # the first step of the policy
+            if over and t >= over:
                 reward, success = self.scene.judge(self._past[-1][2])
-                steps, total = steps + 1, total + reward + success
-            moving = moving or machine.state is State.RUNNING or (t == begin and not self._latency) or t > last
-            self.loop.step()
+                steps, total, over = steps + 1, total + reward + success, over + self.loop.dt
+            if t >= due:
+                due += self.loop.dt
+                self.loop.step()
         self.driver.close()
         self.rig.leave()
         if self.eyes is not None:

@@ -81,6 +81,7 @@ class Servo:
         self.row, self._next = new_tick(len(robot.joints)), Reading(len(robot.joints))
         self._rejections = self._write_failures = self._heard = 0
         self._marks, self.done = Mark(0), False
+        self._taken = 0  # number of the chunk that the plan was last made of
 
     def connect(self) -> None:
         """Connect the arm; see `Lifecycle.connect`."""
@@ -183,7 +184,7 @@ class Servo:
         if isinstance(found, Rejection):
             self._refuse(found, now, t)
             return
-        self._rejections = 0
+        self._rejections, self._taken = 0, chunk.seq
         if machine.state is not speaker:
             motion.begin(t)
             machine.enter(speaker, now)
@@ -247,6 +248,7 @@ class Servo:
         row["q"], row["dq"], row["effort"] = reading.q, reading.dq, reading.effort
         row["wrench"], row["gripper"], row["status"] = reading.wrench, reading.gripper, reading.status
         row["state"], row["epoch"], row["marks"] = state, life.machine.epoch, self._marks
+        row["chunk"] = self._taken if state is State.RUNNING else 0
         row["source"] = Source.FILTER if self._marks else speaker
         row["reference"], row["command"] = motion.reference, motion.filter.limiter.q
         row["command_speed"], row["opening"], row["written"] = motion.filter.limiter.dq, motion.opening, written

@@ -24,7 +24,8 @@ def tick_type(joints: int) -> np.dtype[np.void]:
     ``dq``, ``effort``, ``wrench``, ``gripper``, ``status``: the newest `robopol.real_robot.driver.Reading`. ``fresh``:
     whether it is new. ``t_hold``: when the command is to hold, ns. ``reference``: what the plan asked for, rad.
     ``command`` and ``command_speed``: what became of it, rad and rad/s. ``opening``: the gripper's command.
-    ``written``: whether it was sent. ``state``, ``epoch``, ``source``, ``marks``: see `State`, `Machine`, `Source` and
+    ``written``: whether it was sent. ``chunk``: number of the policy's chunk that was taken last, as long as the arm
+    follows it; 0 if it follows none. ``state``, ``epoch``, ``source``, ``marks``: see `State`, `Machine`, `Source` and
     `Mark`.
     """
     vector = (np.float64, (joints,))
@@ -39,6 +40,7 @@ def tick_type(joints: int) -> np.dtype[np.void]:
             ("epoch", np.int64),
             ("source", np.int64),
             ("marks", np.int64),
+            ("chunk", np.int64),
             ("status", np.int64),
             ("fresh", np.int64),
             ("written", np.int64),

@@ -37,6 +37,7 @@ class Served:
         self.metadata = Metadata(
             version=VERSION,
             spec=policy.spec,
+            weights=self.policy.fingerprint().hex(),
             noise_shape=noise_shape(policy),
             batch=batch,
             proposals=proposals,

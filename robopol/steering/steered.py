@@ -13,7 +13,7 @@ from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
 from robopol.policies import Needs, Policy, PolicySpec, Previous
 from robopol.policies.generative import GenerativePolicy
-from robopol.policies.policy import Generators
+from robopol.policies.policy import Choice, Generators, fingerprint
 from robopol.policies.samplers.sampler import Kernel
 from robopol.steering.log import Log
 from robopol.steering.steering import Planning, Steering
@@ -87,6 +87,7 @@ class SteeredPolicy(Policy):
         self.base = base
         self.steerings = nn.ModuleList(steerings)
         self.log = Log()
+        self._choice: Choice | None = None
         self.config = SteeredConfig(base=describe(base), steerings=tuple(one.config for one in steerings))
         self.spec = base.spec.model_copy(update={"obs_shapes": _union(base, steerings)})
         kernels = [one for one in steerings if one.kernel() is not None]
@@ -132,6 +133,15 @@ class SteeredPolicy(Policy):
         """See `Policy.goes_on`."""
         return any(cast(Steering, one).goes_on for one in self.steerings)
 
+    @property
+    def choice(self) -> Choice | None:
+        """See `Policy.choice`."""
+        return self._choice
+
+    def fingerprint(self) -> bytes:
+        """See `Policy.fingerprint`."""
+        return fingerprint(self.config, self.spec, self.steerings.state_dict(), self.base.fingerprint())
+
     def inner(self) -> Policy:
         """See `Policy.inner`."""
         return self.base
@@ -155,12 +165,16 @@ class SteeredPolicy(Policy):
         proposals = n * prod(one.proposals for one in steerings)
         planning = Planning(self.base, obs, proposals, generator, known, self.log)
         windows = self._walked(planning) if isinstance(self.base, GenerativePolicy) else self._proposed(planning)
+        places = torch.arange(proposals, device=windows.device).expand(rows, -1)
         for one in steerings:
             windows = one.output(windows, planning)
             if one.proposals > 1:
                 grouped = windows.unflatten(1, (-1, one.proposals))  # (B, M, N, Tp, A)
                 chosen = one.select(grouped, planning)
                 windows = grouped.take_along_dim(chosen[:, :, None, None, None], 2).squeeze(2)
+                places = places.unflatten(1, (-1, one.proposals)).take_along_dim(chosen[:, :, None], 2).squeeze(2)
+        candidates = proposals // n
+        self._choice = Choice(candidates, places % candidates) if candidates > 1 else None
         return windows
 
     def _proposed(self, planning: Planning) -> Tensor:

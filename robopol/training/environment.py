@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import platform
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from robopol import __version__
+from robopol.files import git_state
 
 
 def environment() -> dict[str, Any]:
@@ -31,7 +31,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "git": _git(),
+        "git": git_state(),
     }
 
 
@@ -43,16 +43,3 @@ def cpu_model() -> str:
         lines = []
     named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return named[0] if named else platform.processor() or platform.machine()
-
-
-def _git() -> dict[str, Any] | None:
-    # without optional locks, status cannot disturb a git command of the user's that runs beside it
-    command = ["git", "--no-optional-locks"]
-    try:
-        commit, changes = (
-            subprocess.run([*command, *verb], capture_output=True, text=True, timeout=20, check=True).stdout
-            for verb in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit.strip(), "dirty": bool(changes.strip())}

@@ -14,6 +14,7 @@ from robopol.errors import CheckpointError, ConfigError, MissingExtraError
 from robopol.export import export as module
 from robopol.export import load_exported
 from robopol.export.export import ROWS, TOLERANCE, export
+from robopol.export.exported import digest_of
 from robopol.export.simplify import Simplifier
 from robopol.loading import load_policy
 from robopol.policies import Policy, PolicySpec
@@ -171,8 +172,15 @@ def test_a_file_cannot_call_what_it_likes(tmp_path):
     export(made(diffusion()), "torch", tmp_path / "out", seen(8), "a test")
     file = tmp_path / "out" / "graph.json"
     whole = json.loads(file.read_text())
+
+    def seal():  # whoever writes the file can write its hash too
+        manifest = json.loads((tmp_path / "out" / "export.json").read_text())
+        manifest["files"]["graph.json"] = digest_of(file)
+        (tmp_path / "out" / "export.json").write_text(json.dumps(manifest))
+
     for call in (["aten.from_file.default", {"filename": "/etc/passwd"}, [9999]], ["os.system.ls", {}, [9999]]):
         file.write_text(json.dumps(whole | {"calls": [call, *whole["calls"]]}))
+        seal()
         with pytest.raises(CheckpointError, match=r"not hold a graph"):
             load_exported(tmp_path / "out")
     manifest = tmp_path / "out" / "export.json"
@@ -194,6 +202,26 @@ def test_damaged_files_and_wrong_observations_are_refused(tmp_path):
         load_exported(tmp_path / "out")
     with pytest.raises(CheckpointError):
         load_policy(tmp_path)
+
+
+def test_an_artefact_tells_which_weights_it_is_made_of(tmp_path):
+    """By its id a servo loop knows whom it trusts, so that of other weights is another one (T8)."""
+    first, second = made(diffusion()), made(diffusion())
+    with torch.no_grad():
+        next(second.parameters()).add_(1e-3)
+    for name, policy in (("first", first), ("again", first), ("second", second)):
+        export(policy, "torch", tmp_path / name, seen(8), "a test")
+    found = [load_exported(tmp_path / name) for name in ("first", "again", "second")]
+    assert found[0].manifest.weights == first.fingerprint().hex()
+    assert found[0].fingerprint() == found[1].fingerprint() != found[2].fingerprint()
+    constants = (tmp_path / "second" / "constants.safetensors").read_bytes()
+    (tmp_path / "first" / "constants.safetensors").write_bytes(constants)
+    with pytest.raises(CheckpointError, match=r"constants.safetensors is missing or not what was exported"):
+        load_exported(tmp_path / "first")
+    manifest = tmp_path / "again" / "export.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"schema_version": 1}))
+    with pytest.raises(CheckpointError, match="schema_version 1"):
+        load_exported(tmp_path / "again")
 
 
 def test_a_missing_engine_is_named(tmp_path, monkeypatch):

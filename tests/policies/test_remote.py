@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_noise_can_be_given_from_outside():
 
 def test_clients_of_openpi_are_answered_too():
     policy = make(DDIM)
-    metadata = Metadata(version=1, spec=policy.spec, noise_shape=(8, 3), batch=4)
+    metadata = Metadata(version=1, spec=policy.spec, weights="a", noise_shape=(8, 3), batch=4)
     now = {"state": np.arange(5.0), "aux": np.zeros(2), "prompt": "go"}
     request = Request.read(now, metadata)
     assert (request.n, request.noise, request.seeds) == (1, None, None)
@@ -161,7 +162,7 @@ def test_clients_of_openpi_are_answered_too():
     ],
 )
 def test_servers_refuse_wrong_requests_in_words(change, words):
-    metadata = Metadata(version=1, spec=make(DDIM).spec, noise_shape=(8, 3), batch=4)
+    metadata = Metadata(version=1, spec=make(DDIM).spec, weights="a", noise_shape=(8, 3), batch=4)
     message = {"state": np.zeros((3, 2, 5)), "aux": np.zeros((3, 2, 2)), "n": 1} | change
     with pytest.raises(MessageError, match=words):
         Request.read({key: value for key, value in message.items() if value is not ...}, metadata)
@@ -170,7 +171,7 @@ def test_servers_refuse_wrong_requests_in_words(change, words):
 def test_an_observation_cannot_have_a_name_that_requests_need():
     spec = make(DDIM).spec.model_copy(update={"obs_shapes": {"noise": (3,)}})
     with pytest.raises(ValueError, match="cannot be called noise"):
-        Metadata(version=1, spec=spec, noise_shape=None, batch=1)
+        Metadata(version=1, spec=spec, weights="a", noise_shape=None, batch=1)
 
 
 # -------------------------------------------------------------------------------------------------- other servers
@@ -267,6 +268,27 @@ def test_too_little_and_too_much_about_a_server_is_refused_in_words(world):
 
 
 # ------------------------------------------------------------------------------------------------ what can go wrong
+
+
+def test_a_server_that_comes_back_with_other_weights_is_refused_until_the_right_ones_are_back():
+    policy, other = make(DDIM), make(DDIM)
+    with torch.no_grad():
+        next(other.parameters()).add_(1e-3)
+    with served(policy) as url:
+        remote = load_policy(url)
+        before, told = remote.plan(obs(1), 1, seeded([0])), remote.fingerprint()
+        remote.close()  # as after a break
+    port = urlsplit(url).port
+    with (
+        served(other, port=port),
+        pytest.raises(RemoteError, match=r"has other weights than before \(.{8}\.\.\., it had"),
+    ):
+        remote.plan(obs(1))
+    with served(other, port=port):
+        assert load_policy(url).fingerprint() != told  # of the same contract at the same address
+    with served(policy, port=port):
+        assert torch.equal(remote.plan(obs(1), 1, seeded([0])), before)
+        assert load_policy(url).fingerprint() == told
 
 
 RIGHT = {"actions": np.zeros((4, 5), np.float32)}
@@ -368,7 +390,7 @@ def test_a_server_that_is_absent_or_something_else():
 def test_a_server_that_takes_no_message_is_not_waited_for_for_ever():
     """It shakes hands, says that it is of robopol, and then reads nothing any more."""
     spec = parse(PolicySpec, make(DDIM).spec.tree() | {"obs_shapes": {"images.front": [1000, 1000, 3]}})
-    hello = encode(Metadata(version=1, spec=spec, noise_shape=None, batch=16).message())
+    hello = encode(Metadata(version=1, spec=spec, weights="a", noise_shape=None, batch=16).message())
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as line:
 

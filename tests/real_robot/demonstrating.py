@@ -12,12 +12,12 @@ from robopol.real_robot.channels import EVENT_ROW
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.demonstration import DemonstrationConfig, DemonstrationLoop, spec_of
 from robopol.real_robot.placing import modelled
-from robopol.real_robot.policy_process import fill, step_type
 from robopol.real_robot.recorder import Recorder
 from robopol.real_robot.scenes import Scene
 from robopol.real_robot.servo import Servo
 from robopol.real_robot.session import Session
 from robopol.real_robot.states import State
+from robopol.real_robot.steps import fill, step_type
 from robopol.real_robot.ticks import tick_type
 from robopol.real_robot.world import World
 

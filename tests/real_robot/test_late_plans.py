@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from lockstep import DT, MS
+from lockstep import DT, MS, Bench
 from lockstep import robot as arm
 from reaching import Reacher, ReacherConfig, reach_policy
 from test_rehearsal import ur5e
@@ -15,8 +15,8 @@ from robopol.real_robot.events import Code
 from robopol.real_robot.merging import ContinueConfig
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rehearsal import rehearse
-from robopol.real_robot.rigs import OnBus
-from robopol.real_robot.states import State
+from robopol.real_robot.rigs import InProcess, OnBus
+from robopol.real_robot.states import Command, State
 from robopol.real_robot.ticks import new_tick
 from robopol.real_robot.waypoints import waypoints_for
 
@@ -30,7 +30,7 @@ class Fixed(Reacher):
     def plan(self, obs, n=1, generator=None, previous=None):
         self.asked = [*getattr(self, "asked", []), previous and previous[0]]
         self.clock.sleep_until(self.clock.now() + round(self.seconds * 1e9))
-        window = torch.full((1, n, self.spec.horizon, 6), self.change)
+        window = torch.full((1, n, self.spec.horizon, 6), float(self.change))
         window[..., 5] = 0.5
         return window
 
@@ -38,7 +38,7 @@ class Fixed(Reacher):
 class Talk:
     """A policy's side with nobody on the other: the test says what the servo loop commanded."""
 
-    def __init__(self, **fields):
+    def __init__(self, speaks=None, executed=None, **fields):
         policy, _ = reach_policy()
         names = tuple(f"j{i}" for i in range(6))
         box = {"action_names": names, "action_low": (-0.2,) * 6, "action_high": (0.2,) * 5 + (1.0,)}
@@ -47,21 +47,37 @@ class Talk:
         self.clock = self.policy.clock = VirtualClock(1_000 * MS)
         self.robot, self.sent, self.q = arm(**fields), [], np.zeros(5)
         observer = type("", (), {"observe": lambda self, row: {"state": np.zeros(14, np.float32)}})()
-        post = lambda message: self.sent.append(Chunk.unpack(message))  # noqa: E731
         waypoints = waypoints_for(spec, self.robot)
-        self.loop = PolicyLoop(self.policy, self.robot, observer, waypoints, self.clock, self.rows, post)
+        self.events, self.words = [], []
+        self.refusing, self.taken, self.speed, self.t = False, 0, 0.0, None
+        told = {"report": self.events.append, "complain": self.words.append, "executed": executed}
+        self.loop = PolicyLoop(
+            speaks or self.policy, self.robot, observer, waypoints, self.clock, self.rows, self.post, **told
+        )
+
+    def post(self, message):
+        self.sent.append(Chunk.unpack(message))
+        if not self.refusing:
+            self.taken = self.sent[-1].seq
 
     def rows(self):
         row, now = new_tick(5), self.clock.now()
-        row["t"], row["t_received"], row["t_hold"] = now, now, now
+        row["t_received"], row["t_hold"] = now, now
+        row["t"] = now if self.t is None else self.t
         row["state"], row["command"], row["opening"] = State.RUNNING, self.q, 0.5
+        row["command_speed"], row["chunk"] = self.speed, self.taken
         return row
 
+    def codes(self):
+        return [event.code for event in self.events]
+
     def step(self, count=1):
+        found = []
         for _ in range(count):
             began = self.clock.now()
-            self.loop.step()
+            found.append(self.loop.step())
             self.clock.sleep_until(began + DT)
+        return found
 
 
 def test_the_last_plan_d_and_s_reach_the_sampler_and_the_servo_loop():
@@ -72,7 +88,8 @@ def test_the_last_plan_d_and_s_reach_the_sampler_and_the_servo_loop():
     first, second, third = talk.policy.asked
     assert first is None
     assert isinstance(second, Previous)
-    assert [(old.passed, old.delay) for old in (second, third)] == [(4, 2), (4, 2)]
+    # the first plan was waited for, 60 ms and two ticks: of its actions only so many are over
+    assert [(old.passed, old.delay) for old in (second, third)] == [(3, 2), (4, 2)]
     torch.testing.assert_close(second.window[:, :5], torch.full((12, 5), 0.01))
     assert [(chunk.committed, chunk.executed) for chunk in talk.sent[1:]] == [(2, 4), (2, 4)]
 
@@ -101,12 +118,140 @@ def test_a_late_plan_goes_on_from_where_the_last_one_leads_meanwhile():
     np.testing.assert_allclose(chunk.data[:, 5], 0.5)
 
 
+def test_what_the_way_to_joint_positions_takes_makes_a_plan_later_too():
+    talk = Talk()
+    points = talk.loop._waypoints.points
+
+    def slowly(*given):
+        talk.clock.sleep_until(talk.clock.now() + 40 * MS)
+        return points(*given)
+
+    talk.loop._waypoints.points = slowly
+    talk.step(4)
+    assert talk.sent[0].t_created == 1_040 * MS
+    assert talk.sent[0].t_first == 1_040 * MS + 20 * MS + DT
+    talk.policy.seconds, talk.policy.change = 0.03, 0.2
+    talk.step()
+    # 30 ms, 40 ms and two ticks: the first action is over
+    np.testing.assert_allclose(talk.sent[-1].data[:2, 0], [0.01, 0.21], atol=1e-7)
+
+
 def test_a_plan_in_time_is_relative_to_what_is_commanded():
     talk = Talk()
     talk.step(4)
     talk.q, talk.policy.change = np.full(5, 0.3), 0.1
     talk.step()
     np.testing.assert_allclose(talk.sent[-1].data[:2, 0], [0.4, 0.5], atol=1e-7)
+
+
+def test_a_first_plan_that_is_late_is_not_made_good_in_less_time():
+    """The arm rested and waited for it, as for the first plan of an episode in process."""
+    plans = []
+    for seconds in (0.0, 0.1, 0.2):
+        talk = Talk()
+        talk.policy.seconds = seconds
+        talk.step()
+        chunk = talk.sent[0]
+        plans.append(np.append(chunk.data[:, 0], (chunk.t_first - chunk.t_created) * 1e-9))
+        assert chunk.committed == 0
+        np.testing.assert_allclose(plans[-1], plans[0])
+    assert plans[0][-1] == pytest.approx(0.07)  # a step, once two ticks are over
+    moving = Talk()
+    moving.speed, moving.policy.seconds = 0.1, 0.1
+    moving.step()
+    assert moving.sent[0].t_first - moving.sent[0].t_observed == DT
+
+
+class Heard(InProcess):
+    """Notes the commands that reach the driver."""
+
+    def place(self, robot):
+        driver, clock = super().place(robot)
+        self.commands, write = [], driver.write
+
+        def noted(q, gripper):
+            self.commands.append(q.copy())
+            write(q, gripper)
+
+        driver.write = noted
+        return driver, clock
+
+
+def test_from_rest_the_arm_begins_alike_however_late_the_first_plan_is():
+    ways = []
+    for latency in (0.0, 0.1, 0.2):
+        rig = Heard()
+        run(rig, latency=latency, limit=4)
+        way = np.array(rig.commands) - rig.commands[0]
+        first = int(np.argmax(np.abs(way).max(1) > 1e-9))
+        ways.append(way[first : first + round(0.3 / ur5e().period)])
+    assert np.abs(ways[0]).max() > 0.02
+    for way in ways[1:]:
+        np.testing.assert_allclose(way, ways[0], atol=1e-3)
+
+
+def test_what_the_servo_loop_refused_was_never_executed():
+    talk = Talk()
+    talk.step(4)
+    first = talk.sent[-1]
+    talk.refusing, talk.policy.change = True, 0.05
+    talk.step(4)
+    talk.refusing, talk.policy.change, talk.policy.seconds = False, 0.2, 0.06
+    talk.step()
+    assert len(talk.sent) == 3
+    previous = talk.policy.asked[-1]
+    torch.testing.assert_close(previous.window[:, :5], torch.full((12, 5), 0.01))  # the one that was taken
+    assert previous.passed == 8
+    assert talk.sent[-1].seq > first.seq
+    np.testing.assert_allclose(talk.sent[-1].data[:2, 0], [0.01, 0.21], atol=1e-7)
+    talk.taken = 0  # the filter holds the arm: that plan is given up too
+    talk.step(4)
+    assert talk.policy.asked[-1] is None
+
+
+def test_the_next_plan_is_not_asked_for_before_it_is_known_what_became_of_the_last():
+    talk = Talk()
+    talk.t = talk.clock.now() - 1  # the rows that arrive are of ticks before the chunk was sent
+    talk.step(8)
+    assert len(talk.sent) == 1
+    talk.t = None
+    talk.step()
+    assert len(talk.sent) == 2
+
+
+def test_a_plan_that_is_there_just_before_the_next_is_due_does_not_cost_a_step():
+    talk, steps = Talk(executed=1), iter([True] * 5 + [False])
+    talk.policy.seconds = DT * 1e-9
+    talk.loop.run(lambda: next(steps), lambda step: None)
+    assert len(talk.policy.asked) == len(talk.sent) == 5
+    assert [old and old.passed for old in talk.policy.asked[:2]] == [None, 0]
+    silent, steps = Talk(executed=1), iter([True] * 5 + [False])
+    silent.t = silent.clock.now() - 1  # whoever is not answered waits for no longer than an answer takes
+    silent.loop.run(lambda: next(steps), lambda step: None)
+    assert len(silent.sent) == 1
+    assert silent.clock.now() <= 1_000 * MS + 6 * DT
+
+
+def test_the_servo_loop_says_which_chunk_the_arm_follows():
+    bench = Bench().ready()
+    ramp = np.linspace(0.02, 0.4, 16)[:, None] * [1, 0.5, -0.5, 1, -1]
+    assert bench.rows[-1]["chunk"] == 0
+    bench.send(bench.q + ramp)
+    bench.run(0.1)
+    assert bench.rows[-1]["chunk"] == 1
+    bench.send(bench.q + ramp + 0.6)
+    bench.run(0.05)
+    assert bench.codes()[-1] is Code.CHUNK_JUMP
+    assert bench.rows[-1]["chunk"] == 1
+    bench.send(bench.q + ramp)
+    bench.run(0.05)
+    assert bench.rows[-1]["chunk"] == 3
+    bench.say(Command.HUMAN)
+    bench.run(0.02)
+    bench.send_human(bench.q + ramp)
+    bench.run(0.1)
+    assert bench.state is State.HUMAN
+    assert {row["chunk"] for row in bench.rows if row["state"] != State.RUNNING} == {0}
 
 
 def run(rig=None, merging=None, limit=80, **options):

@@ -73,7 +73,7 @@ class Watched:
         monkeypatch.setattr(rehearsal._Episode, "_world", world)
         monkeypatch.setattr(PolicyLoop, "step", stepped)
         rehearse(self.policy, robot, self.env, [3], report=lambda seed, event: self.events.append(event))
-        self.plans = [done for done in self.steps if done.actions is not None]
+        self.plans = [done for done in self.steps if done.asked.actions is not None]
         assert len(self.plans) == len(self.policy.seen) > 2
 
     def truth(self, simulator, times):

@@ -20,10 +20,10 @@ from robopol.real_robot.dataset import episodes_of
 from robopol.real_robot.events import Code
 from robopol.real_robot.film import Film, Pulse
 from robopol.real_robot.pictures import Album
-from robopol.real_robot.policy_process import step_type
 from robopol.real_robot.recorder import Recorder, load, load_pictures
 from robopol.real_robot.sight import Sight
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.steps import step_type
 from robopol.real_robot.ticks import tick_type
 
 SIZE = (8, 12)

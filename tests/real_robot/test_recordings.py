@@ -1,20 +1,30 @@
 """What was recorded of an arm becomes a dataset: who did what, and that exactly."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from lockstep import MS, Bench
-from reaching import reach_policy
+import torch
+from lockstep import MS, POLICY, Bench, robot
+from reaching import Reacher, ReacherConfig, reach_policy
 
 from robopol.data import load_episodes, save_episodes
-from robopol.errors import DataError
+from robopol.doctor import check_policy, check_weights
+from robopol.errors import ConfigError, DataError
+from robopol.policies.policy import standard_normal
 from robopol.real_robot.channels import EVENT_ROW
 from robopol.real_robot.dataset import episodes_of
-from robopol.real_robot.policy_process import step_type
-from robopol.real_robot.recorder import Recorder
+from robopol.real_robot.events import Code
+from robopol.real_robot.fitness import fitness
+from robopol.real_robot.policy_loop import PolicyLoop
+from robopol.real_robot.policy_process import Speaker
+from robopol.real_robot.recorder import Recorder, load
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.steps import fill, latencies, step_type
 from robopol.real_robot.ticks import tick_type
+from robopol.real_robot.waypoints import waypoints_for
+from robopol.steering import BestOfConfig
 
 DT = 100 * MS
 
@@ -95,6 +105,89 @@ def test_an_export_is_a_dataset_like_any_other(taken, tmp_path):
     np.testing.assert_array_equal(again.action, episodes.action)
     np.testing.assert_array_equal(again.intervention, episodes.intervention)
     assert again.meta.source_names == ("policy", "human")
+
+
+class Noisy(Reacher):
+    """Gives small joint changes that its noise decides."""
+
+    def plan(self, obs, n=1, generator=None, previous=None):
+        rows = len(obs["state"])
+        window = 0.01 + 0.002 * standard_normal((rows, n, self.spec.horizon, 6), generator, self.device)
+        window[..., 5] = 0.5
+        return window
+
+
+def test_how_each_plan_came_about_is_in_the_record_of_an_episode(tmp_path):
+    bench, contract = Bench().ready(), spec("joint_delta").model_copy(update={"n_obs_steps": 1})
+    policy = (
+        Noisy(ReacherConfig(n_obs_steps=1, horizon=12, n_action_steps=4), contract).eval().steered(BestOfConfig(n=4))
+    )
+    rows = {"ticks": tick_type(5), "events": EVENT_ROW, "steps": step_type(contract)}
+    recorder, row, steps, heard = Recorder(tmp_path, rows, {}), np.zeros(1, rows["steps"]), [], [0]
+
+    def ticks():
+        start, heard[0] = heard[0], len(bench.rows)
+        return np.array(bench.rows[start:], rows["ticks"])
+
+    def post(message):
+        bench.policy.message = message
+
+    observer = SimpleNamespace(observe=lambda row: {"state": row["q"].astype(np.float32)})
+    waypoints = waypoints_for(contract, bench.robot)
+    loop = PolicyLoop(policy, bench.robot, observer, waypoints, bench.clock, ticks, post, seed=7)
+    loop.id = POLICY
+    for _ in range(9):
+        fill(row, loop.step())
+        steps.append(row.copy())
+        bench.run(0.1)
+    bench.say(Command.STOP, 2)
+    bench.run(0.5)
+    found = {"ticks": np.array(bench.rows, rows["ticks"]), "events": np.zeros(0, EVENT_ROW)}
+    recorder.add(found | {"steps": np.concatenate(steps)}, 0)
+    told, _ = load(recorder.written[0])
+    asked = told["steps"][told["steps"]["seq"] > 0]
+    assert len(asked) == 3
+    assert asked["executed"].tolist() == [4, 4, 4]
+    assert asked["committed"][0] == 0
+    assert asked["candidates"].tolist() == [4, 4, 4]
+    for step in asked:  # observation and seed say the whole plan
+        obs = {"state": torch.from_numpy(step["obs.state"].copy())[None, None]}
+        again = policy.plan(obs, 1, [torch.Generator().manual_seed(int(step["seed"]))])
+        assert int(policy.choice.chosen) == step["chosen"]
+        np.testing.assert_array_equal(again[0, 0].numpy(), step["actions"])
+    parts = latencies(told["steps"], told["ticks"])
+    assert len(parts) == 3
+    for part in parts:
+        assert part.wait == pytest.approx(bench.robot.period)  # the next tick takes it
+        assert min(part) >= 0
+        assert sum(part) < 0.05
+
+
+def test_new_weights_are_tried_on_what_was_recorded(taken, tmp_path, monkeypatch, capsys):
+    contract = spec("joint_pos").model_copy(update={"n_obs_steps": 1, "control_hz": 0.01})  # there is time enough
+    policy = Noisy(ReacherConfig(n_obs_steps=1, horizon=12, n_action_steps=4), contract).eval()
+    found = fitness(policy, robot(), episodes_of([taken[1]]))
+    assert (found.refused, found.why) == (0.0, None)
+    monkeypatch.setattr(Speaker, "load", lambda self: policy)
+    tree = {"checkpoint": "x", "record": str(taken[1].parent)}
+    patient = robot(gate={"max_latency": 100.0})
+    assert [check.status for check in check_policy(patient, tree)][-1] == "ok"
+    plan = policy.plan
+
+    def astray(obs, *args):
+        window = plan(obs, *args)
+        window[obs["state"][:, -1, 0] > 0.15] = torch.nan  # where only some of the observations are
+        return window
+
+    monkeypatch.setattr(policy, "plan", astray)
+    found = fitness(policy, robot(), episodes_of([taken[1]]))
+    assert 0 < found.refused < 1
+    assert found.why.code is Code.CHUNK_NOT_FINITE
+    check = check_weights(robot(), policy, 4, str(taken[1].parent))
+    assert check.status == "fail"
+    assert "are refused, the first one as chunk not finite" in check.detail
+    with pytest.raises(ConfigError, match="no recorded episodes"):
+        check_weights(robot(), policy, 4, str(tmp_path))
 
 
 def test_an_episode_without_steps_is_an_error_in_words(taken, tmp_path):

@@ -1,7 +1,9 @@
 """What policies of other libraries have in common."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,7 +15,7 @@ from robopol.config import Config
 from robopol.errors import CheckpointError
 from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, count, row_seeds
-from robopol.policies.policy import Generators, Previous
+from robopol.policies.policy import Generators, Previous, fingerprint
 
 
 class ForeignConfig(Config):
@@ -68,6 +70,11 @@ class ForeignPolicy(PlanOnlyPolicy):
                     torch.manual_seed(seed)
                     actions[row, index] = torch.as_tensor(self._action(one, n))
         return actions[:, :, None].repeat(1, 1, self.spec.horizon, 1).to(self.device)
+
+    def fingerprint(self) -> bytes:
+        """See `Policy.fingerprint`; the weights lie in the file."""
+        with Path(self.config.path).expanduser().open("rb") as file:
+            return fingerprint(self.config, self.spec, {}, hashlib.file_digest(file, "sha256").digest())
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: there are no weights of robopol's here.

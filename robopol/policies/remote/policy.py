@@ -15,7 +15,7 @@ from robopol.envs.spec import EnvSpec
 from robopol.errors import ConfigError, MessageError, RemoteError, SeedWarning, ShapeError
 from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, contract, count, in_blocks, row_seeds
-from robopol.policies.policy import Generators, Previous, standard_normal
+from robopol.policies.policy import Generators, Previous, fingerprint, standard_normal
 from robopol.policies.remote.connection import Connection
 from robopol.policies.remote.protocol import NOISE, PASSED, PREVIOUS, SEEDS, Metadata, Request, read_answer
 
@@ -142,6 +142,7 @@ class RemotePolicy(PlanOnlyPolicy):
                     "others"
                 )
         self._connection = connection
+        self._weights: str | None = None  # of the policy that was agreed on, once the server has said it
         self._warned = False
 
     @property
@@ -160,6 +161,11 @@ class RemotePolicy(PlanOnlyPolicy):
         """See `Policy.goes_on`; as the server says in its `Metadata`."""
         server = self._server()
         return server is not None and server.goes_on
+
+    def fingerprint(self) -> bytes:
+        """See `Policy.fingerprint`; of a server that does not describe itself, its address is all that is known."""
+        server = self._server()
+        return fingerprint(self.config, self.spec, {}, b"" if server is None else server.weights.encode())
 
     @torch.no_grad()
     def plan(
@@ -223,6 +229,13 @@ class RemotePolicy(PlanOnlyPolicy):
         server = self._connection.metadata
         if (server is None) != self.rowwise or (server is not None and server.spec != self.spec):
             self._refuse("is another one than was agreed on: load it anew from its address")
+        if server is not None:
+            self._weights = self._weights or server.weights
+            if server.weights != self._weights:
+                self._refuse(
+                    f"has other weights than before ({server.weights[:8]}..., it had {self._weights[:8]}...): load it "
+                    "anew from its address, or serve the policy that was agreed on"
+                )
         return server
 
     def _together(self, server: Metadata, inputs: Mapping[str, Tensor], n: int) -> Tensor:

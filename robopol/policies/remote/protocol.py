@@ -37,6 +37,8 @@ class Metadata(Config):
     Attributes:
         version: `VERSION`.
         spec: The contract of its policy.
+        weights: What tells its policy from others with this contract, `Policy.fingerprint` in hexadecimal digits: a
+            client that goes on after a break knows by it whether it is still the same one.
         noise_shape: Shape of the standard normal noise that one proposal is made from: (Tp, A), or (draws, Tp, A) where
             the walk draws several times, in that order; None where it takes seeds only.
         batch: Most rows of a request.
@@ -46,6 +48,7 @@ class Metadata(Config):
 
     version: int
     spec: PolicySpec
+    weights: str = Field(min_length=1, max_length=128)
     noise_shape: tuple[int, ...] | None
     batch: int = Field(ge=1)
     proposals: int = Field(MAX_PROPOSALS, ge=1, le=MAX_PROPOSALS)
