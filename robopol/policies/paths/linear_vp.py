@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robopol.policies.paths.path import Level, Path, PathConfig
+from robopol.policies.paths.path import Level, Path, PathConfig, inside
 
 
 class LinearVPConfig(PathConfig):
@@ -56,5 +56,5 @@ class LinearVP(Path):
 
     def draw_time(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """Draw times uniformly."""
-        u = torch.rand(count, generator=generator, device=device)
+        u = inside(torch.rand(count, generator=generator, device=device))
         return self.config.time_min + (1 - self.config.time_min) * u
