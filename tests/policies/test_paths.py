@@ -114,6 +114,11 @@ def test_squaredcos_table():
 def test_a_chain_that_does_not_end_in_noise_is_refused():
     with pytest.raises(ConfigError, match="is not noise"):
         DiscreteVPConfig(schedule="linear").build()
+    with pytest.raises(
+        ConfigError, match=r"from 0.1 to 8 ends at sigma/alpha = 7.51, which is not noise.* raise beta_"
+    ):
+        LinearVPConfig(beta_max=8.0).build()
+    assert LinearVPConfig(beta_max=12.0).build().kappa_range[1] > 20
 
 
 def test_a_path_without_a_range_of_noise_is_refused():

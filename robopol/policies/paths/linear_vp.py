@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robopol.policies.paths.path import Level, Path, PathConfig, inside
+from robopol.policies.paths.path import Level, Path, PathConfig, end_in_noise, inside
 
 
 class LinearVPConfig(PathConfig):
@@ -21,12 +21,16 @@ class LinearVPConfig(PathConfig):
 
     kind: Literal["linear_vp"] = "linear_vp"
     beta_min: float = Field(0.1, gt=0)
-    beta_max: float = Field(20.0, ge=8)
+    beta_max: float = Field(20.0, gt=0)
     time_min: float = Field(1e-3, ge=0, lt=1)
     time_scale: float = Field(100.0, gt=0)
 
     def build(self) -> "LinearVP":
-        """Return the path."""
+        """Return the path.
+
+        Raises:
+            ConfigError: If it does not end close enough to pure noise to be started from N(0, I).
+        """
         return LinearVP(self)
 
 
@@ -34,10 +38,12 @@ class LinearVP(Path):
     """See `LinearVPConfig`."""
 
     def __init__(self, config: LinearVPConfig) -> None:
-        """Take over the choices."""
+        """Take over the choices; see `LinearVPConfig.build`."""
         self.config = config
         self.time_scale = config.time_scale
         self.ends = (1.0, config.time_min)
+        rates = f"the path with beta from {config.beta_min:g} to {config.beta_max:g}"
+        end_in_noise(self.kappa_range[1], rates, "raise beta_max, e.g. to 20")
 
     def level(self, t: Tensor) -> Level:
         """See `Path.level`."""

@@ -129,6 +129,24 @@ class Path(ABC):
         return self.time_of(kappa)
 
 
+def end_in_noise(kappa: float, what: str, remedy: str) -> None:
+    """Check that a path ends close enough to pure noise to be started from N(0, I).
+
+    Args:
+        kappa: Its largest sigma / alpha.
+        what: The path, in words.
+        remedy: What to do.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if kappa < 20:
+        raise ConfigError(
+            f"{what} ends at sigma/alpha = {kappa:.2f}, which is not noise: sampling starts from N(0, I) and needs at "
+            f"least 20; {remedy}"
+        )
+
+
 def inside(share: Tensor) -> Tensor:
     """Keep shares of [0, 1] off its ends, where sigma or alpha vanishes and most predictions have no target.
 
