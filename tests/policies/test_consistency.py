@@ -160,7 +160,7 @@ def test_a_walk_that_needs_a_mean_is_refused(kind):
         parse(Resampling, {"sampler": kind, "steps": 4}).apply(policy())
 
 
-def test_no_more_jumps_are_taken_than_were_learned(tmp_path):
+def test_no_more_jumps_are_taken_than_were_learned():
     parse(Resampling, {"steps": 3}).apply(policy())
     made = policy(jumps=1)
     with pytest.raises(ConfigError, match=r"steps=3 is more than the 1 that the policy learned"):

@@ -14,7 +14,7 @@ class LinearVPConfig(PathConfig):
 
     Attributes:
         beta_min: b, the rate at the data end.
-        beta_max: B, the rate at the noise end; with the defaults sigma / alpha ends at 152.
+        beta_max: B, the rate at the noise end; with the defaults sigma / alpha ends at 152, and 20 is the least.
         time_min: Smallest training time: the score is singular at 0.
         time_scale: The network is given ``time_scale`` times the time, so that its sinusoids resolve [0, 1].
     """
