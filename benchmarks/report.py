@@ -5,6 +5,7 @@
 ``section`` of a script makes the Markdown lines of what is in ``results/NAME.json``; here they are joined.
 """
 
+import ast
 import importlib
 import json
 from pathlib import Path
@@ -49,7 +50,13 @@ SCRIPTS = (
     "kill_resume",
     "bridge",
 )
-"""In the order of the page; scripts that have stored nothing are left out."""
+"""In the order of the page; those that have stored nothing are named at its end."""
+
+
+def about(name: str) -> str:
+    """Return the first sentence of a script's own text."""
+    text = ast.get_docstring(ast.parse((Path(__file__).parent / f"{name}.py").read_text())) or name
+    return text.split("\n\n")[0].replace("\n", " ")
 
 
 def main() -> None:
@@ -63,10 +70,15 @@ def main() -> None:
         "of differences pair episodes and draw them again (bootstrap).",
         "",
     ]
+    missing = []
     for name in SCRIPTS:
         stored = RESULTS / f"{name}.json"
         if stored.exists():
             lines += importlib.import_module(name).section(json.loads(stored.read_text()))
+        else:
+            missing.append(f"* not measured yet: {about(name)} `python benchmarks/{name}.py`")
+    if missing:
+        lines += ["## What is missing here", "", *missing]
     PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
 

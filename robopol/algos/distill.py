@@ -73,7 +73,7 @@ class Trajectory:
 
     def __init__(self, config: TrajectoryConfig, student: ConsistencyPolicy, teacher: GenerativePolicy) -> None:
         """Compare the ranges of noise; see `TrajectoryConfig.build`."""
-        self.student, self.teacher = student, teacher
+        self.student, self.teacher, self.walked = student, teacher, teacher.walked
         self.ladder = ladder(student.field.path, config.levels)
         (low, high), (lowest, highest) = student.field.path.kappa_range, teacher.field.path.kappa_range
         if low < lowest or high > highest:
@@ -114,7 +114,7 @@ class Trajectory:
 
     def _eps(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         level = self.student.field.path.level(t)
-        estimate = self.teacher.field.at(x, level, cond)
+        estimate = self.walked.at(x, level, cond)
         if self.teacher.config.sampler.clip != "every":
             return estimate.eps
         return (x - _rows(level.alpha, x) * estimate.x0.clamp(-1, 1)) / _rows(level.sigma, x)
@@ -157,6 +157,7 @@ class SameNoise:
                 f"{student.config.sampler.steps} steps: set policy.sampler.steps=1, or algo.method=trajectory"
             )
         teacher.resample(config.sampler)
+        student.config = student.config.model_copy(update={"jumps": 1})
         self.student, self.teacher = student, teacher
         spec = teacher.spec
         nothing = torch.zeros(1, spec.n_obs_steps, teacher.observation.dim, device=teacher.device)
@@ -171,13 +172,14 @@ class SameNoise:
     @torch.no_grad()
     def walk(self, noise: Tensor, cond: Tensor) -> Tensor:
         """Return where the teacher goes from standard normal noise (B, Tp, A)."""
-        return self.teacher.sampler.sample(self.teacher.field, noise, cond, _refuse)
+        return self.teacher.sampler.sample(self.teacher.walked, noise, cond, _refuse)
 
 
 class DistillConfig(BCConfig):
     """Distillation into a consistency policy.
 
-    The student's observation encoder and its normalisers are copies of the teacher's; its network starts anew.
+    The student's observation encoder and its normalisers are copies of the teacher's; its network starts anew. A
+    teacher that is guided to a goal teaches what it does with its own weight, and the student then has a weight of 1.
 
     Attributes:
         teacher: A run, a checkpoint or a policy folder of a diffusion, flow or EDM policy.
@@ -235,17 +237,30 @@ def _pair(student: Policy, teacher: Policy, name: str) -> tuple[ConsistencyPolic
         raise ConfigError(f"a {student.config.tree()['kind']} policy cannot be a student: set policy=consistency")
     if not isinstance(teacher, GenerativePolicy) or isinstance(teacher, ConsistencyPolicy):
         raise ConfigError(
-            f"{name} holds a {teacher.config.tree()['kind']} policy, which has no field to learn from: name one of a "
-            "diffusion, flow or edm policy by algo.teacher"
+            f"{name} holds a {teacher.config.tree()['kind']} policy, which has no field of actions to learn from: name "
+            "one of a diffusion, flow, edm or beso policy by algo.teacher"
         )
-    mine = student.spec.tree() | student.config.tree()
-    theirs = teacher.spec.tree() | teacher.config.tree()
+    guidance = student.config.guidance
+    if guidance is not None and guidance.weight != 1:
+        raise ConfigError(
+            f"policy.guidance.weight={guidance.weight} would pull the student to the goal once more than its teacher, "
+            "whose pull it learns: leave it at 1, and let the teacher have the weight"
+        )
+    mine, theirs = (policy.spec.tree() | _unpulled(policy) for policy in (student, teacher))
     faults = [f"{key} is {mine[key]}, there {theirs[key]}" for key in (*SHARED, *SCALED) if mine[key] != theirs[key]]
     if faults:
         raise ConfigError(f"the student does not fit its teacher {name}: {'; '.join(faults)}. Make them equal")
     student.observation.eval().load_state_dict(teacher.observation.state_dict())
     student.action_normalizer.load_state_dict(teacher.action_normalizer.state_dict())
     return student, teacher
+
+
+def _unpulled(policy: GenerativePolicy) -> dict[str, Any]:
+    """Return a policy's config without its guidance's weight, which student and teacher need not share."""
+    tree = policy.config.tree()
+    if tree["guidance"] is not None:
+        tree["guidance"] = {key: value for key, value in tree["guidance"].items() if key != "weight"}
+    return tree
 
 
 def _rows(value: Tensor, x: Tensor) -> Tensor:

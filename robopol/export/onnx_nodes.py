@@ -163,6 +163,12 @@ def _addcmul(w: Writer, call: Call, self_: Value, tensor1: Value, tensor2: Value
     return str(w.node("Add", w.name(self_), product if value == 1 else w.node("Mul", product, w.name(value))))
 
 
+@rule("lerp.Scalar")
+def _lerp(w: Writer, call: Call, self_: Value, end: Value, weight: float) -> str:
+    start = w.name(self_)
+    return str(w.node("Add", start, w.node("Mul", w.node("Sub", w.name(end), start), w.name(float(weight)))))
+
+
 @rule("pow.Tensor_Scalar")
 def _pow(w: Writer, call: Call, self_: Value, exponent: float, **_: Any) -> str:
     name = w.name(self_)

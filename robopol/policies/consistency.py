@@ -7,10 +7,11 @@ network: Song & Dhariwal 2024); `robopol.algos.distill` takes them from a teache
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from pydantic import Field as Bound
+from pydantic import model_validator
 from torch import Generator, Tensor
 
 from robopol.config import OneOf
@@ -31,6 +32,7 @@ class ConsistencyConfig(GenerativeConfig):
             steps knows, so that it can teach.
         levels: Noise levels between which f is made consistent. With more of them pairs are closer: less bias, more
             variance. Published schedules raise their number in training; here it stays.
+        jumps: Most jumps that the policy learned to take; None is any number. A student of the same noise says 1.
     """
 
     kind: Literal["consistency"] = "consistency"
@@ -39,6 +41,16 @@ class ConsistencyConfig(GenerativeConfig):
     net: Annotated[Any, OneOf("net")] = UNetConfig()
     sampler: Annotated[Any, OneOf("sampler")] = JumpConfig()
     levels: int = Bound(160, ge=2)
+    jumps: int | None = Bound(None, ge=1)
+
+    @model_validator(mode="after")
+    def _jumps_as_learned(self) -> Self:
+        if self.jumps is not None and (self.sampler.steps or math.inf) > self.jumps:
+            raise ValueError(
+                f"sampler.steps={self.sampler.steps} is more than the {self.jumps} that the policy learned to take: it "
+                "knows no noise level in between"
+            )
+        return self
 
     def build(self, spec: PolicySpec) -> "ConsistencyPolicy":
         """Return the policy, its weights untrained.

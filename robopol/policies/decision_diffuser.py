@@ -26,8 +26,9 @@ from robopol.policies.observation import LowDimObservation
 from robopol.policies.part import Needs, PolicySpec
 from robopol.policies.paths import Level
 from robopol.policies.paths.discrete_vp import DiscreteVPConfig
-from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, PolicyConfig, standard_normal
 from robopol.policies.samplers.first_order import DDPMConfig
+from robopol.policies.walking import WalkingPolicy
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
@@ -92,7 +93,7 @@ class DecisionDiffuserConfig(PolicyConfig):
         return DecisionDiffuser(self, spec)
 
 
-class DecisionDiffuser(Policy):
+class DecisionDiffuser(WalkingPolicy):
     """See the module's text."""
 
     config: DecisionDiffuserConfig
@@ -110,8 +111,12 @@ class DecisionDiffuser(Policy):
         self.returns = Normalizer(1, "quantile")
         self.embed = MLP(2, (2 * config.return_features,), config.return_features, "mish")
         self.inverse = MLP(2 * states, config.inverse_hidden, spec.action_dim)
-        self.sampler = config.sampler.build()
-        self.sampler.table(self.field)  # an impossible walk is refused now, not when the policy first acts
+        self.resample(config.sampler)
+
+    @property
+    def walked(self) -> Field:
+        """See `WalkingPolicy.walked`; it is pulled towards the return, and pinned when there are observations."""
+        return GuidedField(self.field, self._unasked, self.config.weight)
 
     @property
     def needs(self) -> Needs:
@@ -156,7 +161,7 @@ class DecisionDiffuser(Policy):
         seen = cond.repeat_interleave(n, 0)
         y = torch.full((len(seen), 1), self.config.target, device=cond.device)
         asked = self._embed(y, torch.ones_like(y, dtype=torch.bool))
-        field = PinnedField(GuidedField(self.field, self._unasked, self.config.weight), seen)
+        field = PinnedField(self.walked, seen)
         shape = (len(cond), n, self.spec.horizon + 1, cond.shape[-1])
 
         def draw() -> Tensor:

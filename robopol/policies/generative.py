@@ -1,7 +1,7 @@
 """A generative policy: noise -> field -> sampler."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -13,9 +13,16 @@ from robopol.networks.packed import Weights, pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, PolicyConfig, standard_normal
+from robopol.policies.walking import WalkingPolicy
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
 
 Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
+
+ROUNDING = 1e-5
+"""Unscaled actions may lie beyond [-1, 1] by so much."""
 
 
 class GenerativeConfig(PolicyConfig):
@@ -56,7 +63,7 @@ class GenerativeConfig(PolicyConfig):
         return GenerativePolicy(self, spec)
 
 
-class GenerativePolicy(Policy):
+class GenerativePolicy(WalkingPolicy):
     """Samples an action chunk by walking a field from noise to data.
 
     Diffusion and flow policies differ only in the parts they are assembled from (Chi et al. 2023; Black et al.
@@ -82,7 +89,7 @@ class GenerativePolicy(Policy):
 
     @property
     def walked(self) -> Field:
-        """The field that is walked when acting: the trained one, pulled towards the goal."""
+        """See `WalkingPolicy.walked`; it is pulled towards the goal."""
         if self.config.guidance is None or not isinstance(self.observation, GoalEncoder):
             return self.field
         return GuidedField(self.field, self.observation.without, self.config.guidance.weight)
@@ -101,18 +108,21 @@ class GenerativePolicy(Policy):
         guidance = parse(GuidanceConfig, self.config.guidance.tree() | {"weight": weight})
         self.config = self.config.model_copy(update={"guidance": guidance})
 
-    def resample(self, sampler: Any) -> None:
-        """Walk with another sampler from now on; the weights stay.
-
-        Args:
-            sampler: A `robopol.policies.samplers.SamplerConfig`.
+    def fit_normalizers(self, episodes: "Episodes") -> None:
+        """See `Policy.fit_normalizers`.
 
         Raises:
-            ConfigError: If the field cannot be walked so.
+            ConfigError: If unscaled actions lie where the sampler clips them.
         """
-        self.config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
-        self.sampler = sampler.build()
-        self.sampler.table(self.field)  # an impossible walk is refused now, not when the policy first acts
+        super().fit_normalizers(episodes)
+        if self.config.action_normalization != "identity" or self.config.sampler.clip == "never":
+            return
+        reach = episodes.action.abs().max().item()
+        if reach > 1 + ROUNDING:
+            raise ConfigError(
+                f"actions that are not scaled reach {reach:.3g}, and the sampler clips plans to [-1, 1]: set "
+                "policy.action_normalization=minmax, or policy.sampler.clip=never"
+            )
 
     def for_acting(self, weights: Weights = "fp32") -> None:
         """Act with packed weights from now on; the policy can no longer be trained, saved, copied or moved.

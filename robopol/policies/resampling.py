@@ -8,6 +8,7 @@ from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.policy import Policy
+from robopol.policies.walking import WalkingPolicy
 
 
 class Resampling(Config):
@@ -25,7 +26,7 @@ class Resampling(Config):
         """Change a policy, if anything is to be changed.
 
         Args:
-            policy: A generative policy.
+            policy: A policy that walks a field.
 
         Raises:
             ConfigError: If the policy has no sampler, or its field cannot be walked so.
@@ -33,9 +34,9 @@ class Resampling(Config):
         if self == type(self)():
             return
         policy = policy.inner()
-        if not isinstance(policy, GenerativePolicy):
+        if not isinstance(policy, WalkingPolicy):
             kind = policy.config.tree()["kind"]
-            raise ConfigError(f"a {kind} policy does not walk from noise to an action: policy.* has nothing to change")
+            raise ConfigError(f"a {kind} policy does not walk from noise: policy.* has nothing to change")
         chosen = self.sampler or policy.config.sampler
         policy.resample(chosen if self.steps is None else chosen.model_copy(update={"steps": self.steps}))
 

@@ -195,6 +195,11 @@ def join(base: GenerativePolicy, policy: Policy, what: str) -> GenerativePolicy:
         ConfigError: Names every difference that cannot be bridged.
     """
     member = generative(policy, what)
+    if "consistency" in (base.field.prediction, member.field.prediction):
+        raise ConfigError(
+            f"{what} compares what policies say at one noise level, where a consistency model says where a walk ends "
+            "and not the mean: take the policy that it learned from"
+        )
     same = ("action_names", "action_space", "control_hz", "n_obs_steps", "horizon")
     faults = [
         f"{key} is {getattr(member.spec, key)} there, {getattr(base.spec, key)} here"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robopol.algos.distill import Distill, DistillConfig, TrajectoryConfig
-from robopol.checkpoint import load_policy
+from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import save_episodes
@@ -20,6 +20,7 @@ from robopol.networks.precision import RuntimeConfig
 from robopol.policies import Policy, PolicySpec
 from robopol.policies.field import Field
 from robopol.policies.generative import GenerativePolicy
+from robopol.policies.resampling import Resampling
 from robopol.policies.samplers.first_order import EulerConfig
 from robopol.registry import lookup
 from robopol.training.config import TrainConfig
@@ -35,10 +36,11 @@ VE = {"kind": "variance_exploding", "sigma_min": 0.02, "sigma_max": 80.0}
 EULER = {"kind": "same_noise", "sampler": {"kind": "euler", "steps": 10}}
 
 
-def build(kind: str, size: dict | None = None, **changes) -> Policy:
+def build(kind: str, size: dict | None = None, goal: bool = False, **changes) -> Policy:
     chosen = SIZE | (size or {})
+    shapes = {"state": [1], "goal": [2]} if goal else {"state": [1]}
     spec = {
-        "obs_shapes": {"state": [1]},
+        "obs_shapes": shapes,
         "action_names": ["x", "y"],
         "action_low": [-1, -1],
         "action_high": [1, 1],
@@ -50,7 +52,7 @@ def build(kind: str, size: dict | None = None, **changes) -> Policy:
     config = parse(lookup("policy", kind), {"kind": kind, **chosen, **net, **changes})
     made = config.build(parse(PolicySpec, spec | chosen))
     made.action_normalizer.fit(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
-    made.observation.fit({"state": torch.tensor([[-1.0], [1.0]])})
+    made.observation.fit({key: torch.tensor([[-1.0], [1.0]]).repeat(1, size) for key, (size,) in shapes.items()})
     return made
 
 
@@ -168,6 +170,34 @@ def test_a_resumed_distillation_ends_in_the_same_bits():
         assert torch.equal(value, half.state()[name])
 
 
+@pytest.mark.parametrize("weight", [1.5, 0.0])
+def test_a_guided_teacher_teaches_what_it_does_with_its_own_weight(weight):
+    told = {"goal": True, "path": VE, "sampler": {"kind": "ddim", "clip": "never", "steps": 4}}
+    teacher, plain = (build("edm", guidance={"weight": pull}, **told) for pull in (weight, 1.0))
+    learner, rng = student(goal=True, guidance={}), torch.Generator().manual_seed(0)
+    obs = {"state": torch.zeros(6, 1, 1), "goal": torch.randn(6, 1, 2, generator=rng)}
+    cond, noise = teacher.observation(obs, 1), torch.randn(6, 1, 2, generator=rng)
+    t = torch.tensor([0.2, 0.4, 0.8, 1.0, 3.0, 9.0], dtype=torch.float64)
+    level, x = learner.field.path.level(t), noise * t[:, None, None].float()
+    near, far = (plain.field.at(x, level, c).eps for c in (cond, plain.observation.without(cond)))
+    method = distill("trajectory", teacher, learner).method
+    torch.testing.assert_close(method._eps(x, t, cond), far + weight * (near - far))
+    assert not torch.allclose(near, far)
+    same = distill({"kind": "same_noise", "sampler": {"kind": "euler", "steps": 3}}, teacher, learner).method
+    walked = teacher.plan_from(obs, noise[:, None])[:, 0]  # normalised actions are as large as actions here
+    torch.testing.assert_close(same.walk(noise, cond), walked)
+    assert learner.config.guidance.weight == 1
+
+
+def test_what_a_student_of_the_same_noise_learned_goes_with_it(tmp_path):
+    algo = learn(distill(EULER, ring_teacher("flow"), student()), 1)
+    save_part(algo.deployed(), tmp_path)
+    saved = load_policy(tmp_path)
+    with pytest.raises(ConfigError, match="steps=2 is more than the 1"):
+        Resampling(steps=2).apply(saved)
+    assert distill("trajectory", build("edm", path=VE), student()).policy.config.jumps is None
+
+
 def test_a_run_names_its_teacher(tmp_path):
     demos, teacher, taught = (str(tmp_path / name) for name in ("reach.hdf5", "teacher", "student"))
     with make_env("robopol/Reach-v0", 2) as env:
@@ -202,6 +232,12 @@ def refusals():
     yield "window", student(size={"horizon": 2}), teacher, "trajectory", "horizon is 2, there 1"
     scaled = student(obs_normalization="zscore")
     yield "scaling", scaled, teacher, "trajectory", "obs_normalization is zscore, there minmax"
+    pulled, far = (
+        {"goal": True, "guidance": {"weight": 1.5}},
+        build("edm", path=VE, goal=True, guidance={"weight": 1.5}),
+    )
+    yield "pull", student(**pulled), far, "trajectory", "would pull the student to the goal once more"
+    yield "drop", student(goal=True, guidance={"drop": 0.5}), far, "trajectory", "guidance is .*0.5.*, there .*0.1"
     yield "levels", student(), build("edm"), "trajectory", r"from 0.05 to 20, reach beyond .* 0.005 to 1: set"
     yield "steps", student(sampler=two), teacher, "same_noise", "set policy.sampler.steps=1"
     yield "noise", student(), teacher, noisy, "draws noise of its own"

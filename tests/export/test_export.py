@@ -18,7 +18,7 @@ from robopol.export.exported import digest_of
 from robopol.export.simplify import Simplifier
 from robopol.loading import load_policy
 from robopol.policies import Policy, PolicySpec
-from robopol.registry import lookup
+from robopol.registry import KINDS, lookup
 
 ENGINES = ["torch", "onnx", "openvino"]
 MLP = {"kind": "mlp", "width": 32}
@@ -112,15 +112,49 @@ def test_every_sampler_is_exported_with_all_its_noise(engine, sampler, tmp_path)
     assert draws == stochastic, "the start, and every step that draws but the last one"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+WALKED = {"net": MLP}
+LAYERS = {"hidden": [32]}
+POLICIES: dict[str, dict] = {
+    "beso": WALKED | {"guidance": {"weight": 1.5}},
+    "consistency": WALKED,
+    "decision_diffuser": WALKED | {"sampler": {"kind": "ddpm", "steps": 4}, "inverse_hidden": [16]},
+    "deterministic": LAYERS,
+    "diagonal_gaussian": LAYERS,
+    "diffusion": WALKED | {"sampler": {"kind": "ddpm", "steps": 4}},
+    "edm": WALKED,
+    "flow": WALKED,
+    "gaussian": LAYERS,
+    "gmm": LAYERS,
+    "squashed_gaussian": LAYERS,
+}
+REFUSED: dict[str, tuple[dict, str]] = {
+    "ebt": ({}, "depends on values it has just computed"),
+    "gmm": (LAYERS | {"deterministic": False}, "noise of several shapes"),
+    "meow": (LAYERS | {"shift_hidden": [8]}, "writes into parts of tensors"),
+}
+ELSEWHERE = {"remote", "steered"}  # the one plans elsewhere; for the other there are tests of its own
+
+
+def test_every_kind_of_policy_is_exported_or_refused():
+    assert POLICIES.keys() | REFUSED.keys() | ELSEWHERE == KINDS["policy"].keys()
+
+
 @pytest.mark.parametrize(
-    "tree", [{"kind": "gaussian"}, {"kind": "gmm"}, {"kind": "flow", "net": MLP}, {"kind": "edm", "net": MLP}]
+    ("engine", "kind"),
+    [
+        *(("onnx", kind) for kind in POLICIES),
+        *((engine, kind) for engine in ("torch", "openvino") for kind in ("gaussian", "gmm", "flow", "edm", "beso")),
+    ],
 )
-def test_other_policies(engine, tree, tmp_path):
+def test_other_policies(engine, kind, tmp_path):
     needs(engine)
-    tree = tree | ({"hidden": [32]} if tree["kind"] in ("gaussian", "gmm") else {})
-    manifest = export(made(tree), engine, tmp_path / "out", seen(64), "a test", 16)
+    policy = made({"kind": kind} | POLICIES[kind])
+    manifest = export(policy, engine, tmp_path / "out", seen(64), "a test", 16)
     assert max(check.max_error for check in manifest.checks) <= TOLERANCE
+    kept, other = seen(16), seen(32)
+    other = {key: value[16:] for key, value in other.items()}
+    plans = [load_policy(tmp_path / "out").plan(obs, generator=torch.Generator()) for obs in (kept, other)]
+    assert not torch.allclose(*plans), "what is seen matters"
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -142,16 +176,11 @@ def test_policies_that_see(engine, keypoints, tmp_path):
     assert not torch.allclose(*plans), "what is seen matters"
 
 
-@pytest.mark.parametrize(
-    ("tree", "text"),
-    [
-        ({"kind": "ebt"}, "depends on values it has just computed"),
-        ({"kind": "gmm", "hidden": [8], "deterministic": False}, "noise of several shapes"),
-    ],
-)
-def test_what_cannot_be_exported_is_refused_in_words(tree, text, tmp_path):
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_exported_is_refused_in_words(kind, tmp_path):
+    tree, text = REFUSED[kind]
     with pytest.raises(ConfigError, match=text):
-        export(made(tree), "torch", tmp_path / "out", seen(8), "a test")
+        export(made({"kind": kind} | tree), "torch", tmp_path / "out", seen(8), "a test")
     assert not list(tmp_path.iterdir())
 
 

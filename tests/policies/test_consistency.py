@@ -16,8 +16,10 @@ from robopol.policies.paths.discrete_vp import DiscreteVPConfig
 from robopol.policies.paths.rectified_flow import RectifiedFlowConfig
 from robopol.policies.paths.variance_exploding import VarianceExplodingConfig
 from robopol.policies.prediction import reading
+from robopol.policies.resampling import Resampling
 from robopol.policies.samplers import Step
 from robopol.policies.samplers.first_order import ConsistencyConfig as JumpConfig
+from robopol.registry import kinds
 
 MEAN, STD = 0.3, 0.2
 PATHS = {
@@ -150,6 +152,20 @@ def test_masked_steps_do_not_count():
 def test_a_path_without_an_end_is_refused():
     with pytest.raises(ConfigError, match="set policy/path=variance_exploding"):
         policy(path=RectifiedFlowConfig())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in kinds("sampler") if kind not in ("consistency", "diffusers")])
+def test_a_walk_that_needs_a_mean_is_refused(kind):
+    with pytest.raises(ConfigError, match=f"the {kind} sampler needs the mean .* policy.sampler=consistency"):
+        parse(Resampling, {"sampler": kind, "steps": 4}).apply(policy())
+
+
+def test_no_more_jumps_are_taken_than_were_learned():
+    parse(Resampling, {"steps": 3}).apply(policy())
+    made = policy(jumps=1)
+    with pytest.raises(ConfigError, match=r"steps=3 is more than the 1 that the policy learned"):
+        parse(Resampling, {"steps": 3}).apply(made)
+    parse(Resampling, {"steps": 1}).apply(made)
 
 
 def test_several_jumps_end_where_the_data_are():

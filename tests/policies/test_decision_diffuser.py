@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from robopol.checkpoint import load_policy, save_part
+from robopol.commands.eval import EvalCommand
 from robopol.config import parse
+from robopol.configs import load_config
 from robopol.data import Episodes, EpisodesMeta, Windows
 from robopol.data.hindsight import HindsightConfig
 from robopol.data.normalizer import Normalizer
@@ -177,6 +179,18 @@ def test_the_network_always_sees_what_was_observed(sampler):
     assert len(asked) >= 4
     for x in asked:
         assert torch.equal(x[:, :2], torch.cat([states, states]))
+
+
+def test_it_can_be_walked_in_another_way_than_it_was_saved():
+    words = ["checkpoint=RUN", "policy.sampler=ddim", "policy.steps=3"]
+    policy, other = make(), make(sampler={"kind": "ddim", "steps": 3})
+    parse(EvalCommand, load_config("eval", words)).policy.apply(policy)
+    assert policy.config == other.config
+    before, after, expected = (one.act(now(), generator=rng(3)) for one in (make(), policy, other))
+    assert torch.equal(after, expected)
+    assert not torch.equal(after, before)
+    with pytest.raises(ConfigError, match="1 to 100 steps"):
+        parse(EvalCommand, load_config("eval", ["checkpoint=RUN", "policy.steps=101"])).policy.apply(policy)
 
 
 def test_the_network_sees_clean_rows_in_training_and_learns_nothing_from_them():

@@ -11,6 +11,7 @@ from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.paths.discrete_vp import DiscreteVPConfig
+from robopol.policies.paths.linear_vp import LinearVPConfig
 from robopol.policies.paths.rectified_flow import RectifiedFlowConfig
 from robopol.policies.paths.variance_exploding import VarianceExplodingConfig
 from robopol.policies.prediction import PREDICTIONS, reading, target
@@ -62,6 +63,47 @@ def test_training_times_lie_on_the_path(name):
     assert kappa.std() > 0
 
 
+DRAWN = PATHS | {
+    "flow-beta": RectifiedFlowConfig(time_law="beta").build(),
+    "flow-beta-noise-at-0": RectifiedFlowConfig(time_law="beta", noise_at=0).build(),
+    "sde-from-0": LinearVPConfig(time_min=0).build(),
+    "log_normal": VarianceExplodingConfig(time_law="log_normal").build(),
+}
+ENDS = [0.0, 2.0**-33, 2.0**-24, 1 - 2.0**-24]  # a GPU draws smaller ones than a CPU, and both draw 0
+
+
+@pytest.mark.parametrize("u", ENDS)
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_whatever_time_is_drawn_the_loss_and_its_gradient_are_finite(name, prediction, u, monkeypatch):
+    class Scaled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+            return self.scale * x
+
+    def rand(*size: int, dtype: torch.dtype = torch.float32, **_: object) -> Tensor:
+        return torch.full(size, u, dtype=dtype)
+
+    x0, field = torch.linspace(-1, 1, 24).reshape(3, 4, 2), Field(Scaled(), DRAWN[name], prediction)
+    monkeypatch.setattr(torch, "rand", rand)
+    loss = field.loss(x0, torch.zeros(3, 1, 1), torch.Generator().manual_seed(0))
+    loss.mean().backward()
+    assert loss.dtype == torch.float32
+    assert loss.isfinite().all()
+    assert field.net.scale.grad.isfinite()
+
+
+@pytest.mark.parametrize("name", ["cosine", "flow", "flow-noise-at-0", "sde-from-0"])
+def test_times_that_are_not_at_the_very_ends_are_as_they_were_drawn(name):
+    path = DRAWN[name]
+    found = path.draw_time(1000, torch.Generator().manual_seed(3), torch.device("cpu"))
+    u = torch.rand(1000, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(found, u if path.ends[0] == 1 else 1 - u)
+
+
 def test_squaredcos_table():
     level = PATHS["vp"].level(torch.tensor([0.0, 10.0, 50.0, 84.0, 90.0, 99.0]))
     published = torch.tensor([0.99937, 0.9667, 0.4783, 0.0537, 0.01954, 2.43e-7]).double()
@@ -72,6 +114,11 @@ def test_squaredcos_table():
 def test_a_chain_that_does_not_end_in_noise_is_refused():
     with pytest.raises(ConfigError, match="is not noise"):
         DiscreteVPConfig(schedule="linear").build()
+    with pytest.raises(
+        ConfigError, match=r"from 0.1 to 8 ends at sigma/alpha = 7.51, which is not noise.* raise beta_"
+    ):
+        LinearVPConfig(beta_max=8.0).build()
+    assert LinearVPConfig(beta_max=12.0).build().kappa_range[1] > 20
 
 
 def test_a_path_without_a_range_of_noise_is_refused():

@@ -292,7 +292,7 @@ def test_packed_weights_act_alike(weights, near):
 
 
 def test_policies_without_a_walk_refuse_another_sampler():
-    with pytest.raises(ConfigError, match="a gmm policy does not walk from noise to an action"):
+    with pytest.raises(ConfigError, match="a gmm policy does not walk from noise: policy"):
         Resampling(steps=5).apply(make(POLICIES["gmm"]))
 
 
@@ -303,6 +303,17 @@ def test_samplers_do_not_clip_actions_that_are_not_scaled_to_be_clipped():
     policy = make(POLICIES["diffusion-mlp"], action_normalization="zscore", sampler=wide)
     with pytest.raises(ConfigError, match=r"sampler\.clip=never"):
         parse(Resampling, {"sampler": "ddim"}).apply(policy)
+
+
+def test_actions_that_are_not_scaled_are_not_clipped_in_silence():
+    with pytest.raises(ConfigError, match=r"actions that are not scaled reach 20, .*policy.action_normalization=min"):
+        make(POLICIES["flow-mlp"], action_normalization="identity")
+    wide = {"kind": "euler", "steps": 4, "clip": "never"}
+    policy = make(POLICIES["flow-mlp"], action_normalization="identity", sampler=wide)
+    within = episodes()
+    within.action[:] = within.action.clamp(-1, 1)
+    policy.resample(parse(lookup("sampler", "euler"), {"steps": 4}))
+    policy.fit_normalizers(within)
 
 
 @pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), weights="fp32"), Resampling(steps=4)])

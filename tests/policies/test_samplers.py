@@ -288,6 +288,25 @@ def test_nothing_but_a_scheduler_can_be_plugged_in(name):
         DiffusersConfig(scheduler=name).build()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("EDMEulerScheduler", "cannot be told a chain"),
+        ("FlowMatchEulerDiscreteScheduler", "cannot be told a chain"),
+        ("RePaintScheduler", "wants more for a step"),
+        ("CogVideoXDDIMScheduler", "walks another chain than the policy's"),
+        ("IPNDMScheduler", "walks another chain than the policy's"),
+        ("DDIMInverseScheduler", "walks from data to noise"),
+    ],
+)
+def test_a_scheduler_that_does_not_walk_the_policys_chain_is_refused(name, words):
+    schedulers = pytest.importorskip("diffusers.schedulers")
+    if not hasattr(schedulers, name):
+        pytest.skip("this version of diffusers has no such scheduler")
+    with pytest.raises(ConfigError, match=f"{name} of diffusers does not .*: it {words}.* e.g. UniPC"):
+        DiffusersConfig(scheduler=name).build().table(Field(Wave(), PATHS["vp"], "eps"))
+
+
 STOCHASTIC = {
     "ddpm": DDPMConfig(steps=10),
     "ddim-eta": DDIMConfig(steps=10, eta=0.6),

@@ -169,6 +169,13 @@ def test_plans_that_mean_other_steps_are_refused_by_name(changed, words):
         join(base, other, "composition")
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_policy_that_jumps_is_no_member(swapped):
+    pair = policy("diffusion", None), policy("consistency", None, sampler={"kind": "consistency", "clip": "never"})
+    with pytest.raises(ConfigError, match="a consistency model says where a walk ends"):
+        mixed(pair[swapped], [pair[not swapped]], [0.5, 0.5])
+
+
 def test_policies_without_a_field_are_refused(tmp_path):
     save_part(policy("diffusion", None), tmp_path)
     config = parse(lookup("policy", "gaussian"), {"n_obs_steps": 1, "horizon": 2, "n_action_steps": 1})

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robopol.policies.paths.path import Level, Path, PathConfig
+from robopol.policies.paths.path import Level, Path, PathConfig, inside
 
 
 class CosineVPConfig(PathConfig):
@@ -44,4 +44,4 @@ class CosineVP(Path):
 
     def draw_time(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """Draw times uniformly."""
-        return torch.rand(count, generator=generator, device=device)
+        return inside(torch.rand(count, generator=generator, device=device))

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from robopol.errors import ConfigError
-from robopol.policies.paths.path import Level, Path, PathConfig
+from robopol.policies.paths.path import Level, Path, PathConfig, end_in_noise
 
 CHAIN_SPACINGS = ("leading", "trailing", "linspace")
 
@@ -61,12 +61,11 @@ class DiscreteVP(Path):
         self.train_steps = steps
         self.ends = (steps - 1, 0)
         self.log_snr = 0.5 * torch.log(alpha_bar / (1 - alpha_bar))
-        kappa_max = math.exp(-self.log_snr[-1].item())
-        if kappa_max < 20:
-            raise ConfigError(
-                f"the {config.schedule} schedule over {steps} steps ends at sigma/alpha = {kappa_max:.2f}, which is "
-                "not noise: sampling starts from N(0, I) and needs at least 20; use squaredcos_cap_v2 or 1000 steps"
-            )
+        end_in_noise(
+            math.exp(-self.log_snr[-1].item()),
+            f"the {config.schedule} schedule over {steps} steps",
+            "use squaredcos_cap_v2 or 1000 steps",
+        )
 
     def level(self, t: Tensor) -> Level:
         """See `Path.level`."""

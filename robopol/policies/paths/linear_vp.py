@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robopol.policies.paths.path import Level, Path, PathConfig
+from robopol.policies.paths.path import Level, Path, PathConfig, end_in_noise, inside
 
 
 class LinearVPConfig(PathConfig):
@@ -14,19 +14,23 @@ class LinearVPConfig(PathConfig):
 
     Attributes:
         beta_min: b, the rate at the data end.
-        beta_max: B, the rate at the noise end; with the defaults sigma / alpha ends at 152.
+        beta_max: B, the rate at the noise end; with the defaults sigma / alpha ends at 152, and 20 is the least.
         time_min: Smallest training time: the score is singular at 0.
         time_scale: The network is given ``time_scale`` times the time, so that its sinusoids resolve [0, 1].
     """
 
     kind: Literal["linear_vp"] = "linear_vp"
     beta_min: float = Field(0.1, gt=0)
-    beta_max: float = Field(20.0, ge=8)
+    beta_max: float = Field(20.0, gt=0)
     time_min: float = Field(1e-3, ge=0, lt=1)
     time_scale: float = Field(100.0, gt=0)
 
     def build(self) -> "LinearVP":
-        """Return the path."""
+        """Return the path.
+
+        Raises:
+            ConfigError: If it does not end close enough to pure noise to be started from N(0, I).
+        """
         return LinearVP(self)
 
 
@@ -34,10 +38,12 @@ class LinearVP(Path):
     """See `LinearVPConfig`."""
 
     def __init__(self, config: LinearVPConfig) -> None:
-        """Take over the choices."""
+        """Take over the choices; see `LinearVPConfig.build`."""
         self.config = config
         self.time_scale = config.time_scale
         self.ends = (1.0, config.time_min)
+        rates = f"the path with beta from {config.beta_min:g} to {config.beta_max:g}"
+        end_in_noise(self.kappa_range[1], rates, "raise beta_max, e.g. to 20")
 
     def level(self, t: Tensor) -> Level:
         """See `Path.level`."""
@@ -56,5 +62,5 @@ class LinearVP(Path):
 
     def draw_time(self, count: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
         """Draw times uniformly."""
-        u = torch.rand(count, generator=generator, device=device)
+        u = inside(torch.rand(count, generator=generator, device=device))
         return self.config.time_min + (1 - self.config.time_min) * u

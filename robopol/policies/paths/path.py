@@ -16,6 +16,9 @@ from robopol.errors import ConfigError
 WIDEST = (0.02, 80.0)
 """Noise levels between which a grid in kappa lies, where the path's own range is wider (Karras et al. 2022)."""
 
+EDGE = 2.0**-24
+"""Nearest that a drawn time in [0, 1] comes to either end, in shares of the whole; the spacing of float32 below 1."""
+
 
 class Level(NamedTuple):
     """One noise level of a path, or one for each row.
@@ -124,6 +127,38 @@ class Path(ABC):
                 "(leading, trailing and linspace are for the discrete chains of diffusion policies)"
             )
         return self.time_of(kappa)
+
+
+def end_in_noise(kappa: float, what: str, remedy: str) -> None:
+    """Check that a path ends close enough to pure noise to be started from N(0, I).
+
+    Args:
+        kappa: Its largest sigma / alpha.
+        what: The path, in words.
+        remedy: What to do.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    if kappa < 20:
+        raise ConfigError(
+            f"{what} ends at sigma/alpha = {kappa:.2f}, which is not noise: sampling starts from N(0, I) and needs at "
+            f"least 20; {remedy}"
+        )
+
+
+def inside(share: Tensor) -> Tensor:
+    """Keep shares of [0, 1] off its ends, where sigma or alpha vanishes and most predictions have no target.
+
+    A generator of float32 draws exactly 0 once in 2^24 times; every draw farther from the ends keeps its bits.
+
+    Args:
+        share: Any shape.
+
+    Returns:
+        The same shape, in [EDGE, 1 - EDGE].
+    """
+    return share.clamp(EDGE, 1 - EDGE)
 
 
 class PathConfig(Config):

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from robopol.policies.paths.path import Level, Path, PathConfig
+from robopol.policies.paths.path import Level, Path, PathConfig, inside
 
 
 class RectifiedFlowConfig(PathConfig):
@@ -61,4 +61,5 @@ class RectifiedFlow(Path):
         """Draw times by the law."""
         u = torch.rand(count, generator=generator, device=device)
         # the distribution function of Beta(1.5, 1) is s^1.5
-        return self._toward_noise(u if self.config.time_law == "uniform" else 0.001 + 0.999 * u ** (1 / 1.5))
+        s = u if self.config.time_law == "uniform" else 0.001 + 0.999 * u ** (1 / 1.5)
+        return self._toward_noise(inside(s))

@@ -35,7 +35,7 @@ class DiffusersConfig(SamplerConfig):
         """Return the sampler.
 
         Raises:
-            ConfigError: If diffusers has no such scheduler.
+            ConfigError: If diffusers has no such scheduler, or it does not walk such chains.
             MissingExtraError: If it is not installed.
         """
         return Diffusers(self)
@@ -60,6 +60,11 @@ class Diffusers(Sampler[Visit]):
         if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
             raise ConfigError(f"diffusers has no scheduler '{config.scheduler}'{nearest(config.scheduler, names)}")
         self._class: Any = found
+        if "trained_betas" not in inspect.signature(self._class.__init__).parameters:
+            raise self._unfit("cannot be told a chain of noising steps")
+        given = list(inspect.signature(self._class.step).parameters.values())[4:]  # after the output, time and state
+        if more := [each.name for each in given if each.default is each.empty and each.kind is not each.VAR_KEYWORD]:
+            raise self._unfit(f"wants more for a step ({', '.join(more)})")
 
     def times(self, path: Path) -> Tensor:
         """See `Sampler.times`."""
@@ -109,7 +114,19 @@ class Diffusers(Sampler[Visit]):
             trained_betas=path.betas.tolist(),
         )
         scheduler.set_timesteps(self.config.steps or path.train_steps)
+        # a class that takes a chain may still make another one of it, or walk it the other way
+        chain, told = torch.cumprod(1 - path.betas, 0), getattr(scheduler, "alphas_cumprod", torch.zeros(0)).double()
+        if told.shape != chain.shape or not torch.allclose(told, chain, rtol=0, atol=1e-5):
+            raise self._unfit("walks another chain than the policy's")
+        if scheduler.timesteps[0] < scheduler.timesteps[-1]:
+            raise self._unfit("walks from data to noise")
         return scheduler
+
+    def _unfit(self, reason: str) -> ConfigError:
+        return ConfigError(
+            f"{self.config.scheduler} of diffusers does not walk the chain of a diffusion policy: it {reason}. Set "
+            "policy.sampler.scheduler to one that does, e.g. UniPCMultistepScheduler or DPMSolverMultistepScheduler"
+        )
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Visit]:
         return [visit(field, at.t, at.at) for at in visits]

@@ -164,6 +164,7 @@ class Jumps(FirstOrder):
     """See `ConsistencyConfig`."""
 
     config: ConsistencyConfig
+    jumps = True
 
     def times(self, path: Path) -> Tensor:
         """See `Sampler.times`."""

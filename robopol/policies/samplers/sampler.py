@@ -151,9 +151,11 @@ class Sampler(ABC, Generic[RowT]):
 
     Attributes:
         repeats: Whether a step may be taken more than once.
+        jumps: Whether its steps go to the data at once, so that they need no mean of the clean samples.
     """
 
     repeats: ClassVar[bool] = True
+    jumps: ClassVar[bool] = False
 
     def __init__(self, config: Any) -> None:
         """Take over the choices.
@@ -268,6 +270,11 @@ class Sampler(ABC, Generic[RowT]):
         Raises:
             ConfigError: If the field cannot be walked so.
         """
+        if field.prediction == "consistency" and not self.jumps:
+            raise ConfigError(
+                f"the {self.config.kind} sampler needs the mean of the clean actions, and a consistency model says one "
+                "of them: walk it by policy.sampler=consistency, or walk its teacher"
+            )
         key = (field.path, field.prediction)
         if key not in self._tables:
             times = self.times(field.path)
