@@ -9,13 +9,22 @@ from torch import Generator, Tensor
 
 from robopol.config import OneOf, parse
 from robopol.errors import ConfigError
-from robopol.networks.packed import Weights, pack
+from robopol.networks.acting import ActingDenoiser
+from robopol.networks.compiled import compiled
+from robopol.networks.packed import pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
 from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
+from robopol.policies.samplers.captured import Captured
 
 Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
+Backend = Literal["packed", "packed_bf16", "compile", "cuda_graph"]
+
+NO_STEERING = (
+    "policy.backend=cuda_graph repeats the policy's own walk, and cannot be steered: use policy.backend=compile, or "
+    "leave one of the two out"
+)
 
 
 class GenerativeConfig(PolicyConfig):
@@ -73,6 +82,7 @@ class GenerativePolicy(Policy):
             self.observation = guided or self.observation
         net = config.net.build(spec.action_dim, spec.horizon, self.observation.dim, spec.n_obs_steps)
         self.field = Field(net, config.path.build(), config.prediction)
+        self.backend: Backend | None = None
         self.resample(config.sampler)
 
     @property
@@ -110,20 +120,43 @@ class GenerativePolicy(Policy):
         Raises:
             ConfigError: If the field cannot be walked so.
         """
-        self.config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
-        self.sampler = sampler.build()
-        self.sampler.table(self.field)  # an impossible walk is refused now, not when the policy first acts
+        config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
+        built = sampler.build()
+        built.table(self.field)  # an impossible walk is refused now, not when the policy first acts
+        self.sampler = Captured(built, self.device) if self.backend == "cuda_graph" else built
+        self.config = config
 
-    def for_acting(self, weights: Weights = "fp32") -> None:
-        """Act with packed weights from now on; the policy can no longer be trained, saved, copied or moved.
+    def for_acting(self, backend: Backend = "packed") -> None:
+        """Let something else compute from now on; the policy can no longer be trained, copied or moved.
+
+        Plans stay what they were, from the same generators: up to rounding, and with ``"packed_bf16"`` up to that of
+        bfloat16. A policy with packed weights cannot be saved either.
 
         Args:
-            weights: ``"fp32"`` acts as before up to rounding; ``"bf16"`` multiplies in bfloat16.
+            backend: ``"packed"`` and ``"packed_bf16"`` multiply with packed weights on a CPU, ``"compile"`` has
+                torch.compile make the network's steps, ``"cuda_graph"`` replays whole walks on a GPU, without
+                steerings.
 
         Raises:
-            ConfigError: If the policy is not on a CPU, or the CPU has no bfloat16 products.
+            ConfigError: If it was called before, or what is asked for is not there: a CPU, its bfloat16 products, CUDA,
+                a sampler that can be captured.
         """
-        self.field.net = pack(self.field.net, weights)
+        if self.backend is not None:
+            raise ConfigError(f"the policy acts by policy.backend={self.backend} already: load it anew for another one")
+        if backend == "cuda_graph":
+            self.sampler = Captured(self.sampler, self.device)
+            self.field.net = ActingDenoiser(self.field.net, "the networks of captured walks")
+        elif backend == "compile":
+            self.field.net = compiled(self.field.net)
+        else:
+            self.field.net = pack(self.field.net, "bf16" if backend == "packed_bf16" else "fp32")
+        self.backend = backend
+
+    def steered(self, *steerings: Any) -> Policy:
+        """See `Policy.steered`; a CUDA graph has no place for what steers."""
+        if self.backend == "cuda_graph":
+            raise ConfigError(NO_STEERING)
+        return super().steered(*steerings)
 
     @torch.no_grad()
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:

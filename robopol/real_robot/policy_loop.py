@@ -231,7 +231,8 @@ def policy_id(policy: Policy) -> bytes:
     digest = hashlib.sha256(
         repr(sorted(policy.config.tree().items())).encode() + policy.spec.model_dump_json().encode()
     )
-    for name, value in sorted(policy.state_dict().items()):
+    # not its state-dict: packed weights refuse to be saved, and tell by a buffer what they were packed from
+    for name, value in sorted([*policy.named_parameters(), *policy.named_buffers()]):
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.digest()[:16]
