@@ -14,8 +14,8 @@ and diffusers, the export onnx and onnxscript::
 * published: the published network, evaluated step by step by diffusers' `DDIMScheduler`;
 * ONNX Runtime: the same network exported, in the same loop;
 * robopol: the same weights in robopol's network, field and sampler, as they are and by what ``policy.backend`` offers
-  on the device: packed weights in float32 and (for the U-Net) in bfloat16, torch.compile, a CUDA graph. What compiles or
-  captures does so before it is timed.
+  on the device: packed weights in float32 and (for the U-Net) in bfloat16, torch.compile, a CUDA graph. What compiles
+  or captures does so before it is timed.
 
 On a GPU one row is raced, without ONNX Runtime, and a plan ends when its chunk is in the CPU's memory.
 

@@ -56,7 +56,7 @@ def test_steps_and_numbers_of_rows_share_what_is_compiled():
     made = compiled(net, counter)
     with torch.no_grad():
         for rows in (4, 1, 5, 7, 16, 4, 1, 100):
-            _, t, cond = inputs(rows, times=20)
+            _, t, cond = inputs(rows)
             assert_walks_as(made.prepare(t, cond), net, rows, 1e-6)
     assert counter.frame_count == 3  # four rows, one row, any number
 
