@@ -4,6 +4,8 @@ What is compiled is what is left of a network at one time of a walk (`Denoiser.s
 Compiling takes as long for a hundred steps as for one, and whatever walks or steers the network finds it as before.
 """
 
+from types import FunctionType
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,14 @@ class CompiledDenoiser(ActingDenoiser):
         """Prepare to compile; see `compiled`."""
         super().__init__(net, "compiled networks")
         self._compiler = compiler
-        self._step = torch.compile(net.step(), backend=compiler, fullgraph=True)
+        step = net.step()
+
+        def take(x: Tensor, *told: Tensor) -> Tensor:
+            return step(x, *told)
+
+        # torch keeps what it compiles with a function's code, and only so many of it: each network has code of its own
+        own = FunctionType(take.__code__.replace(), take.__globals__, closure=take.__closure__)
+        self._step = torch.compile(own, backend=compiler, fullgraph=True)
 
     def _walk(self, t: Tensor, cond: Tensor) -> Walk:
         told = self.net.told(t, cond)
@@ -49,7 +58,7 @@ class CompiledDenoiser(ActingDenoiser):
         """
         try:
             prediction: Tensor = self._step(x, *told)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             first = str(error).strip().splitlines()[0]
             raise ConfigError(
                 f"torch.compile ({self._compiler}) cannot compile the network: {first}. On a CPU it needs a C++ "

@@ -9,6 +9,7 @@ from torch._dynamo.testing import CompileCounter
 from robopol.errors import ConfigError, RobopolError
 from robopol.networks.compiled import compiled
 from robopol.networks.denoiser import Denoiser
+from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.fine_tuned import FineTunedDenoiser
 from robopol.networks.temporal_conv import TemporalConv, joined_taps
 from robopol.networks.unet import UNetConfig
@@ -59,6 +60,15 @@ def test_steps_and_numbers_of_rows_share_what_is_compiled():
             _, t, cond = inputs(rows)
             assert_walks_as(made.prepare(t, cond), net, rows, 1e-6)
     assert counter.frame_count == 3  # four rows, one row, any number
+
+
+def test_many_networks_are_compiled_in_one_process(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    for width in (8, 16, 24):
+        net = DenoisingMLPConfig(width=width).build(action_dim=3, horizon=8, cond_dim=5, n_obs_steps=2).eval()
+        _, t, cond = inputs(4)
+        with torch.no_grad():
+            assert_walks_as(compiled(net, "eager").prepare(t, cond), net, 4, 1e-6)
 
 
 def test_which_of_two_networks_answers_still_depends_on_the_time():
