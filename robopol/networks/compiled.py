@@ -4,6 +4,7 @@ What is compiled is what is left of a network at one time of a walk (`Denoiser.s
 Compiling takes as long for a hundred steps as for one, and whatever walks or steers the network finds it as before.
 """
 
+from itertools import count
 from types import FunctionType
 
 import torch
@@ -13,6 +14,8 @@ from robopol.errors import ConfigError
 from robopol.networks.acting import ActingDenoiser
 from robopol.networks.denoiser import Denoiser, Walk
 from robopol.networks.fine_tuned import FineTunedDenoiser
+
+_NUMBERS = count()  # two pieces of code that differ in nothing are one to torch
 
 
 def compiled(net: Denoiser, compiler: str = "inductor") -> Denoiser:
@@ -43,7 +46,8 @@ class CompiledDenoiser(ActingDenoiser):
             return step(x, *told)
 
         # torch keeps what it compiles with a function's code, and only so many of it: each network has code of its own
-        own = FunctionType(take.__code__.replace(), take.__globals__, closure=take.__closure__)
+        code = take.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
+        own = FunctionType(code, take.__globals__, closure=take.__closure__)
         self._step = torch.compile(own, backend=compiler, fullgraph=True)
 
     def _walk(self, t: Tensor, cond: Tensor) -> Walk:

@@ -62,8 +62,8 @@ def test_steps_and_numbers_of_rows_share_what_is_compiled():
     assert counter.frame_count == 3  # four rows, one row, any number
 
 
-def test_many_networks_are_compiled_in_one_process(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+@torch._dynamo.config.patch(recompile_limit=1)
+def test_many_networks_are_compiled_in_one_process():
     for width in (8, 16, 24):
         net = DenoisingMLPConfig(width=width).build(action_dim=3, horizon=8, cond_dim=5, n_obs_steps=2).eval()
         _, t, cond = inputs(4)
