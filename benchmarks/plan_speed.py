@@ -1,4 +1,4 @@
-"""Speed of a plan: ten DDIM steps from noise to an action chunk, on a CPU, against what people run.
+"""Speed of a plan: ten DDIM steps from noise to an action chunk, against what people run, on a CPU or a GPU.
 
 The public codes are read from a folder with one checkout each, as in ``train_speed.py``; their networks need einops
 and diffusers, the export onnx and onnxscript::
@@ -9,11 +9,15 @@ and diffusers, the export onnx and onnxscript::
     git -C DIR/dppo checkout 7b10df690d54f3d29524f20daa8cf78288a21a9b
     pip install diffusers einops onnx onnxscript onnxruntime
     python benchmarks/plan_speed.py --peers DIR
+    python benchmarks/plan_speed.py --peers DIR --device cuda
 
 * published: the published network, evaluated step by step by diffusers' `DDIMScheduler`;
 * ONNX Runtime: the same network exported, in the same loop;
-* robopol: the same weights in robopol's network, field and sampler, with packed weights in float32 and in bfloat16,
-  and (for the small MLP) as they are.
+* robopol: the same weights in robopol's network, field and sampler, as they are and by what ``policy.backend`` offers
+  on the device: packed weights in float32 and (for the U-Net) in bfloat16, torch.compile, a CUDA graph. What compiles
+  or captures does so before it is timed.
+
+On a GPU one row is raced, without ONNX Runtime, and a plan ends when its chunk is in the CPU's memory.
 
 Every contender runs in a process of its own and takes its turn in each round; a round in which other processes used
 more than 0.2 cores is dropped. Printed: median [min..max] of the kept rounds for one plan, the ratio of the medians to
@@ -41,13 +45,14 @@ from torch import Tensor, nn
 from train_speed import ACTION, HORIZON, N_OBS, OBS, TIMES, from_published, published_unet
 
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
-from robopol.networks.packed import Weights, pack
 from robopol.networks.unet import UNetConfig
 from robopol.policies.diffusion import DiffusionConfig
+from robopol.policies.generative import Backend
 from robopol.policies.part import PolicySpec
 from robopol.policies.samplers.first_order import DDIMConfig
 
 STEPS = 10
+LOOP, RUNTIME = "published loop", "ONNX Runtime"
 Plan = Callable[[Tensor, Tensor], Tensor]
 """From noise (B, Tp, A) and observations (B, To, D) to chunks (B, Tp, A)."""
 
@@ -119,7 +124,7 @@ def published(net: nn.Module, batch: int) -> Plan:
         scheduler.set_timesteps(STEPS)
         x = noise
         for t in scheduler.timesteps:
-            x = scheduler.step(net(x, t.expand(batch), cond), t, x).prev_sample
+            x = scheduler.step(net(x, t.to(x.device).expand(batch), cond), t, x).prev_sample
         return x
 
     return plan
@@ -156,8 +161,8 @@ def exported(net: nn.Module, batch: int) -> Plan:
 # ------------------------------------------------------------------------------------------------------------- robopol
 
 
-def robopol(net: PublishedUNet | PublishedMLP, batch: int, weights: Weights | None) -> Plan:
-    """Return robopol's sampler on a field with the published weights."""
+def robopol(net: PublishedUNet | PublishedMLP, batch: int, backend: Backend | None = None) -> Plan:
+    """Return robopol's sampler on a field with the published weights, computed by a backend."""
     config, state = net.robopol()
     spec = PolicySpec(
         obs_shapes={"state": (OBS,)},
@@ -172,8 +177,9 @@ def robopol(net: PublishedUNet | PublishedMLP, batch: int, weights: Weights | No
     )
     policy = DiffusionConfig(net=config, sampler=DDIMConfig(steps=STEPS)).build(spec).eval()
     policy.field.net.load_state_dict(state)
-    if weights is not None:
-        policy.field.net = pack(policy.field.net, weights)
+    policy.to(next(net.parameters()).device)
+    if backend is not None:
+        policy.for_acting(backend)
 
     @torch.no_grad()
     def plan(noise: Tensor, cond: Tensor) -> Tensor:
@@ -193,13 +199,14 @@ class Contender(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is raced: a network, the rows of a plan, and how many plans are one turn of a contender."""
+    """What is raced: a network, the rows of a plan, how many plans are one turn of a contender, and where."""
 
     name: str
     net: type[PublishedUNet] | type[PublishedMLP]
     batch: int
     plans: int
     threads: int
+    device: str = "cpu"
 
 
 def inputs(batch: int) -> tuple[Tensor, Tensor]:
@@ -211,44 +218,44 @@ def inputs(batch: int) -> tuple[Tensor, Tensor]:
 def turns(contender: Contender, subject: Subject, peers: Path) -> Turn:
     """Return turns that answer with the seconds of a plan and its largest difference to the published plan."""
     torch.set_num_threads(subject.threads)
-    net = subject.net(peers).eval()
-    plan, (noise, cond) = contender.make(net, subject.batch), inputs(subject.batch)
+    net = subject.net(peers).eval().to(subject.device)
+    plan, (noise, cond) = contender.make(net, subject.batch), (x.to(subject.device) for x in inputs(subject.batch))
     error = float((plan(noise, cond) - published(net, subject.batch)(noise, cond)).abs().max())
 
     def turn() -> tuple[float, float]:
         begin = time.perf_counter()
         for _ in range(subject.plans):
-            plan(noise, cond)
+            plan(noise, cond).cpu()
         return (time.perf_counter() - begin) / subject.plans, error
 
     return turn
 
 
 def run(subject: Subject, contenders: list[Contender], args: argparse.Namespace) -> dict[str, Any]:
-    """Race the contenders, the published loop and ONNX Runtime first; print and return the figures."""
+    """Race the contenders, the published loop first and on a CPU ONNX Runtime next; print and return the figures."""
     makers = {contender.name: partial(turns, contender, subject, args.peers) for contender in contenders}
     result = race(makers, args.rounds, args.contention)
     kept, dropped = result.rounds_kept, result.rounds_dropped
     print(
-        f"\n{subject.name}, DDIM {STEPS}, batch {subject.batch}, {subject.threads} threads: "
+        f"\n{subject.name}, DDIM {STEPS}, batch {subject.batch}, {subject.device}, {subject.threads} threads: "
         f"{kept} rounds kept, {dropped} dropped for contention",
         flush=True,
     )
     found = {name: spread([seconds for seconds, _ in answers]) for name, answers in result.kept.items() if kept}
+    peers = {"to_published": LOOP} | ({"to_onnxruntime": RUNTIME} if RUNTIME in found else {})
     rows = {}
     for name, (median, low, high) in found.items():
-        loop, runtime = (found[contender.name].median for contender in contenders[:2])
         rows[name] = {
             "median_ms": 1e3 * median,
             "min_ms": 1e3 * low,
             "max_ms": 1e3 * high,
-            "to_published": loop / median,
-            "to_onnxruntime": runtime / median,
+            **{key: found[peer].median / median for key, peer in peers.items()},
             "error": result.kept[name][0][1],
         }
+        ratios = "".join(f"  {rows[name][key]:5.2f}x {peer}" for key, peer in peers.items())
         print(
-            f"  {name:24s} {1e3 * median:9.3f} ms [{1e3 * low:.3f}..{1e3 * high:.3f}]  {loop / median:5.2f}x published"
-            f"  {runtime / median:5.2f}x ONNX Runtime  error {rows[name]['error']:.1e}",
+            f"  {name:24s} {1e3 * median:9.3f} ms [{1e3 * low:.3f}..{1e3 * high:.3f}]{ratios}"
+            f"  error {rows[name]['error']:.1e}",
             flush=True,
         )
     return {"threads": subject.threads, "rounds_kept": kept, "rounds_dropped": dropped, "rows": rows}
@@ -281,27 +288,40 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="uncontended rounds to keep")
     parser.add_argument("--contention", type=float, default=0.2, help="cores that others may use in a round")
     parser.add_argument("--threads", type=int, default=psutil.cpu_count(logical=False) or 1, help="of the U-Nets")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "plan_speed.json")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where plans are made")
+    parser.add_argument("--out", type=Path, help="results/plan_speed.json, or plan_speed_cuda.json beside it")
     args = parser.parse_args()
+    name = "plan_speed.json" if args.device == "cpu" else "plan_speed_cuda.json"
+    args.out = args.out or Path(__file__).parent / "results" / name
 
-    peers = [Contender("published loop", published), Contender("ONNX Runtime", exported)]
-    plain = Contender("robopol", partial(robopol, weights=None))
-    fp32 = Contender("robopol, packed fp32", partial(robopol, weights="fp32"))
-    bf16 = Contender("robopol, packed bf16", partial(robopol, weights="bf16"))
+    loop, runtime, plain = Contender(LOOP, published), Contender(RUNTIME, exported), Contender("robopol", robopol)
+    fp32 = Contender("robopol, packed fp32", partial(robopol, backend="packed"))
+    bf16 = Contender("robopol, packed bf16", partial(robopol, backend="packed_bf16"))
+    compiled = Contender("robopol, compiled", partial(robopol, backend="compile"))
+    graph = Contender("robopol, CUDA graph", partial(robopol, backend="cuda_graph"))
     unet, mlp = "U-Net 256/512/1024", "MLP 3 x 256"
+    small, large = [loop, runtime, plain, fp32, compiled], [loop, runtime, plain, fp32, bf16, compiled]
     races = {
-        "unet-1": (Subject(unet, PublishedUNet, 1, 3, args.threads), [*peers, plain, fp32, bf16]),
-        "unet-50": (Subject(unet, PublishedUNet, 50, 1, args.threads), [*peers, plain, fp32, bf16]),
-        "mlp-1": (Subject(mlp, PublishedMLP, 1, 200, 1), [*peers, plain, fp32]),
-        "mlp-50": (Subject(mlp, PublishedMLP, 50, 50, 1), [*peers, plain, fp32]),
+        "unet-1": (Subject(unet, PublishedUNet, 1, 3, args.threads), large),
+        "unet-50": (Subject(unet, PublishedUNet, 50, 1, args.threads), large),
+        "mlp-1": (Subject(mlp, PublishedMLP, 1, 200, 1), small),
+        "mlp-50": (Subject(mlp, PublishedMLP, 50, 50, 1), small),
     }
+    if args.device == "cuda":
+        races = {
+            "unet-1": (Subject(unet, PublishedUNet, 1, 50, args.threads, "cuda"), [loop, plain, compiled, graph]),
+            "mlp-1": (Subject(mlp, PublishedMLP, 1, 200, 1, "cuda"), [loop, plain, compiled, graph]),
+        }
     results = {name: run(*races[name], args) for name in races if args.only is None or name in args.only}
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
-        "versions": {name: version(name) for name in ("torch", "diffusers", "onnxruntime")},
+        "versions": {
+            name: version(name) for name in ("torch", "diffusers", *(["onnxruntime"] * (args.device == "cpu")))
+        },
         "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu",
         "races": results,
     }
     args.out.write_text(json.dumps(report, indent=2) + "\n")

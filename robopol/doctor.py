@@ -163,7 +163,7 @@ def check_policy(robot: "RobotConfig", tree: dict[str, Any]) -> Iterator[Check]:
         name="policy",
         status="fail" if slow else "ok",
         detail=said,
-        advice="fewer steps (policy.sampler=ddim policy.steps=5), robopol export, or a GPU" if slow else "",
+        advice="fewer steps (policy.sampler=ddim policy.steps=5), policy.backend, export, or a GPU" if slow else "",
     )
     if tree.get("record") is not None:
         yield check_weights(robot, policy, executed, str(tree["record"]))

@@ -1,12 +1,18 @@
 """What every denoiser network is: noisy chunks, a time and an observation in, a prediction out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 Walk = Callable[[Tensor, int], Tensor]
 """A network at fixed times and for fixed observations: (x (B, Tp, A), index of the time) -> (B, Tp, A)."""
+
+Told = tuple[Tensor, ...]
+"""What a network is told of one time and of the observations, as far as it can be computed without the states."""
+
+Step = Callable[..., Tensor]
+"""The rest of a network: (x (B, Tp, A), *told) -> the prediction (B, Tp, A)."""
 
 
 class Denoiser(nn.Module, ABC):
@@ -35,5 +41,13 @@ class Denoiser(nn.Module, ABC):
         Returns:
             (x (B, Tp, A), i) -> what `forward` gives at the i-th time.
         """
-        rows = t[:, None].expand(-1, len(cond))
-        return lambda x, i: self(x, rows[i], cond)
+        told, step = self.told(t, cond), self.step()
+        return lambda x, i: step(x, *told[i])
+
+    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+        """Return what `step` takes beside the states at each time of a walk; see `prepare`."""
+        return [(row, cond) for row in t[:, None].expand(-1, len(cond)).unbind()]
+
+    def step(self) -> Step:
+        """Return what is left to be computed at each time: a function of tensors alone, the same one for all times."""
+        return self.forward

@@ -1,5 +1,6 @@
 """An MLP that denoises a whole action chunk at once: the network DPPO uses for state observations."""
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -7,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from robopol.config import Config
-from robopol.networks.denoiser import Denoiser, Walk
+from robopol.networks.denoiser import Denoiser, Step, Told
 from robopol.networks.embeddings import SinusoidalEmbedding
 from robopol.networks.mlp import Activation, ResidualMLP, matrix
 
@@ -67,6 +68,7 @@ class DenoisingMLP(Denoiser):
         self.embed_time = nn.Sequential(
             SinusoidalEmbedding(step), nn.Linear(step, 2 * step), nn.Mish(), nn.Linear(2 * step, step)
         )
+        self._sizes = [chunk_size, step, cond_size]
         in_features = chunk_size + step + cond_size
         self.trunk = ResidualMLP(in_features, config.width, config.blocks, chunk_size, config.activation)
 
@@ -76,16 +78,19 @@ class DenoisingMLP(Denoiser):
         prediction: Tensor = self.trunk(features)
         return prediction.float().view(x.shape)
 
-    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
-        """See `Denoiser.prepare`. What time and observation add to the first layer is known beforehand."""
+    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+        """See `Denoiser.told`: what time and observation add to the first layer."""
         enter, bias = matrix(cast("nn.Linear", self.trunk[0]))
-        time, context = self.embed_time(t), cond.flatten(1)
-        chunk = len(enter) - time.shape[1] - context.shape[1]
-        to_chunk, to_time, to_context = enter.split([chunk, time.shape[1], context.shape[1]])
-        times, contexts = (time @ to_time).unbind(), torch.addmm(bias, context, to_context)
-        rest = self.trunk.after_first()
+        _, to_time, to_context = enter.split(self._sizes)
+        context = torch.addmm(bias, cond.flatten(1), to_context)
+        return [(time, context) for time in (self.embed_time(t) @ to_time).unbind()]
 
-        def walk(x: Tensor, i: int) -> Tensor:
-            return rest(torch.addmm(times[i] + contexts, x.flatten(1), to_chunk)).float().view(x.shape)
+    def step(self) -> Step:
+        """See `Denoiser.step`."""
+        enter, _ = matrix(cast("nn.Linear", self.trunk[0]))
+        to_chunk, rest = enter[: self._sizes[0]], self.trunk.after_first()
 
-        return walk
+        def step(x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+            return rest(torch.addmm(time + context, x.flatten(1), to_chunk)).float().view(x.shape)
+
+        return step

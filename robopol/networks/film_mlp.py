@@ -1,13 +1,14 @@
 """An MLP denoiser whose layers are scaled and shifted by the observation."""
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from robopol.config import Config
-from robopol.networks.denoiser import Denoiser, Walk
+from robopol.networks.denoiser import Denoiser, Step, Told
 from robopol.networks.embeddings import SinusoidalEmbedding
 from robopol.networks.mlp import ACTIVATIONS, Activation, matrix
 
@@ -85,31 +86,32 @@ class FiLMMLP(Denoiser):
         prediction: Tensor = self.leave(h)
         return prediction.float().view(x.shape)
 
-    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
-        """See `Denoiser.prepare`. Scales, shifts and the first layer's offset are known beforehand for all times.
-
-        The walk calls no modules: on a small network their calls take as long as the products.
-        """
+    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+        """See `Denoiser.told`: the first layer's offset, then the scale and shift of each block."""
         times, rows = self.embed_time(t)[:, None].expand(-1, len(cond), -1), cond.flatten(1).expand(len(t), -1, -1)
         features = self.embed(torch.cat([rows, times], dim=-1))  # (S, B, F)
         enter, bias = matrix(self.enter)
-        to_chunk, to_features = enter[: -features.shape[-1]], enter[-features.shape[-1] :]
-        offsets = (features @ to_features + bias).unbind()
-        blocks: list[Any] = list(self.blocks)
-        films = [block.film(features).chunk(2, dim=-1) for block in blocks]
-        scales = [(1 + scale).unbind() for scale, _ in films]
-        shifts = [shift.unbind() for _, shift in films]
-        parts = [(*matrix(block.first), *matrix(block.second), block.act.forward) for block in blocks]
-        leave, leave_bias = matrix(self.leave)
+        told = [features @ enter[-features.shape[-1] :] + bias]
+        for block in self.blocks:
+            scale, shift = cast(FiLMBlock, block).film(features).chunk(2, dim=-1)
+            told += [1 + scale, shift]
+        return list(zip(*(part.unbind() for part in told), strict=True))
 
-        def walk(x: Tensor, i: int) -> Tensor:
-            h = torch.addmm(offsets[i], x.flatten(1), to_chunk)
-            for scale, shift, (first, first_bias, second, second_bias, act) in zip(scales, shifts, parts, strict=True):
-                inner = torch.addcmul(shift[i], scale[i], torch.addmm(first_bias, act(h), first))
+    def step(self) -> Step:
+        """See `Denoiser.step`. It calls no modules: on a small network their calls take as long as the products."""
+        blocks: list[Any] = list(self.blocks)
+        parts = [(*matrix(block.first), *matrix(block.second), block.act.forward) for block in blocks]
+        (enter, _), (leave, leave_bias) = matrix(self.enter), matrix(self.leave)
+        to_chunk = enter[: self.leave.out_features]
+
+        def step(x: Tensor, offset: Tensor, *films: Tensor) -> Tensor:
+            h = torch.addmm(offset, x.flatten(1), to_chunk)
+            for k, (first, first_bias, second, second_bias, act) in enumerate(parts):
+                inner = torch.addcmul(films[2 * k + 1], films[2 * k], torch.addmm(first_bias, act(h), first))
                 h = h + torch.addmm(second_bias, act(inner), second)
             return torch.addmm(leave_bias, h, leave).float().view(x.shape)
 
-        return walk
+        return step
 
 
 class FiLMBlock(nn.Module):

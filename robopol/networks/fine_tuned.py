@@ -46,6 +46,7 @@ class FineTunedDenoiser(Denoiser):
         """Join two networks of one shape."""
         super().__init__()
         self.base, self.tuned, self.times = base, tuned, times
+        self._known: tuple[Tensor, tuple[float, float], list[bool]] | None = None
 
     def begin(self) -> None:
         """Let both say what the base says."""
@@ -66,6 +67,8 @@ class FineTunedDenoiser(Denoiser):
 
     def prepare(self, t: Tensor, cond: Tensor) -> Walk:
         """See `Denoiser.prepare`; both for all times, so that equal networks round alike wherever one takes over."""
-        mine = self.within(t).tolist()
+        if self._known is None or self._known[0] is not t or self._known[1] != self.times:
+            self._known = t, self.times, self.within(t).tolist()  # asked once, as a GPU would be waited for
+        mine = self._known[2]
         walks = {own: net.prepare(t, cond) for own, net in ((True, self.tuned), (False, self.base)) if own in mine}
         return lambda x, i: walks[mine[i]](x, i)

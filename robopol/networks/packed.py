@@ -7,14 +7,16 @@ and padding are one call.
 """
 
 import copy
+import hashlib
 from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robopol.errors import ConfigError, RobopolError
-from robopol.networks.denoiser import Denoiser, Walk
+from robopol.errors import ConfigError
+from robopol.networks.acting import ActingDenoiser
+from robopol.networks.denoiser import Denoiser
 from robopol.networks.temporal_conv import TemporalConv, TransposedTemporalConv
 
 Weights = Literal["fp32", "bf16"]
@@ -45,7 +47,16 @@ def pack(net: Denoiser, weights: Weights = "fp32") -> "PackedDenoiser":
     copied = copy.deepcopy(net).eval().requires_grad_(False)
     if _available():
         _pack_layers(copied, torch.bfloat16 if weights == "bf16" else torch.float32)
-    return PackedDenoiser(copied)
+    return PackedDenoiser(copied, _hash(net))
+
+
+def _hash(net: Denoiser) -> bytes:
+    """Return 32 bytes that tell the weights of a denoiser from others."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.digest()
 
 
 def _available() -> bool:
@@ -66,59 +77,23 @@ def _pack_layers(module: nn.Module, dtype: torch.dtype) -> None:
             _pack_layers(layer, dtype)
 
 
-class PackedDenoiser(Denoiser):
-    """A denoiser that only acts: it gives no gradients, and cannot be trained, saved, moved or copied."""
+class PackedDenoiser(ActingDenoiser):
+    """A denoiser with packed weights. It cannot be saved either.
 
-    def __init__(self, net: Denoiser) -> None:
+    Attributes:
+        origin: A hash of the weights that were packed, (32,) uint8.
+    """
+
+    origin: Tensor
+
+    def __init__(self, net: Denoiser, origin: bytes) -> None:
         """Wrap the copy whose layers are packed."""
-        super().__init__()
-        self.net = net
-        super().train(False)
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """See `Denoiser.forward`."""
-        _refuse_gradient(x)
-        _refuse_gradient(cond)
-        prediction: Tensor = self.net(x, t, cond)
-        return prediction
-
-    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
-        """See `Denoiser.prepare`."""
-        _refuse_gradient(cond)
-        walk = self.net.prepare(t, cond)
-
-        def refusing(x: Tensor, i: int) -> Tensor:
-            _refuse_gradient(x)
-            return walk(x, i)
-
-        return refusing
-
-    def train(self, mode: bool = True) -> "PackedDenoiser":
-        """Stay in evaluation mode; raise a RobopolError if asked to train."""
-        if mode:
-            _refuse("trained")
-        return self
+        super().__init__(net, "packed weights")
+        self.register_buffer("origin", torch.frombuffer(bytearray(origin), dtype=torch.uint8), persistent=False)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise a RobopolError."""
-        _refuse("saved")
-
-    def _apply(self, *args: Any, **kwargs: Any) -> NoReturn:
-        _refuse("moved or converted")
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        """Raise a RobopolError: neither ``pickle`` nor ``copy`` can read packed weights."""
-        _refuse("copied or pickled")
-
-
-def _refuse(verb: str) -> NoReturn:
-    raise RobopolError(f"packed weights only act, they cannot be {verb}: use the policy that they were packed from")
-
-
-def _refuse_gradient(value: Tensor) -> None:
-    """Raise a RobopolError if a gradient would be wanted, which oneDNN's products would leave out in silence."""
-    if value.requires_grad and torch.is_grad_enabled():
-        _refuse("differentiated")
+        self._refuse("saved")
 
 
 class PackedConv(nn.Module):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from robopol.networks.autograd import run
 
@@ -121,6 +122,21 @@ class _TapProducts(torch.autograd.Function):
         return grad_x, grad_weight, grad_bias, None
 
 
+def tap_products(x: Tensor, weight: Tensor, bias: Tensor, plan: Plan) -> Tensor:
+    """Return the sum of a plan's products and the bias, (T', B, out); it can be differentiated once."""
+    product: Tensor = run(_TapProducts, x, weight, bias, plan)
+    return product
+
+
+def joined_taps(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """Return a zero-padded convolution of x (T, B, in) as one product, zeros included, (T', B, out)."""
+    kernel, _, out = weight.shape
+    x = F.pad(x, (0, 0, 0, 0, padding, padding))
+    span = x.shape[0] - kernel + 1
+    windows = torch.cat([x[j : j + span : stride] for j in range(kernel)], -1)
+    return torch.addmm(bias, windows.flatten(0, 1), weight.flatten(0, 1)).view(-1, windows.shape[1], out)
+
+
 class TemporalConv(nn.Module):
     """1-D convolution over time, in (time, batch, channel) layout.
 
@@ -165,9 +181,13 @@ class TemporalConv(nn.Module):
         """
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        plan = self.plan(x.shape[0])
-        product: Tensor = run(_TapProducts, x.to(dtype), self.weight.to(dtype), self.bias.to(dtype), plan)
-        return product
+        return self.convolve(x.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Convolve, all in one dtype."""
+        if torch.compiler.is_compiling():  # few operations, as a compiler takes its time over each
+            return joined_taps(x, weight, bias, self.stride, self.padding)
+        return tap_products(x, weight, bias, self.plan(x.shape[0]))
 
 
 class TransposedTemporalConv(TemporalConv):
@@ -183,3 +203,7 @@ class TransposedTemporalConv(TemporalConv):
     def plan(self, steps: int) -> Plan:
         """Return the taps for ``steps`` input steps."""
         return transposed_plan(steps, self.kernel, self.stride, self.padding)
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See `TemporalConv.convolve`."""
+        return tap_products(x, weight, bias, self.plan(x.shape[0]))

@@ -1,5 +1,6 @@
 """The transformer denoiser of Diffusion Policy: a causal decoder that attends to time and observations."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from robopol.config import Config
 from robopol.errors import ConfigError
-from robopol.networks.denoiser import Denoiser, Walk
+from robopol.networks.denoiser import Denoiser, Step, Told
 from robopol.networks.embeddings import SinusoidalEmbedding
 
 
@@ -111,16 +112,18 @@ class Transformer(Denoiser):
         """See `Denoiser.forward`."""
         return self._decode(x, torch.cat([self._times(t)[:, :, None], self._observations(cond)], dim=2))
 
-    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
-        """See `Denoiser.prepare`. What memory offers to attention does not depend on the actions."""
-        times, observations = self._times(t), self._observations(cond)
-        layers, rows = observations.shape[:2]
+    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+        """See `Denoiser.told`: what memory offers to attention does not depend on the actions."""
+        observations = self._observations(cond)
+        return [(time, observations) for time in self._times(t)[:, :, None, None].unbind(1)]
 
-        def walk(x: Tensor, i: int) -> Tensor:
-            time = times[:, i, None, None].expand(layers, rows, 1, -1)
-            return self._decode(x, torch.cat([time, observations], dim=2))
+    def step(self) -> Step:
+        """See `Denoiser.step`."""
 
-        return walk
+        def step(x: Tensor, time: Tensor, observations: Tensor) -> Tensor:
+            return self._decode(x, torch.cat([time.expand(-1, len(x), -1, -1), observations], dim=2))
+
+        return step
 
     def _times(self, t: Tensor) -> Tensor:
         """Return the keys and values of time tokens (B,) in every layer, (layers, B, 2 width)."""

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from robopol.config import Config
 from robopol.errors import ConfigError
-from robopol.networks.denoiser import Denoiser, Walk
+from robopol.networks.denoiser import Denoiser, Step, Told
 from robopol.networks.embeddings import SinusoidalEmbedding
 from robopol.networks.mish import mish
 from robopol.networks.temporal_conv import TemporalConv, TransposedTemporalConv
@@ -158,8 +158,8 @@ class UNet(Denoiser):
         features = mish(torch.cat([self.embed_time(t).float(), cond.flatten(1)], dim=-1))
         return self._denoise(x, [film(features).float() for film in self._films()])
 
-    def prepare(self, t: Tensor, cond: Tensor) -> Walk:
-        """See `Denoiser.prepare`.
+    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+        """See `Denoiser.told`.
 
         Scales and biases are linear in Mish of time and observation: each is a part of the time plus a part of the
         observation. Those of all blocks lie side by side, so that a step adds them in one operation.
@@ -171,10 +171,13 @@ class UNet(Denoiser):
             to_time, to_context = film.weight.split(sizes, dim=1)
             of_time.append(F.linear(time, to_time))
             of_context.append(F.linear(context, to_context, film.bias))
-        times = torch.cat(of_time, dim=-1).float().unbind()
         contexts = torch.cat(of_context, dim=-1).float()
-        widths = [part.shape[1] for part in of_time]
-        return lambda x, i: self._denoise(x, (times[i] + contexts).split(widths, dim=-1))
+        return [(times, contexts) for times in torch.cat(of_time, dim=-1).float().unbind()]
+
+    def step(self) -> Step:
+        """See `Denoiser.step`."""
+        widths = [film.out_features for film in self._films()]
+        return lambda x, times, contexts: self._denoise(x, (times + contexts).split(widths, dim=-1))
 
     def _films(self) -> list[nn.Linear]:
         """List the layers that set scales and biases, in the order in which `_denoise` uses them."""

@@ -1,7 +1,5 @@
 """The field: what a network says about a noised action chunk at a noise level, given the observation."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +9,7 @@ from robopol.policies.paths import Level, Path
 from robopol.policies.prediction import PREDICTIONS, Estimate, reading, target
 
 
-class Schedule(NamedTuple):
+class Schedule:
     """What a network is told along a walk, apart from the states.
 
     Attributes:
@@ -20,13 +18,25 @@ class Schedule(NamedTuple):
         scales: Factor on the state at each.
     """
 
-    times: Tensor
-    told: Tensor
-    scales: tuple[float, ...]
+    def __init__(self, times: Tensor, told: Tensor, scales: tuple[float, ...]) -> None:
+        """Take the three, the tensors on the CPU."""
+        self.times, self.told, self.scales = times, told, scales
+        self._copies: dict[torch.device, Tensor] = {}
+
+    def on(self, device: torch.device) -> Tensor:
+        """Return what the network is told, on its device; the copy is kept, so that a walk moves nothing."""
+        if device not in self._copies:
+            with torch.inference_mode(False):  # whoever asks next may want gradients
+                self._copies[device] = self.told.to(device)
+        return self._copies[device]
 
     def since(self, first: int) -> "Schedule":
         """Return the rest of the walk from its ``first``-th time on."""
-        return Schedule(self.times[first:], self.told[first:], self.scales[first:])
+        if first == 0:
+            return self
+        rest = Schedule(self.times[first:], self.told[first:], self.scales[first:])
+        rest._copies = {device: copy[first:] for device, copy in self._copies.items()}
+        return rest
 
 
 class Field(nn.Module):
@@ -109,7 +119,7 @@ class Field(nn.Module):
         Returns:
             (x (B, Tp, A), i) -> the output at the i-th time, (B, Tp, A).
         """
-        walk: Walk = self.net.prepare(schedule.told.to(cond.device), cond)
+        walk: Walk = self.net.prepare(schedule.on(cond.device), cond)
         scales = schedule.scales
         if all(scale == 1 for scale in scales):
             return walk

@@ -9,17 +9,27 @@ from torch import Generator, Tensor
 
 from robopol.config import OneOf, parse
 from robopol.errors import ConfigError
-from robopol.networks.packed import Weights, pack
+from robopol.networks.acting import ActingDenoiser
+from robopol.networks.compiled import compiled
+from robopol.networks.packed import pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
+from robopol.policies.samplers import Sampler
+from robopol.policies.samplers.captured import Captured
 from robopol.policies.walking import WalkingPolicy
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
 
 Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
+Backend = Literal["packed", "packed_bf16", "compile", "cuda_graph"]
+
+NO_STEERING = (
+    "policy.backend=cuda_graph repeats the policy's own walk, and cannot be steered: use policy.backend=compile, or "
+    "leave one of the two out"
+)
 
 ROUNDING = 1e-5
 """Unscaled actions may lie beyond [-1, 1] by so much."""
@@ -80,6 +90,7 @@ class GenerativePolicy(WalkingPolicy):
             self.observation = guided or self.observation
         net = config.net.build(spec.action_dim, spec.horizon, self.observation.dim, spec.n_obs_steps)
         self.field = Field(net, config.path.build(), config.prediction)
+        self.backend: Backend | None = None
         self.resample(config.sampler)
 
     @property
@@ -108,6 +119,10 @@ class GenerativePolicy(WalkingPolicy):
         guidance = parse(GuidanceConfig, self.config.guidance.tree() | {"weight": weight})
         self.config = self.config.model_copy(update={"guidance": guidance})
 
+    def _walker(self, sampler: Any) -> Sampler[Any]:
+        built = super()._walker(sampler)
+        return Captured(built, self.device) if self.backend == "cuda_graph" else built
+
     def fit_normalizers(self, episodes: "Episodes") -> None:
         """See `Policy.fit_normalizers`.
 
@@ -124,16 +139,37 @@ class GenerativePolicy(WalkingPolicy):
                 "policy.action_normalization=minmax, or policy.sampler.clip=never"
             )
 
-    def for_acting(self, weights: Weights = "fp32") -> None:
-        """Act with packed weights from now on; the policy can no longer be trained, saved, copied or moved.
+    def for_acting(self, backend: Backend = "packed") -> None:
+        """Let something else compute from now on; the policy can no longer be trained, copied or moved.
+
+        Plans stay what they were, from the same generators: up to rounding, and with ``"packed_bf16"`` up to that of
+        bfloat16. A policy with packed weights cannot be saved either.
 
         Args:
-            weights: ``"fp32"`` acts as before up to rounding; ``"bf16"`` multiplies in bfloat16.
+            backend: ``"packed"`` and ``"packed_bf16"`` multiply with packed weights on a CPU, ``"compile"`` has
+                torch.compile make the network's steps, ``"cuda_graph"`` replays whole walks on a GPU, without
+                steerings.
 
         Raises:
-            ConfigError: If the policy is not on a CPU, or the CPU has no bfloat16 products.
+            ConfigError: If it was called before, or what is asked for is not there: a CPU, its bfloat16 products, CUDA,
+                a sampler that can be captured.
         """
-        self.field.net = pack(self.field.net, weights)
+        if self.backend is not None:
+            raise ConfigError(f"the policy acts by policy.backend={self.backend} already: load it anew for another one")
+        if backend == "cuda_graph":
+            self.sampler = Captured(self.sampler, self.device)
+            self.field.net = ActingDenoiser(self.field.net, "the networks of captured walks")
+        elif backend == "compile":
+            self.field.net = compiled(self.field.net)
+        else:
+            self.field.net = pack(self.field.net, "bf16" if backend == "packed_bf16" else "fp32")
+        self.backend = backend
+
+    def steered(self, *steerings: Any) -> Policy:
+        """See `Policy.steered`; a CUDA graph has no place for what steers."""
+        if self.backend == "cuda_graph":
+            raise ConfigError(NO_STEERING)
+        return super().steered(*steerings)
 
     @torch.no_grad()
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:

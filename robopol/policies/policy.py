@@ -100,7 +100,8 @@ class Policy(Part, ABC):
         Raises:
             RemoteError: If they lie elsewhere, and cannot be asked for.
         """
-        return fingerprint(self.config, self.spec, self.state_dict())
+        # not its state-dict: packed weights refuse to be saved, and tell by a buffer what they were packed from
+        return fingerprint(self.config, self.spec, dict([*self.named_parameters(), *self.named_buffers()]))
 
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """Propose windows that begin from given noise, which alone decides them.

@@ -1,12 +1,12 @@
 """A saved policy, walked or computed in another way than it was saved."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
-from robopol.policies.generative import GenerativePolicy
+from robopol.policies.generative import NO_STEERING, Backend, GenerativePolicy
 from robopol.policies.policy import Policy
 from robopol.policies.walking import WalkingPolicy
 
@@ -45,15 +45,19 @@ class Acting(Resampling):
     """What is changed about a saved policy that only acts.
 
     Attributes:
-        weights: Packed weights on a CPU: ``"fp32"`` is faster and equal up to rounding, ``"bf16"`` faster still and
-            less exact. None computes with the weights as they were saved.
+        backend: What computes it, if not torch operation by operation: ``packed`` weights on a CPU, faster and equal up
+            to rounding; ``packed_bf16``, faster still and less exact; ``compile``, the network's steps by
+            torch.compile, on any device; ``cuda_graph``, whole walks replayed on a GPU, unless they are steered.
     """
 
-    weights: Literal["fp32", "bf16"] | None = None
+    backend: Backend | None = None
 
     def apply(self, policy: Policy) -> None:
         """See `Resampling.apply`."""
         super().apply(policy)
-        policy = policy.inner()
-        if self.weights is not None and isinstance(policy, GenerativePolicy):
-            policy.for_acting(self.weights)
+        base = policy.inner()
+        if self.backend is None or not isinstance(base, GenerativePolicy):
+            return
+        if self.backend == "cuda_graph" and base is not policy:
+            raise ConfigError(NO_STEERING)
+        base.for_acting(self.backend)

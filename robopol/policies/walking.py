@@ -36,6 +36,12 @@ class WalkingPolicy(Policy):
         Raises:
             ConfigError: If the field cannot be walked so.
         """
-        self.config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
-        self.sampler = sampler.build()
-        self.sampler.table(self.field)  # an impossible walk is refused now, not when the policy first acts
+        config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
+        self.sampler = self._walker(sampler)
+        self.config = config
+
+    def _walker(self, sampler: Any) -> Sampler[Any]:
+        """Return what walks, and refuse an impossible walk now, not when the policy first acts; see `resample`."""
+        built: Sampler[Any] = sampler.build()
+        built.table(self.field)
+        return built

@@ -6,6 +6,7 @@ from torch import Tensor
 from robopol.data.episodes import is_image
 from robopol.errors import MessageError
 from robopol.policies import Policy, Previous
+from robopol.policies.generative import GenerativePolicy
 from robopol.policies.given import Given, Watched
 from robopol.policies.policy import Generators
 from robopol.policies.remote.protocol import VERSION, Metadata, Request
@@ -25,6 +26,9 @@ class Served:
     def __init__(self, policy: Policy, batch: int, proposals: int) -> None:
         """Find out what noise the policy takes, by a first plan.
 
+        One that compiles or captures what it does (`GenerativePolicy.for_acting`) does so here, for one row and for
+        many, before anyone waits for an answer.
+
         Args:
             policy: It is put into evaluation mode.
             batch: Most rows of a request.
@@ -43,6 +47,10 @@ class Served:
             proposals=proposals,
             goes_on=policy.goes_on,
         )
+        base = policy.inner()
+        if isinstance(base, GenerativePolicy) and base.backend is not None:
+            for rows in sorted({1, batch}):
+                policy.plan(_nothing(policy, rows))
 
     def plan(self, request: Request) -> Tensor:
         """Return windows (B, n, Tp, A) in environment units.
@@ -77,11 +85,7 @@ def noise_shape(policy: Policy) -> tuple[int, ...] | None:
     """
     spec, rows, n = policy.spec, 2, 3
     whole = (rows, n, spec.horizon, spec.action_dim)
-    obs = {
-        key: torch.zeros(rows, spec.n_obs_steps, *shape, dtype=torch.uint8 if is_image(key) else torch.float32)
-        for key, shape in spec.obs_shapes.items()
-    }
-    obs = {key: value.to(policy.device) for key, value in obs.items()}
+    obs = _nothing(policy, rows)
     old = Previous(torch.zeros(spec.horizon, spec.action_dim), 1 if spec.horizon > 1 else 0)
     found = []
     for previous in ([None] * rows, [old, None] if policy.goes_on else [None] * rows):
@@ -92,3 +96,17 @@ def noise_shape(policy: Policy) -> tuple[int, ...] | None:
         return None
     draws = len(found[0].shapes)
     return whole[2:] if draws == 1 else (draws, *whole[2:])
+
+
+def _nothing(policy: Policy, rows: int) -> dict[str, Tensor]:
+    """Return observation histories of zeros, key -> (rows, To, ...)."""
+    return {
+        key: torch.zeros(
+            rows,
+            policy.spec.n_obs_steps,
+            *shape,
+            dtype=torch.uint8 if is_image(key) else torch.float32,
+            device=policy.device,
+        )
+        for key, shape in policy.spec.obs_shapes.items()
+    }

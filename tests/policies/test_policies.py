@@ -280,11 +280,11 @@ def test_the_number_of_steps_alone_can_be_changed():
     assert len(calls) == 9
 
 
-@pytest.mark.parametrize(("weights", "near"), [("fp32", 1e-4), ("bf16", 0.2)])
-def test_packed_weights_act_alike(weights, near):
+@pytest.mark.parametrize(("backend", "near"), [("packed", 1e-4), ("packed_bf16", 0.2)])
+def test_packed_weights_act_alike(backend, near):
     policy = make(POLICIES["flow-unet"])
     before = policy.act(obs(16), generator=torch.Generator().manual_seed(0))
-    Acting(weights=weights).apply(policy)
+    Acting(backend=backend).apply(policy)
     after = policy.act(obs(16), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(after, before, atol=near, rtol=0)
     with pytest.raises(RobopolError, match="packed weights only act, they cannot be saved"):
@@ -316,7 +316,7 @@ def test_actions_that_are_not_scaled_are_not_clipped_in_silence():
     policy.fit_normalizers(within)
 
 
-@pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), weights="fp32"), Resampling(steps=4)])
+@pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), backend="packed"), Resampling(steps=4)])
 def test_what_is_changed_about_a_walk_is_written_and_read(told):
     assert parse(type(told), told.tree()) == told
 

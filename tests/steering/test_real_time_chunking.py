@@ -245,7 +245,7 @@ def test_packed_weights_have_no_jacobian():
     previous = later(policy, 2)
     through, past = (policy.steered(RealTimeChunkingConfig(delay=2, jacobian=jacobian)) for jacobian in (True, False))
     expected = past.plan(obs(2), 1, seeded(2), previous)
-    policy.for_acting("fp32")
+    policy.for_acting("packed")
     torch.testing.assert_close(past.plan(obs(2), 1, seeded(2), previous), expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(RobopolError, match="cannot be differentiated"):
         through.plan(obs(2), 1, seeded(2), previous)
