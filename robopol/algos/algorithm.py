@@ -1,15 +1,35 @@
 """What every algorithm is: what it trains, one update, and a state that can be saved."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robopol.config import Config
 from robopol.policies import Needs, Part, Policy
+
+V = TypeVar("V")
+
+
+class Remembers(Protocol):
+    """What has a state and is no module, e.g. an optimiser."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that it will depend on, as named tensors."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take back what `state` gave."""
+
+
+Trained: TypeAlias = nn.Module | Tensor
+"""A module, or one weight by itself."""
+
+
+def _alone(figure: Tensor) -> Tensor:
+    return figure
 
 
 class AlgorithmConfig(Config):
@@ -27,7 +47,29 @@ class AlgorithmConfig(Config):
 
 
 class Algorithm(ABC):
-    """Losses and an update; it owns no loop, no data and no files."""
+    """Losses and an update; it owns no loop, no data and no files.
+
+    What is trained is in evaluation mode but while its loss is computed; see `robopol.algos.learning.Learning`.
+
+    Attributes:
+        over_all: A figure of this process's rows of a batch -> its mean over all processes that train together
+            (`robopol.training.team`), for losses that depend on more of a batch than a mean. By itself, the figure.
+    """
+
+    over_all: Callable[[Tensor], Tensor] = staticmethod(_alone)
+
+    @property
+    @abstractmethod
+    def trained(self) -> dict[str, Trained]:
+        """All that its optimisers move, by the name under which its state is saved.
+
+        The gradients of whatever is named here, and of nothing else, are averaged over processes that train together.
+        """
+
+    @property
+    @abstractmethod
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """What else further updates depend on, by the same kind of name: optimisers, averages, targets."""
 
     @property
     @abstractmethod
@@ -57,13 +99,29 @@ class Algorithm(ABC):
         policy = self.deployed()
         return {} if policy is None else {"policy": policy}
 
-    @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Return everything that further updates depend on, as named tensors."""
+        found: dict[str, Tensor] = {}
+        for owner, part in (self.trained | self.beside).items():
+            if isinstance(part, Tensor):
+                found[owner] = part.detach()
+            else:
+                found |= owned(owner, part.state_dict() if isinstance(part, nn.Module) else part.state())
+        return found
 
-    @abstractmethod
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take back what `state` gave."""
+        for owner, part in (self.trained | self.beside).items():
+            if isinstance(part, Tensor):
+                with torch.no_grad():
+                    part.copy_(state[owner])
+                continue
+            start = f"{owner}."
+            own = {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+            if isinstance(part, nn.Module):
+                part.load_state_dict(own)
+            else:
+                part.load_state(own)
 
 
 class Explored(NamedTuple):
@@ -114,6 +172,6 @@ def by_owner(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return owners
 
 
-def owned(owner: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def owned(owner: str, state: Mapping[str, V]) -> dict[str, V]:
     """Put an owner's name before every name; what `by_owner` undoes."""
     return {f"{owner}.{name}": value for name, value in state.items()}

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from robopol.algos.regression import Regression, RegressionConfig
@@ -25,6 +26,15 @@ class BCConfig(RegressionConfig):
             runtime: Precision of the matrix products; the weights stay float32.
         """
         return BC(self, policy, total_updates, runtime)
+
+
+class CloningConfig(BCConfig):
+    """Behaviour cloning beside what earns: at one rate of Adam with everything else, averaged over less."""
+
+    lr: float = Field(3e-4, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    ema_max: float = Field(0.999, ge=0, lt=1)
 
 
 class BC(Regression):

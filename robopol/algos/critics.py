@@ -8,10 +8,11 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Remembers, Trained, owned
 from robopol.algos.bc import BC, BCConfig
+from robopol.algos.learning import Learning
 from robopol.algos.optimizer import AdamW
 from robopol.data.windows import narrowed
 from robopol.models import Model
@@ -67,8 +68,21 @@ class Critics(Algorithm, Generic[M]):
         """
         self.config, self.model, self.runtime = config, model, runtime
         self.target: M = copy.deepcopy(model).eval().requires_grad_(False)
+        self.learning = Learning(model)
         self.optimizer = AdamW(list(model.parameters()), (0.9, 0.999), 0.0)
         self.cloning = None if policy is None else BC(config.cloning, policy, total_updates, runtime)
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        own: dict[str, Trained] = {"model": self.model}
+        return own if self.cloning is None else own | owned("cloning", self.cloning.trained)
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        own: dict[str, nn.Module | Remembers] = {"target": self.target, "optimizer": self.optimizer}
+        return own if self.cloning is None else own | owned("cloning", self.cloning.beside)
 
     @property
     def needs(self) -> Needs:
@@ -91,7 +105,8 @@ class Critics(Algorithm, Generic[M]):
                 # the share of the batch that the policy learns from
                 "train/effective_share": weight.sum() ** 2 / (len(weight) * (weight**2).sum()).clamp(min=1e-12),
             }
-        losses |= self.learn(own, batch, generator)
+        with self.learning:
+            losses |= self.learn(own, batch, generator)
         polyak(self.target, self.model, cast(CriticsConfig, self.config).polyak)
         return {"train/loss": torch.stack(list(losses.values())).sum()} | losses | told
 
@@ -134,21 +149,6 @@ class Critics(Algorithm, Generic[M]):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the target, and the averaged policy."""
         return super().parts() | {"model": self.target}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        state = owned("model", self.model.state_dict()) | owned("target", self.target.state_dict())
-        state |= owned("optimizer", self.optimizer.state())
-        return state if self.cloning is None else state | owned("cloning", self.cloning.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        owners = by_owner(state)
-        self.model.load_state_dict(owners["model"])
-        self.target.load_state_dict(owners["target"])
-        self.optimizer.load_state(owners["optimizer"])
-        if self.cloning is not None:
-            self.cloning.load_state(owners["cloning"])
 
 
 def usable(batch: Mapping[str, Any]) -> Tensor:

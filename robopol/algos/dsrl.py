@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.algorithm import Remembers, Trained
 from robopol.algos.critics import usable
 from robopol.algos.latent import LatentSAC, LatentSACConfig, noise_spec
+from robopol.algos.learning import Learning
 from robopol.algos.optimizer import AdamW
 from robopol.algos.sharing import executed, sharing
 from robopol.data.windows import narrowed
@@ -75,6 +76,18 @@ class DSRL(LatentSAC):
         super().__init__(config, base, critics, executed(base), total_updates, runtime)
         self.noise_model = sharing(critics, base, noise_spec(base, config))
         self.noise_optimizer = AdamW(list(self.noise_model.parameters()), (0.9, 0.999), 0.0)
+        self.noise_model_learns = Learning(self.noise_model)
+        self.actor_learns = Learning(self.policy, self.noise_model)
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return super().trained | {"noise_model": self.noise_model}
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | {"noise_optimizer": self.noise_optimizer}
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: Q, W, then actor and temperature, then the target."""
@@ -86,9 +99,14 @@ class DSRL(LatentSAC):
         if (step + 1) % self.config.noise_delay == 0:
             told["train/w_loss"] = self.fit_noise_model(own, generator)
         if (step + 1) % self.config.delay == 0:
-            told |= self.improve(self.noise_model, own["obs"], generator)
+            told |= self.improve(own, generator)
         self.follow()
         return told
+
+    def judged(self, batch: Mapping[str, Any], generator: Generator) -> tuple[Tensor, Tensor]:
+        """See `Soft.judged`; by W, of noises."""
+        drawn = self.drawn(batch["obs"], generator)
+        return drawn.log_prob, self.noise_model.q(batch["obs"], drawn.action, generator)
 
     def fit_noise_model(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """Teach every head of W what the same head of Q says of the plans that noises lead to; return the loss."""
@@ -99,7 +117,7 @@ class DSRL(LatentSAC):
             drawn = torch.rand(rows, 1, 1, generator=generator, device=own.device) < self.config.prior
             noise = torch.where(drawn, noise, own)
             goal = self.model.q(obs, self.decode(obs, noise), generator)
-        with self.runtime.autocast():
+        with self.noise_model_learns, self.runtime.autocast():
             losses = ((self.noise_model.q(obs, noise, generator) - goal) ** 2).sum(0)
         loss = (losses * usable(batch)).mean()
         loss.backward()
@@ -114,15 +132,3 @@ class DSRL(LatentSAC):
             worth = worth - self.log_alpha.exp() * drawn.log_prob
         goal: Tensor = batch["reward"] + batch["discount"] * worth
         return goal
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        state = super().state() | owned("noise_model", self.noise_model.state_dict())
-        return state | owned("noise_optimizer", self.noise_optimizer.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        owners = by_owner(state)
-        self.noise_model.load_state_dict(owners["noise_model"])
-        self.noise_optimizer.load_state(owners["noise_optimizer"])

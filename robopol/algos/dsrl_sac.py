@@ -48,7 +48,8 @@ class DSRLSAC(LatentSAC):
     @property
     def needs(self) -> Needs:
         """See `Algorithm.needs`; decisions, with the noise that was chosen."""
-        taken = Transition(self.base.spec.n_action_steps, self.model.config.discount)
+        config = self.model.config
+        taken = Transition(self.base.spec.n_action_steps, config.discount, config.discounted == "decision")
         return Needs(transition=taken, trace={"noise": (self.model.spec.action_dim,)})
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:

@@ -8,26 +8,25 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Explored, by_owner, owned
-from robopol.algos.bc import BC, BCConfig
+from robopol.algos.algorithm import Explored, Remembers, Trained, owned
+from robopol.algos.bc import BC, CloningConfig
 from robopol.algos.editors import editing
-from robopol.algos.sac import SAC, SACConfig
 from robopol.algos.sharing import executed, sharing
+from robopol.algos.soft import SamplingConfig, Soft, SoftConfig
 from robopol.data.windows import narrowed
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Needs, Part, Policy
-from robopol.policies.squashed_gaussian import SquashedGaussianConfig
 from robopol.steering.editing import beside, edited
 from robopol.steering.learned_edit import LearnedEdit
 from robopol.steering.steered import SteeredPolicy
 
 
-class EXPOConfig(SACConfig):
+class EXPOConfig(SoftConfig):
     """One operator acts, is evaluated and says what comes next: of N proposals and their edits the one of greatest Q.
 
     The base policy b imitates all that is recorded or met, and never sees Q. An editor e, shown an observation and
@@ -52,14 +51,14 @@ class EXPOConfig(SACConfig):
         editor: Who edits, when it is evaluated, too, by samples.
     """
 
-    kind: Literal["expo"] = "expo"  # type: ignore[assignment]
+    kind: Literal["expo"] = "expo"
     entropy_per_entry: float = -0.5
     trusts: Literal["least", "mean"] = "mean"
     target_heads: int | None = Field(2, ge=1)
     proposals: int = Field(8, ge=1)
     edit: float = Field(0.1, ge=0, le=1)
-    cloning: BCConfig = BCConfig(lr=3e-4, betas=(0.9, 0.999), weight_decay=0.0, ema_max=0.999)
-    editor: SquashedGaussianConfig = SquashedGaussianConfig(hidden=(256, 256, 256), deterministic=False)
+    cloning: CloningConfig = CloningConfig()
+    editor: SamplingConfig = SamplingConfig()
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "EXPO":
         """Return the algorithm.
@@ -78,7 +77,7 @@ class EXPOConfig(SACConfig):
         return EXPO(self, policy, model.config, total_updates, runtime)
 
 
-class EXPO(SAC):
+class EXPO(Soft):
     """See `EXPOConfig`.
 
     Attributes:
@@ -101,9 +100,19 @@ class EXPO(SAC):
         self.cloning = BC(config.cloning, base, max(1, total_updates // config.delay), runtime)
         averaged, weight = self.cloning.deployed(), float(config.edit > 0)
         chosen = LearnedEdit(editor, self.target, averaged, config.proposals, weight)
-        self._steered = SteeredPolicy(averaged, [chosen])
+        self._steered = SteeredPolicy(averaged, [chosen]).eval()
         low, high = torch.tensor([base.spec.action_low, base.spec.action_high], device=base.device)
         self.low, self.high = low, high
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return super().trained | owned("cloning", self.cloning.trained)
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | owned("cloning", self.cloning.beside)
 
     @property
     def needs(self) -> Needs:
@@ -123,24 +132,15 @@ class EXPO(SAC):
             cloned = self.cloning.update(windows, step // self.config.delay, generator)
             told["train/cloning_loss"] = cloned["train/loss"]
             if self.config.edit > 0:
-                told |= self.improve_edits(own, generator)
+                told |= self.improve(own, generator)
         self.follow()
         return told
 
-    def improve_edits(self, batch: Mapping[str, Any], generator: Generator) -> dict[str, Tensor]:
-        """Take a step with the editor, on the actions of a batch, and one with the temperature."""
+    def judged(self, batch: Mapping[str, Any], generator: Generator) -> tuple[Tensor, Tensor]:
+        """See `Soft.judged`; edits of the actions of a batch."""
         obs, actions = batch["obs"], batch["action"]
-        alpha = self.log_alpha.detach().exp()
-        with self.runtime.autocast():
-            drawn = self.policy.sample(beside(obs, actions[:, None]), generator)
-            changed = self.within(actions + drawn.action.view_as(actions))
-            said = self.model.q(obs, changed, generator)
-            worth = said.amin(0) if self.config.trusts == "least" else said.mean(0)
-        log_prob = drawn.log_prob.detach().mean()
-        loss = self.fit_policy((alpha * drawn.log_prob - worth).mean())
-        if self.config.learn_alpha:
-            self.fit_temperature(log_prob)
-        return {"train/policy_loss": loss, "train/entropy": -log_prob, "train/alpha": alpha}
+        drawn = self.policy.sample(beside(obs, actions[:, None]), generator)
+        return drawn.log_prob, self.model.q(obs, self.within(actions + drawn.action.view_as(actions)), generator)
 
     def goals(self, batch: Mapping[str, Any], generator: Generator) -> Tensor:
         """See `OffPolicy.goals`."""
@@ -183,12 +183,3 @@ class EXPO(SAC):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the steered policy, and the target of Q."""
         return {"policy": self._steered, "model": self.target}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("cloning", self.cloning.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.cloning.load_state(by_owner(state)["cloning"])

@@ -1,13 +1,12 @@
 """FixPO (Zentner et al. 2023, arXiv 2312.05405): a penalty, then steps that mend every state where it was too weak."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.algorithm import Remembers, Trained
 from robopol.algos.on_policy import BLOCK, Lesson
 from robopol.algos.optimizer import AdamW
 from robopol.algos.ppo import PPO, PPOConfig, clip_gradients
@@ -71,6 +70,16 @@ class FixPO(PPO):
         self.beta = torch.tensor(config.beta, device=model.device, requires_grad=True)
         self.beta_optimizer = AdamW([self.beta], (0.9, 0.999), 0.0)
 
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return super().trained | {"beta": self.beta}
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | {"beta_optimizer": self.beta_optimizer}
+
     def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
         """See `OnPolicy.improve`."""
         before = [weight.detach().clone() for weight in self.actor_weights]
@@ -91,7 +100,7 @@ class FixPO(PPO):
     def adapt(self, divergence: Tensor) -> None:
         """Raise beta if ``target_coefficient`` times the largest divergence exceeds the bound; else lower it."""
         config = self.config
-        self.beta.grad = config.max_kl - config.target_coefficient * divergence.max()
+        self.beta.backward(config.max_kl - config.target_coefficient * divergence.max())
         self.beta_optimizer.step(config.beta_lr)
         with torch.no_grad():
             self.beta.clamp_(min=0)
@@ -117,14 +126,3 @@ class FixPO(PPO):
         with torch.no_grad():
             torch._foreach_copy_(self.actor_weights, before)
         return steps
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("beta_optimizer", self.beta_optimizer.state()) | {"beta": self.beta.detach()}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.beta_optimizer.load_state(by_owner(state)["beta_optimizer"])
-        with torch.no_grad():
-            self.beta.copy_(state["beta"])

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Explored, by_owner, owned
-from robopol.algos.bc import BC, BCConfig
+from robopol.algos.algorithm import Explored, Remembers, Trained, owned
+from robopol.algos.bc import BC, CloningConfig
 from robopol.algos.distill import SameNoise, SameNoiseConfig
 from robopol.algos.off_policy import OffPolicy, OffPolicyConfig
 from robopol.algos.sharing import executed, sharing
@@ -54,7 +54,7 @@ class FQLConfig(OffPolicyConfig):
     alpha: float = Field(10.0, ge=0)
     trusts: Literal["least", "mean"] = "mean"
     steps: int = Field(10, ge=1)
-    cloning: BCConfig = BCConfig(lr=3e-4, betas=(0.9, 0.999), weight_decay=0.0, ema_max=0.999)
+    cloning: CloningConfig = CloningConfig()
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "FQL":
         """Return the algorithm.
@@ -108,6 +108,16 @@ class FQL(OffPolicy[Any]):
         self.low, self.high = low, high
 
     @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return super().trained | owned("cloning", self.cloning.trained)
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | owned("cloning", self.cloning.beside)
+
+    @property
     def needs(self) -> Needs:
         """See `Algorithm.needs`."""
         return self.model.needs.joined(self.cloning.needs)
@@ -128,7 +138,7 @@ class FQL(OffPolicy[Any]):
     def improve(self, batch: Mapping[str, Any], generator: Generator) -> dict[str, Tensor]:
         """Take a step with the policy, in the states of a batch of whole windows."""
         obs = batch["obs"]
-        with self.runtime.autocast():
+        with self.actor_learns, self.runtime.autocast():
             cond = self.policy.observation(obs, self.policy.spec.n_obs_steps)
             shape = (len(batch["weight"]), self.policy.spec.horizon, self.policy.spec.action_dim)
             noise = torch.randn(shape, generator=generator, device=cond.device)
@@ -144,7 +154,7 @@ class FQL(OffPolicy[Any]):
         obs = batch["next_obs"]
         chunk = self.tried(obs, generator)
         mean = self.config.trusts == "mean"
-        worth = self.target.q(obs, chunk).mean(0) if mean else self.least(obs, chunk, generator)
+        worth = self.target.q(obs, chunk, generator).mean(0) if mean else self.least(obs, chunk, generator)
         goal: Tensor = batch["reward"] + batch["discount"] * worth
         return goal
 
@@ -163,15 +173,6 @@ class FQL(OffPolicy[Any]):
     def warm_up(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.WarmsUp`; the policy."""
         return self.explore(obs, generator)
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("cloning", self.cloning.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.cloning.load_state(by_owner(state)["cloning"])
 
 
 _SAME = (

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Explored, by_owner, owned
+from robopol.algos.algorithm import Explored, Remembers
 from robopol.algos.sac import SAC, SACConfig
 from robopol.algos.sharing import sharing
+from robopol.algos.soft import SamplingConfig
 from robopol.config import parse
 from robopol.data.normalizer import Normalizer
 from robopol.data.windows import newest
@@ -19,7 +20,7 @@ from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Part, Policy, PolicySpec
 from robopol.policies.policy import standard_normal
-from robopol.policies.squashed_gaussian import Sample, SquashedGaussianConfig
+from robopol.policies.squashed_gaussian import Sample
 from robopol.steering.learned_noise import LearnedNoise
 from robopol.steering.steered import SteeredPolicy
 
@@ -34,9 +35,15 @@ class LatentSACConfig(SACConfig):
     Chunks and the scale of observations are the base policy's, whatever ``model`` says of them. The critics look at its
     histories, the actor at the newest observation.
 
+    Densities are of the noise itself: with the actor's log pi' in the units of its box, log pi(w|s) is log pi' less
+    D ln magnitude, D the entries of the noise. So an entropy means the same whatever the magnitude is. The authors'
+    code leaves that out, which is the same for a magnitude of 1.
+
     Attributes:
         paid: Whether chance in what comes next is worth something, as released. It is in every decision of a long
             noise, so that with rewards for success alone whoever takes longer would earn more.
+        target_entropy: H, what the entropy of the noise is brought to: that of a box of edges of length exp(H / D), 1
+            for 0.
         magnitude: Greatest size of an entry of the noise.
         actor: What chooses the noise, when it is evaluated, too, by samples.
     """
@@ -44,7 +51,7 @@ class LatentSACConfig(SACConfig):
     paid: bool = False
     target_entropy: float | None = 0.0
     magnitude: float = Field(1.5, gt=0)
-    actor: SquashedGaussianConfig = SquashedGaussianConfig(hidden=(256, 256, 256), deterministic=False)
+    actor: SamplingConfig = SamplingConfig()
 
     def critics(self, model: Model) -> QConfig:
         """Return what the critics are like, which are made anew.
@@ -94,15 +101,22 @@ class LatentSAC(SAC):
         noise = noise_spec(base, config)
         actor = sharing(config.actor, base, noise.model_copy(update={"n_obs_steps": 1, "horizon": 1}))
         super().__init__(config, actor, sharing(critics, base, judged), total_updates, runtime)
-        self._steered = SteeredPolicy(self.base, [LearnedNoise(actor, base)])
+        self._log_scale = noise.action_dim * math.log(config.magnitude)
+        self._steered = SteeredPolicy(self.base, [LearnedNoise(actor, base)]).eval()
         if all(part.fitted for part in base.modules() if isinstance(part, Normalizer)):  # else a run is resumed
             rows = {key: torch.zeros(1, noise.n_obs_steps, *shape) for key, shape in base.spec.obs_shapes.items()}
             # what cannot be steered so is refused now
             self.decode({key: row.to(base.device) for key, row in rows.items()}, self.normal(1))
 
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | {"base": self.base}
+
     def drawn(self, obs: Mapping[str, Tensor], generator: Generator) -> Sample:
-        """See `SAC.drawn`; in states of the base policy's histories."""
-        return self.policy.sample(newest(obs, 1), generator)
+        """See `SAC.drawn`; in states of the base policy's histories, with the density of the noise itself."""
+        drawn = self.policy.sample(newest(obs, 1), generator)
+        return drawn._replace(log_prob=drawn.log_prob - self._log_scale)
 
     @torch.no_grad()
     def decode(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
@@ -137,15 +151,6 @@ class LatentSAC(SAC):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the steered policy, and the target of Q."""
         return {"policy": self._steered, "model": self.target}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("base", self.base.state_dict())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.base.load_state_dict(by_owner(state)["base"])
 
     def _tries(self, obs: Mapping[str, Tensor], noise: Tensor) -> Explored:
         return Explored(self.decode(obs, noise).float(), {"noise": noise[:, 0].float()})

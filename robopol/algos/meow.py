@@ -9,8 +9,9 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, by_owner, owned
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, Remembers, Trained
 from robopol.algos.critics import usable
+from robopol.algos.learning import Learning
 from robopol.algos.optimizer import AdamW
 from robopol.data.windows import Transition
 from robopol.errors import ConfigError
@@ -87,15 +88,25 @@ class MEow(Algorithm):
 
     def __init__(self, config: MEowConfig, policy: MEowPolicy, runtime: Runtime) -> None:
         """Make the target and the optimiser; see `MEowConfig.build`."""
-        self.config, self.policy, self.runtime = config, policy.eval(), runtime
+        self.config, self.policy, self.runtime = config, policy, runtime
+        self.learning = Learning(policy)
         self.target: MEowPolicy = copy.deepcopy(policy).requires_grad_(False)
         self._following = Polyak(self.target, policy)
         self._weights = list(policy.parameters())
-        self._dropouts = [layer for layer in policy.modules() if isinstance(layer, nn.Dropout)]
         self.optimizer = AdamW(self._weights, (0.9, 0.999), 0.0)
         low, high = torch.tensor([policy.spec.action_low, policy.spec.action_high], device=policy.device)
         inside = config.edge * (high - low) / 2
         self._low, self._high = low + inside, high - inside
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return {"policy": self.policy}
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return {"target": self.target, "optimizer": self.optimizer}
 
     @property
     def needs(self) -> Needs:
@@ -107,9 +118,8 @@ class MEow(Algorithm):
         action = torch.minimum(torch.maximum(batch["action"], self._low), self._high)
         with self.runtime.autocast():
             goal = self.goals(batch)
-            self._drop_out(True)
-            said = self.policy.q(batch["obs"], action)
-            self._drop_out(False)
+            with self.learning:
+                said = self.policy.q(batch["obs"], action)
         loss = ((said - goal) ** 2 * usable(batch)).mean()
         loss.backward()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
@@ -129,11 +139,6 @@ class MEow(Algorithm):
         goal: Tensor = batch["reward"] + batch["discount"] * self.target.v(batch["next_obs"]).amin(0)
         return goal
 
-    def _drop_out(self, does: bool) -> None:
-        """Say whether the flow drops out; it does in the loss alone."""
-        for layer in self._dropouts:
-            layer.training = does
-
     def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.Explores`; samples."""
         with torch.no_grad(), self.runtime.autocast():
@@ -142,15 +147,3 @@ class MEow(Algorithm):
     def deployed(self) -> Policy:
         """See `Algorithm.deployed`; the flow as it stands."""
         return self.policy
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        state = owned("policy", self.policy.state_dict()) | owned("target", self.target.state_dict())
-        return state | owned("optimizer", self.optimizer.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        owners = by_owner(state)
-        self.policy.load_state_dict(owners["policy"])
-        self.target.load_state_dict(owners["target"])
-        self.optimizer.load_state(owners["optimizer"])

@@ -7,10 +7,11 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, by_owner, owned
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, Remembers, Trained
 from robopol.algos.critics import usable
+from robopol.algos.learning import Learning
 from robopol.algos.optimizer import AdamW
 from robopol.errors import ConfigError
 from robopol.models import Model
@@ -79,9 +80,22 @@ class OffPolicy(Algorithm, Generic[P]):
         self.total_updates = total_updates
         self.target: QModel = copy.deepcopy(model).eval().requires_grad_(False)
         self._following = Polyak(self.target, model)
+        # critics that drop out do it in their targets, too, and where the policy learns from them (DroQ)
+        self.critics_learn, self.actor_learns = Learning(model, self.target), Learning(policy, model)
         self._actor_weights = list(policy.parameters())
         self.policy_optimizer = AdamW(self._actor_weights, (0.9, 0.999), 0.0)
         self.critic_optimizer = AdamW(list(model.parameters()), (0.9, 0.999), 0.0)
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return {"policy": self.policy, "model": self.model}
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        optimizers = {"policy_optimizer": self.policy_optimizer, "critic_optimizer": self.critic_optimizer}
+        return {"target": self.target, **optimizers}
 
     @property
     def needs(self) -> Needs:
@@ -105,13 +119,13 @@ class OffPolicy(Algorithm, Generic[P]):
         """Return what the least hopeful of the target's heads that are asked says, (B,)."""
         asked = self.config.target_heads
         if asked is None or asked == self.model.config.ensemble:
-            return self.target.q(obs, action).amin(0)
+            return self.target.q(obs, action, generator).amin(0)
         chosen = torch.randperm(self.model.config.ensemble, generator=generator, device=action.device)[:asked]
-        return self.target.q(obs, action, heads=chosen).amin(0)
+        return self.target.q(obs, action, generator, chosen).amin(0)
 
     def fit_critics(self, batch: Mapping[str, Any], step: int, generator: Generator) -> Tensor:
         """Move all heads towards `goals`; return their loss, the sum over the heads, without gradients."""
-        with self.runtime.autocast():
+        with self.critics_learn, self.runtime.autocast():
             with torch.no_grad():
                 goal = self.goals(batch, generator)
             said = self.model.q(batch["obs"], batch["action"], generator)
@@ -147,22 +161,6 @@ class OffPolicy(Algorithm, Generic[P]):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the policy, and the critics' target."""
         return super().parts() | {"model": self.target}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        state: dict[str, Tensor] = {}
-        for owner, part in (("policy", self.policy), ("model", self.model), ("target", self.target)):
-            state |= owned(owner, part.state_dict())
-        state |= owned("policy_optimizer", self.policy_optimizer.state())
-        return state | owned("critic_optimizer", self.critic_optimizer.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        owners = by_owner(state)
-        for owner, part in (("policy", self.policy), ("model", self.model), ("target", self.target)):
-            part.load_state_dict(owners[owner])
-        self.policy_optimizer.load_state(owners["policy_optimizer"])
-        self.critic_optimizer.load_state(owners["critic_optimizer"])
 
 
 def actor_and_critics(policy: Policy, kind: type[P], model: Model, algo: str, wanted: str) -> tuple[P, QModel]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from robopol.algos.advantages import Outcomes, RewardScale, advantages
-from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, by_owner, owned
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Explored, Remembers, Trained
 from robopol.algos.optimizer import AdamW
 from robopol.algos.scoring import Said, Scoring
 from robopol.algos.scoring.density import DensityConfig
@@ -104,6 +104,8 @@ class OnPolicy(Algorithm):
     (T, N) int64, the row of the t-th decision in each environment or -1, and ``minibatch``, the decisions of a gradient
     step.
 
+    Policy and value network are never in training mode: what is scored is what acted, with nothing left out at random.
+
     Running normalisers take note of a rollout after it was learned from, so that all its ratios are 1 before the first
     step.
 
@@ -136,10 +138,23 @@ class OnPolicy(Algorithm):
         self.settings, self.model, self.runtime = config, model, runtime
         self.surrogate: Any = UnclippedConfig().build()
         self.scoring: Scoring = config.scoring.build(policy)
+        self.scoring.policy.eval()
+        model.eval()
         self.rewards = RewardScale(config.reward_limit) if config.scale_rewards else None
         self.actor_weights = self.scoring.parameters
         self.critic_weights = list(model.parameters())
         self.critic_optimizer = AdamW(self.critic_weights, (0.9, 0.999), 0.0, config.adam_eps)
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return {"policy": self.scoring.policy, "model": self.model}
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        own: dict[str, nn.Module | Remembers] = {"critic_optimizer": self.critic_optimizer}
+        return own if self.rewards is None else own | {"rewards": self.rewards}
 
     @property
     def needs(self) -> Needs:
@@ -280,21 +295,6 @@ class OnPolicy(Algorithm):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the policy and the value network."""
         return super().parts() | {"model": self.model}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        state = owned("policy", self.scoring.policy.state_dict()) | owned("model", self.model.state_dict())
-        state |= owned("critic_optimizer", self.critic_optimizer.state())
-        return state if self.rewards is None else state | owned("rewards", self.rewards.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        owners = by_owner(state)
-        self.scoring.policy.load_state_dict(owners["policy"])
-        self.model.load_state_dict(owners["model"])
-        self.critic_optimizer.load_state(owners["critic_optimizer"])
-        if self.rewards is not None:
-            self.rewards.load_state(owners["rewards"])
 
 
 def standardized(advantage: Tensor) -> Tensor:

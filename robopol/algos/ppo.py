@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.algorithm import Remembers
 from robopol.algos.gaussian_step import gaussian_step
 from robopol.algos.on_policy import Lesson, OnPolicy, OnPolicyConfig
 from robopol.algos.optimizer import AdamW
@@ -82,6 +82,11 @@ class PPO(OnPolicy):
         plain = config.value_clip is None and config.target_kl is None and runtime.precision == "fp32"
         weights = (config.value_weight, config.entropy_weight)
         self.written_out = gaussian_step(self.scoring, self.model, self.surrogate, *weights) if plain else None
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | {"policy_optimizer": self.policy_optimizer}
 
     def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
         """See `OnPolicy.improve`."""
@@ -159,15 +164,6 @@ class PPO(OnPolicy):
             clip_gradients([*self.actor_weights, *self.critic_weights], config.clip_norm)
         self.policy_optimizer.step(config.lr * rate)
         self.critic_optimizer.step(config.critic_lr * rate)
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("policy_optimizer", self.policy_optimizer.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.policy_optimizer.load_state(by_owner(state)["policy_optimizer"])
 
 
 def clip_gradients(weights: list[Tensor], largest: float) -> None:

@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from robopol.algos.algorithm import Algorithm, AlgorithmConfig, by_owner, owned
+from robopol.algos.algorithm import Algorithm, AlgorithmConfig, Remembers, Trained
+from robopol.algos.learning import Learning
 from robopol.algos.optimizer import AdamW
 from robopol.networks.ema import EMA
 from robopol.networks.precision import Runtime
@@ -54,13 +55,24 @@ class Regression(Algorithm):
         """
         self.config, self.group, self._trained = config, group, trained
         self.total_updates, self.runtime = total_updates, runtime
+        self.learning = Learning(trained)
         self.ema = EMA(trained, max_decay=config.ema_max)
         self.optimizer = AdamW(list(trained.parameters()), config.betas, config.weight_decay)
+
+    @property
+    def trained(self) -> dict[str, Trained]:
+        """See `Algorithm.trained`."""
+        return {self.group: self._trained}
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return {"ema": self.ema, "optimizer": self.optimizer}
 
     def update(self, batch: Mapping[str, Any], step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`."""
         lr = self.config.lr * warmup_cosine(step, self.config.warmup, self.total_updates)
-        with self.runtime.autocast():
+        with self.learning, self.runtime.autocast():
             loss = (self.losses(batch, step, generator) * batch["weight"]).mean()
         loss.backward()
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
@@ -76,19 +88,6 @@ class Regression(Algorithm):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the averaged module."""
         return {self.group: cast(Part, self.ema.module)}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        raw = owned(self.group, self._trained.state_dict())
-        averaged = owned("ema", self.ema.state_dict())
-        return raw | averaged | owned("optimizer", self.optimizer.state())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        parts = by_owner(state)
-        self._trained.load_state_dict(parts[self.group])
-        self.ema.load_state_dict(parts["ema"])
-        self.optimizer.load_state(parts["optimizer"])
 
 
 def warmup_cosine(step: int, warmup: int, total: int) -> float:

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.algorithm import Remembers
 from robopol.algos.editors import editing
 from robopol.algos.regression import Regression, RegressionConfig
 from robopol.config import OneOf
@@ -97,19 +97,24 @@ class Repair(Regression):
     def __init__(self, config: RepairConfig, base: Policy, total_updates: int, runtime: Runtime) -> None:
         """Make the editor; see `RepairConfig.build`."""
         assert config.objective is not None
-        self.base = base.requires_grad_(False)
+        self.base = base.eval().requires_grad_(False)
         self.editor: DeterministicPolicy = editing(config.editor, base, base.spec.chunk, config.reach)
         super().__init__(config, self.editor, "editor", total_updates, runtime)
         objective = config.objective.build(base).to(base.device)
         self.repair = LearnedRepair(self.editor, objective, base).to(base.device)
         self.smooth: Objective = objective if config.smooth is None else config.smooth.build(base).to(base.device)
         averaged = LearnedRepair(cast(DeterministicPolicy, self.ema.module), objective, base).to(base.device)
-        self._steered = SteeredPolicy(base, [averaged])
+        self._steered = SteeredPolicy(base, [averaged]).eval()
         if unknown := self.smooth.obs_shapes.keys() - self._steered.spec.obs_shapes.keys():
             raise ConfigError(
                 f"algo.smooth looks at {', '.join(sorted(unknown))}, and neither the policy nor algo.objective does: "
                 "let both objectives look at the same"
             )
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | {"base": self.base}
 
     @property
     def needs(self) -> Needs:
@@ -145,15 +150,6 @@ class Repair(Regression):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the repaired policy."""
         return {"policy": self._steered}
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("base", self.base.state_dict())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.base.load_state_dict(by_owner(state)["base"])
 
 
 def expected_number(actions: Tensor, quality: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import by_owner, owned
+from robopol.algos.algorithm import Remembers
 from robopol.algos.off_policy import OffPolicy, OffPolicyConfig, actor_and_critics
 from robopol.errors import ConfigError
 from robopol.models import Model
@@ -78,12 +78,17 @@ class TD3(OffPolicy[DeterministicPolicy]):
         self.low, self.high = (torch.tensor(side, device=model.device) for side in _bounds(policy))
         self.half = (self.high - self.low) / 2
 
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`."""
+        return super().beside | {"target_policy": self.target_policy}
+
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: the critics; at every ``delay``-th update the policy, then all targets."""
         q_loss = self.fit_critics(batch, step, generator)
         told = {"train/loss": q_loss, "train/q_loss": q_loss}
         if (step + 1) % self.config.delay == 0:
-            with self.runtime.autocast():
+            with self.actor_learns, self.runtime.autocast():
                 loss, more = self.policy_loss(batch, self.policy(batch["obs"]))
             told |= {"train/policy_loss": self.fit_policy(loss), **more}
             self.follow()
@@ -109,15 +114,6 @@ class TD3(OffPolicy[DeterministicPolicy]):
         action: Tensor = self.policy(obs)
         noise = torch.randn(action.shape, generator=generator, device=action.device)
         return (action + self.config.exploration * noise * self.half).clamp(self.low, self.high)
-
-    def state(self) -> dict[str, Tensor]:
-        """See `Algorithm.state`."""
-        return super().state() | owned("target_policy", self.target_policy.state_dict())
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """See `Algorithm.load_state`."""
-        super().load_state(state)
-        self.target_policy.load_state_dict(by_owner(state)["target_policy"])
 
 
 def _bounds(policy: Policy) -> tuple[tuple[float, ...], tuple[float, ...]]:

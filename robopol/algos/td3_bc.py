@@ -44,7 +44,7 @@ class TD3BC(TD3):
     def policy_loss(self, batch: Mapping[str, Any], action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TD3.policy_loss`."""
         worth = self.model.first(batch["obs"], action)
-        scale = self.config.alpha / worth.detach().abs().mean().clamp(min=_LEAST)
+        scale = self.config.alpha / self.over_all(worth.detach().abs().mean()).clamp(min=_LEAST)
         errors = (((action - batch["action"]) / self.half) ** 2).mean((-2, -1))
         cloning = (errors * batch["weight"]).mean()
         return cloning - scale * worth.mean(), {"train/cloning_loss": cloning.detach(), "train/q_weight": scale}

@@ -90,7 +90,7 @@ class ReplayWindows:
             age = rows["trace"][AGE][:, self.past :][:, : taken.shape[1]]
             taken = taken & (age == torch.arange(taken.shape[1], device=age.device))
         count = taken.sum(1)
-        powers = self.transition.discount ** torch.arange(taken.shape[1], device=now.device)
+        powers = torch.tensor(self.transition.powers(taken.shape[1]), device=now.device)
         rewards = rows["reward"][:, self.past :][:, : taken.shape[1]]
         terminated = (ended[:, self.past :][:, : taken.shape[1]] * taken).any(1)
         obs = {key: column[:, : self.past + 1] for key, column in rows["obs"].items()}
@@ -100,7 +100,7 @@ class ReplayWindows:
             "mask": mask,
             "weight": torch.ones(len(now), device=now.device),
             "reward": (rewards * powers * taken).sum(1),
-            "discount": self.transition.discount**count * ~terminated,
+            "discount": self.transition.after(count).float() * ~terminated,
             "next_obs": {key: self._after(obs[key], rows["next_obs"][key], begin, count) for key in obs},
             "next_mask": torch.ones(len(now), dtype=torch.bool, device=now.device),
             "trace": {name: column[:, self.past] for name, column in rows["trace"].items()},

@@ -37,7 +37,8 @@ h or fewer where the episode ends or terminates before. ``reward`` (B,) is the s
 ``next_obs`` key -> (B, To, ...), the history after them, its newest entry the true final observation where the episode
 ends; ``discount`` (B,), gamma^h', or 0 if the episode terminated with them; ``next_mask`` (B,) bool, False where the
 newest entry of ``next_obs`` was not recorded, so that it must not be used. A critic can use the rows where
-``next_mask`` is True or ``discount`` is 0.
+``next_mask`` is True or ``discount`` is 0. With a discount of the ``whole``, ``reward`` is the plain sum, and gamma
+stands in the place of gamma^h'.
 """
 
 
@@ -47,10 +48,21 @@ class Transition(NamedTuple):
     Attributes:
         steps: h, actions from the newest observation on.
         discount: gamma, of each step.
+        whole: Whether gamma is of all the steps together instead.
     """
 
     steps: int
     discount: float
+    whole: bool = False
+
+    def powers(self, count: int) -> list[float]:
+        """Return what the reward of each of some steps counts."""
+        return [1.0 if self.whole else self.discount**k for k in range(count)]
+
+    def after(self, taken: Tensor) -> Tensor:
+        """Return what counts of what comes next, where so many actions, at least 1, were taken."""
+        factor: Tensor = self.discount ** (torch.ones_like(taken) if self.whole else taken).double()
+        return factor
 
 
 IMAGE_SHARE = 0.5
@@ -310,14 +322,14 @@ def _transitions(episodes: Episodes, transition: Transition) -> dict[str, Tensor
     left = (episodes.starts + episodes.lengths)[episode] - row
     reward = torch.zeros_like(episodes.reward, dtype=torch.float64)
     ahead, ended, going = torch.zeros_like(row), torch.zeros_like(left, dtype=torch.bool), left > 0
-    for k in range(transition.steps):
+    for k, power in enumerate(transition.powers(transition.steps)):
         going = going & (k < left)
         taken = (row + k).clamp(max=len(row) - 1)
-        reward += torch.where(going, transition.discount**k * episodes.reward[taken].double(), 0.0)
+        reward += torch.where(going, power * episodes.reward[taken].double(), 0.0)
         ahead += going
         terminated = going & episodes.terminated[taken]
         ended, going = ended | terminated, going & ~terminated
-    discount = torch.where(ended, 0.0, transition.discount ** ahead.double())
+    discount = torch.where(ended, 0.0, transition.after(ahead))
     at_end = ahead == left
     return {
         "reward": reward.float(),

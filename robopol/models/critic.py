@@ -22,7 +22,8 @@ class CriticConfig(ModelConfig):
         activation: Of their hidden layers.
         layer_norm: Whether the heads' hidden layers are normalised, which bounds Q where there are no data
             (Ball et al. 2023).
-        dropout: Share of the heads' hidden layers that is left out at random while they learn (Hiraoka et al. 2022).
+        dropout: Share of the heads' hidden layers that is left out at random while they learn (Hiraoka et al. 2022);
+            actor-critics do it in targets and in the actor's loss, too, as there.
     """
 
     discount: float = Field(0.99, ge=0, le=1)

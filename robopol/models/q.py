@@ -7,16 +7,23 @@ from torch import Generator, Tensor
 
 from robopol.config import OneOf
 from robopol.data.normalizer import ActionNormalizerMode, NormalizerMode
+from robopol.data.windows import Transition
 from robopol.models.critic import CriticConfig, Heads
 from robopol.networks.ensemble import Members
-from robopol.policies import PolicySpec
+from robopol.policies import Needs, PolicySpec
 from robopol.policies.observation import LowDimConfig
 
 
 class QConfig(CriticConfig):
-    """Q of the next actions, for what learns while it acts; by default nothing of it has to be fitted to data."""
+    """Q of the next actions, for what learns while it acts; by default nothing of it has to be fitted to data.
+
+    Attributes:
+        discounted: What gamma is of: each ``step``, or a ``decision``, whose steps all count alike, however many there
+            are.
+    """
 
     kind: Literal["q"] = "q"
+    discounted: Literal["step", "decision"] = "step"
     encoder: Annotated[Any, OneOf("encoder")] = LowDimConfig(limit=None)
     obs_normalization: NormalizerMode = "identity"
     action_normalization: ActionNormalizerMode = "bounds"
@@ -30,6 +37,12 @@ class QModel(Heads):
     """See `QConfig`."""
 
     config: QConfig
+
+    @property
+    def needs(self) -> Needs:
+        """See `Model.needs`."""
+        whole = self.config.discounted == "decision"
+        return Needs(transition=Transition(self.spec.chunk, self.config.discount, whole))
 
     def q(
         self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None, heads: Members = None

@@ -32,6 +32,7 @@ class EMA(nn.Module):
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.power, self.max_decay = power, max_decay
         self.updates = 0
+        self.eval()
 
     def decay(self) -> float:
         """Return the decay of the next update."""

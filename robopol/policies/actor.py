@@ -19,6 +19,7 @@ class ActorConfig(PolicyConfig):
     Attributes:
         hidden: Widths of the hidden layers.
         activation: After each of them.
+        layer_norm: Whether they are normalised before it.
     """
 
     n_obs_steps: int = Field(1, ge=1)
@@ -29,6 +30,7 @@ class ActorConfig(PolicyConfig):
     action_normalization: ActionNormalizerMode = "bounds"
     hidden: tuple[PositiveInt, ...] = (256, 256)
     activation: Activation = "relu"
+    layer_norm: bool = False
 
 
 class Actor(Policy):
@@ -45,7 +47,8 @@ class Actor(Policy):
         super().__init__(config, spec)
         self.outputs = outputs
         size = outputs * spec.horizon * spec.action_dim
-        self.net = MLP(spec.n_obs_steps * self.observation.dim, config.hidden, size, config.activation)
+        seen, hidden = spec.n_obs_steps * self.observation.dim, config.hidden
+        self.net = MLP(seen, hidden, size, config.activation, layer_norm=config.layer_norm)
 
     def _say(self, cond: Tensor) -> tuple[Tensor, ...]:
         """Return what the network says of windows, ``outputs`` tensors (B, Tp, A), given ``cond`` (B, To, D)."""

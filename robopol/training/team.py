@@ -1,20 +1,22 @@
 """Several processes that train one policy: each computes the gradients of its share of every batch.
 
-They are started by ``torchrun``, which tells each its number. Every process loads the data and holds the weights; it
-draws the same batch as the others, takes its own rows of it, and averages every gradient with theirs as soon as it is
-there. So all take the same step, the one that one process would take of the whole batch. Only the leader writes.
+They are started by ``torchrun``, which tells each its number. Every process loads the data and holds the weights, the
+leader's to begin with; it draws the same batch as the others, takes its own rows of it, and averages every gradient of
+what its algorithm trains with theirs as soon as it is there. So all take the same step, the one that one process would
+take of the whole batch. Only the leader writes.
 """
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
+from robopol.algos import Algorithm
 from robopol.errors import ConfigError
 
 
@@ -50,12 +52,23 @@ class Team:
             return batch
         return {key: self.share(v) if isinstance(v, dict) else v[self.rank :: self.size] for key, v in batch.items()}
 
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Let every gradient of some parameters be averaged over the processes whenever it is computed."""
-        if self.size > 1:
-            for parameter in parameters:
-                if parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(self._average)
+    def unite(self, algo: Algorithm) -> None:
+        """Let an algorithm, which is as the others', begin as the leader's, and take every step together with them.
+
+        Args:
+            algo: From here on every gradient of what it trains is averaged whenever it is computed.
+        """
+        if self.size == 1:
+            return
+        state = {name: value.detach().clone().contiguous() for name, value in algo.state().items()}
+        for name in sorted(state):
+            self._spread(state[name])
+        algo.load_state(state)
+        weights = [[part] if isinstance(part, Tensor) else part.parameters() for part in algo.trained.values()]
+        for weight in {id(weight): weight for several in weights for weight in several}.values():
+            if weight.requires_grad:
+                weight.register_post_accumulate_grad_hook(self._average)
+        algo.over_all = self._over_all
 
     def mean(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return the means of some figures, of the same names everywhere, over the processes."""
@@ -84,8 +97,23 @@ class Team:
 
     def _average(self, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        dist.all_reduce(parameter.grad)
+        self._sum(parameter.grad)
         parameter.grad /= self.size
+
+    def _over_all(self, figure: Tensor) -> Tensor:
+        found = figure.clone()
+        self._sum(found)
+        return found / self.size
+
+    def _sum(self, value: Tensor) -> None:
+        """Add what the others hold to a tensor."""
+        dist.all_reduce(value)
+
+    def _spread(self, value: Tensor) -> None:
+        """Fill a tensor, wherever it lies, with what the leader holds."""
+        met = value.to(_meeting_place())
+        dist.broadcast(met, 0)
+        value.copy_(met)
 
 
 @contextmanager

@@ -117,13 +117,12 @@ class Trainer:
         self.device = torch.device(self.runtime.device)
         self.total = config.length
         parts = {group: part.to(self.device) for group, part in parts.items()}
-        for part in parts.values():
-            self.team.average_gradients(part.parameters())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(config.seed, "initial weights of the algorithm's own"))
             self.algo: Algorithm = config.algo.build(
                 **parts, total_updates=config.counts(self.total)[0], runtime=self.runtime
             )
+        self.team.unite(self.algo)
         policy = self.algo.deployed()
         if policy is not None:
             config.execution.build(policy)  # what cannot be executed is refused now

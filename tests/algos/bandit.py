@@ -67,7 +67,9 @@ class Learner:
         config = parse(lookup("algo", tree["kind"]), tree)
         self.algo = config.build(**parts, total_updates=updates, runtime=RUNTIME)
         spec = joined(part.spec for part in parts.values())
-        self.sources = Sources({"toy": episodes}, spec, 0, torch.device("cpu"), needs=self.algo.needs)
+        needs = self.algo.needs
+        known = {} if needs.rollout or needs.trace is not None else {"toy": episodes}
+        self.sources = Sources(known, spec, 0, torch.device("cpu"), needs=needs)
         self.updates = updates
 
     def batch(self, step: int, size: int = 64) -> dict:

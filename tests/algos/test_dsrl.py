@@ -11,11 +11,13 @@ from steering.gaussians import many, policy, spec
 from robopol.algos.algorithm import WarmsUp
 from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
+from robopol.configs import load_config
 from robopol.data.windows import newest
 from robopol.errors import ConfigError
 from robopol.networks.precision import RuntimeConfig
 from robopol.registry import lookup
 from robopol.steering.learned_noise import LearnedNoise, LearnedNoiseConfig
+from robopol.training.config import TrainConfig
 
 RUNTIME = RuntimeConfig(threads=1, matmul="highest").build()
 SAMPLER = {"kind": "euler", "steps": 4, "clip": "never"}
@@ -112,7 +114,7 @@ def test_the_target_by_hand(paid):
 @pytest.mark.parametrize("paid", [False, True])
 def test_the_target_of_noises_by_hand(paid):
     algo = build(base(None, horizon=3, past=1, taken=2), kind="dsrl_sac", alpha=0.3, paid=paid)
-    assert algo.needs.transition == (2, GAMMA)
+    assert algo.needs.transition == (2, GAMMA, False)
     data = batch(algo)
     with torch.no_grad():
         goal = algo.goals(data, rng())
@@ -163,6 +165,45 @@ def test_what_the_actor_chooses_stays_within_its_magnitude():
     algo = build(magnitude=0.7)
     noise = algo.drawn({"state": torch.randn(500, 1, 1)}, rng()).action
     assert 0.6 < noise.abs().max() <= 0.7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_entropy_means_the_same_whatever_the_magnitude(kind):
+    """H = 0 is a box of edges of length 1 in the noise itself: D ln m is of the box that the actor squashes into."""
+    wide, unit = (build(base(None, horizon=3), kind=kind, magnitude=size) for size in (1.5, 1.0))
+    obs = {"state": torch.randn(6, 1, 1, generator=rng())}
+    one, two = wide.drawn(obs, rng()), unit.drawn(obs, rng())
+    torch.testing.assert_close(one.action, 1.5 * two.action)
+    torch.testing.assert_close(one.log_prob, two.log_prob - 3 * math.log(1.5))
+    assert torch.equal(two.log_prob, unit.policy.sample(obs, rng()).log_prob), "as released"
+    assert wide.target_entropy == unit.target_entropy == 0
+
+
+def test_the_settings_of_the_authors_code_are_those_of_it():
+    config = parse(TrainConfig, load_config("train", ["experiment=dsrl_as_released", "env=push", "run=none"]))
+    algo, critics, (phase,) = config.algo, config.model, config.phases.values()
+    for network in (algo.actor, critics):
+        assert (network.hidden, network.activation, network.layer_norm) == ((2048,) * 3, "tanh", True)
+    assert (critics.ensemble, critics.discount, critics.discounted, critics.dropout) == (2, 0.99, "decision", 0)
+    assert (algo.magnitude, algo.prior, algo.paid, algo.target_entropy, algo.alpha) == (1.0, 1.0, True, 0.0, 1.0)
+    assert (algo.lr, algo.critic_lr, algo.alpha_lr, algo.polyak) == (3e-4, 3e-4, 3e-4, 0.005)
+    assert (algo.delay, algo.noise_delay, algo.trusts, algo.target_heads) == (1, 2, "least", None)  # 20 : 20 : 10
+    assert not algo.actor.deterministic
+    assert (config.batch_size, config.collection.num_envs) == (256, 4)
+    assert 0.6 <= phase.updates_per_step <= 1.9
+    assert phase.warmup == 1500 * 4 * 4  # vector steps of 4 environments with chunks of 4
+    assert [wrapper.kind for wrapper in config.env.wrappers] == ["final_limit"]
+    torch.manual_seed(0)
+    small = critics.model_copy(update={"hidden": (16,)}).build(part("model", "q").spec)
+    built = algo.model_copy(update={"actor": algo.actor.model_copy(update={"hidden": (16,)})}).build(
+        policy=base(None, horizon=3, taken=3), model=small, total_updates=1, runtime=RUNTIME
+    )
+    assert built.needs.transition == (3, 0.99, True)
+    for net in (built.policy.net, built.model.heads.layers, built.noise_model.heads.layers):
+        assert [type(layer).__name__.removeprefix("Ensemble") for layer in net][1:3] in (
+            ["LayerNorm", "Tanh"],
+            ["Norm", "Tanh"],
+        )
 
 
 @pytest.mark.slow

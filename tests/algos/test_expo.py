@@ -84,7 +84,7 @@ def test_everyone_learns_from_their_own_loss():
     parts = {"base": algo.base, "editor": algo.policy, "critics": algo.model}
     for moves, act in (
         ({"critics"}, lambda: algo.fit_critics(own, 0, rng())),
-        ({"editor"}, lambda: algo.improve_edits(own, rng())),
+        ({"editor"}, lambda: algo.improve(own, rng())),
         ({"base"}, lambda: algo.cloning.update(data, 0, rng())),
     ):
         before = {name: weights(module) for name, module in parts.items()}
@@ -114,7 +114,7 @@ def test_edits_reach_what_is_never_proposed():
         data |= {"next_mask": torch.ones(64, dtype=torch.bool)}
         algo.fit_critics(data, step, source)
         proposed = algo.base.act(data["obs"], 1, source)[:, 0]
-        algo.improve_edits(data | {"action": proposed}, source)
+        algo.improve(data | {"action": proposed}, source)
         algo.follow()
     obs = {"state": torch.zeros(100, 1, 1)}
     assert algo.base.act(obs, 1, rng())[:, 0].mean().item() == pytest.approx(0.2, abs=0.03)
@@ -142,6 +142,22 @@ def test_its_state_is_all_that_further_updates_depend_on():
             one.update(batch(one, step), step, rng(step))
     state = other.state()
     assert all(torch.equal(value, state[name]) for name, value in algo.state().items())
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("expo", "editor"), ("dsrl", "actor"), ("expo", "cloning"), ("fql", "cloning")]
+)
+def test_one_key_of_a_part_leaves_its_others_as_they_are(kind, part):
+    plain = getattr(parse(lookup("algo", kind), {"kind": kind}), part)
+    name, value = ("lr", 1e-3) if part == "cloning" else ("hidden", [8])
+    changed = getattr(parse(lookup("algo", kind), {"kind": kind, part: {name: value}}), part)
+    assert changed == plain.model_copy(update={name: getattr(changed, name)})
+    assert changed != plain
+
+
+def test_a_key_of_others_that_would_do_nothing_is_refused():
+    with pytest.raises(ConfigError, match="paid"):
+        build(paid=True)
 
 
 def test_parts_that_do_not_fit_are_refused_in_words():

@@ -107,7 +107,7 @@ def test_the_target_of_td3_takes_the_least_of_both_under_clipped_noise():
     asked = []
     judge = algo.target.q
 
-    def q(obs, action):
+    def q(obs, action, generator):
         asked.append(action)
         return judge(obs, action)
 

@@ -63,10 +63,11 @@ def met(capacity: int = 1000):
     return buffer, episodes, rows
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("past", "chunk", "steps"), [(0, 1, 1), (0, 4, 4), (2, 1, 1), (1, 3, 2), (3, 5, 5)])
-def test_they_are_those_of_the_same_episodes(past, chunk, steps):
+def test_they_are_those_of_the_same_episodes(past, chunk, steps, whole):
     buffer, episodes, rows = met()
-    shape, transition = (past + 1, past + chunk), Transition(steps, GAMMA)
+    shape, transition = (past + 1, past + chunk), Transition(steps, GAMMA, whole)
     mine = ReplayWindows(buffer, ENVS, *shape, transition).gather(torch.arange(buffer.added))
     theirs = Windows(episodes, *shape, transition=transition).gather(rows)
     assert episodes.terminated.sum() > 3

@@ -74,6 +74,19 @@ def test_equal_to_the_obvious_way(make_episodes, lengths, n_obs_steps, steps, sp
         assert batch["rewards"][position].tolist() == alone
 
 
+def test_a_discount_of_the_whole_leaves_the_sum_and_counts_once(make_episodes):
+    episodes = make_episodes([4, 3])
+    each, whole, plain = (
+        Windows(episodes, 1, 3, transition=told).gather(torch.arange(7))
+        for told in (Transition(3, GAMMA), Transition(3, GAMMA, whole=True), Transition(3, 1.0))
+    )
+    assert torch.equal(whole["reward"], plain["reward"])
+    assert not torch.equal(whole["reward"], each["reward"])
+    ended = each["discount"] == 0
+    assert 0 < ended.sum() < 7
+    torch.testing.assert_close(whole["discount"], torch.where(ended, 0.0, GAMMA))
+
+
 def test_the_next_observation_is_never_that_of_another_episode(make_episodes):
     episodes = make_episodes([4, 4, 4])  # terminated, truncated, and neither nor any final observation
     batch = Windows(episodes, 2, 4, transition=Transition(3, GAMMA)).gather(torch.arange(12))

@@ -225,7 +225,7 @@ def test_a_backend_is_chosen_once_and_of_what_there_is():
     with pytest.raises(ConfigError, match="backend"):
         parse(Acting, {"backend": "fp32"})
     for name in ("ebt", "gmm"):
-        with pytest.raises(ConfigError, match=f"a {name} policy does not walk from noise to an action"):
+        with pytest.raises(ConfigError, match=f"a {name} policy does not walk from noise"):
             Acting(backend="compile").apply(make(POLICIES[name]))
 
 
