@@ -28,7 +28,8 @@ class SACConfig(OffPolicyConfig):
         L_pi = alpha log pi(a|s) - min_k Q_k(s, a),  a ~ pi(s)
         L_alpha = -log alpha (log pi(a|s) + H)
 
-    log pi is in normalised units, in which an action entry lies in (-1, 1).
+    log pi is in normalised units, in which an action entry lies in (-1, 1). a may be a chunk of h actions, which are
+    drawn, executed and judged at once; then r is its reward and Gamma its discount (`robopol.data.windows.Batch`).
 
     Attributes:
         alpha: Temperature, in the unit of the reward; where training begins if it is learned.
@@ -62,9 +63,10 @@ class SACConfig(OffPolicyConfig):
             runtime: Precision of the matrix products; the weights stay float32.
 
         Raises:
-            ConfigError: If the policy is no squashed Gaussian of single actions, or the model is no such Q.
+            ConfigError: If the policy is no squashed Gaussian that executes all that it draws, or the model is no Q of
+                as many actions.
         """
-        both = actor_and_critics(policy, SquashedGaussianPolicy, model, "sac", "squashed_gaussian")
+        both = actor_and_critics(policy, SquashedGaussianPolicy, model, "sac", "squashed_gaussian", chunks=True)
         return SAC(self, *both, total_updates, runtime)
 
 
@@ -85,7 +87,8 @@ class SAC(OffPolicy[SquashedGaussianPolicy]):
         self.log_alpha = torch.tensor(math.log(config.alpha), device=model.device, requires_grad=True)
         self.alpha_optimizer = AdamW([self.log_alpha], (0.9, 0.999), 0.0)
         entropy = config.target_entropy
-        self.target_entropy = config.entropy_per_entry * policy.spec.action_dim if entropy is None else entropy
+        entries = policy.spec.horizon * policy.spec.action_dim
+        self.target_entropy = config.entropy_per_entry * entries if entropy is None else entropy
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: the critics, then policy and temperature, then the target."""

@@ -7,13 +7,13 @@ from torch import Generator, Tensor
 
 from robopol.config import OneOf
 from robopol.data.normalizer import ActionNormalizerMode, NormalizerMode
-from robopol.models.critic import CriticConfig, Heads
+from robopol.models.critic import Heads, ReturnsConfig
 from robopol.networks.ensemble import Members
 from robopol.policies import PolicySpec
 from robopol.policies.observation import LowDimConfig
 
 
-class QConfig(CriticConfig):
+class QConfig(ReturnsConfig):
     """Q of the next actions, for what learns while it acts; by default nothing of it has to be fitted to data."""
 
     kind: Literal["q"] = "q"
