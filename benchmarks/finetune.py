@@ -74,7 +74,7 @@ TASKS = {
     "goals": Task("robopol/MultiGoal-v0", {"max_episode_steps": 30}, 20),
     "maze": Task("robopol/MultiGoal-v0", {"obstacles": "maze"}, 100, 3000),
     "reach": Task("robopol/Reach-v0", {}, 10),
-    "push": Task("robopol/Push-v0", {}, 30, 600),
+    "push": Task("robopol/Push-v0", {}, 60, 1500),
     "hopper": Task(
         "Hopper-v5",
         {},
@@ -119,7 +119,14 @@ ROWS = {
     "dsrl, of noise alone": ("flow", ["algo=dsrl_sac", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
     "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
-    "rlpd": ("flow", ["experiment=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
+    "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
+    "rlpd of chunks": (
+        "flow",
+        [
+            *("algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"),
+            *("policy.horizon=4", "policy.n_action_steps=4", "model.n_action_steps=4"),
+        ],
+    ),
 }
 """Name -> kind of its base, and words of ``robopol train``; ``{base}`` stands for the folder of the base, ``{demos}``
 for what it was cloned from. Methods with a replay need fewer steps than rollouts: compare at equal ``--steps``."""
