@@ -120,6 +120,13 @@ ROWS = {
     "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
     "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
+    "iql, best of 8": (
+        "flow",
+        [
+            *("algo=iql", "checkpoint={base}", "schedule=beside_data", "data.demos.uri={demos}", *BESIDE),
+            *("model.n_action_steps=4", "algo.beta=0", "algo.proposals=8"),
+        ],
+    ),
     "rlpd of chunks": (
         "flow",
         [
