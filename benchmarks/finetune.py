@@ -16,17 +16,18 @@ Printed for each row, as interquartile means over training seeds with 95 % inter
 how much it falls below the base within the first tenth of the steps; and environment steps, gradient steps and seconds
 of training. What was measured is kept in ``--out`` by row and seed, and is not measured again.
 
-A method is a row of `ROWS`: the kind of its base, and the words of ``robopol train`` that begin from it.
+A method is a row of `finetune_rows.ROWS`: the kind of its base, and the words of ``robopol train`` that begin from it.
 """
 
 import argparse
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sections
+from finetune_rows import BASES, ROWS, TASKS, Task
 from ledger import Ledger
 
 from robopol import load_policy
@@ -45,98 +46,11 @@ from robopol.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 
-
-class Task(NamedTuple):
-    """What is to become better at what.
-
-    Attributes:
-        id: The world.
-        options: Its options.
-        demos: Scripted demonstrations; 0 if records are given.
-        updates: Gradient steps of cloning: few, so that something can be gained.
-        steps: Environment steps.
-        records: File of the records.
-        reference: Dataset by whose reference returns a return is told; None tells success.
-        words: What every method is told beside its own words.
-    """
-
-    id: str
-    options: dict[str, Any]
-    demos: int = 0
-    updates: int = 300
-    steps: int = 115_200
-    records: str = ""
-    reference: str | None = None
-    words: tuple[str, ...] = ()
-
-
-TASKS = {
-    "goals": Task("robopol/MultiGoal-v0", {"max_episode_steps": 30}, 20),
-    "maze": Task("robopol/MultiGoal-v0", {"obstacles": "maze"}, 100, 3000),
-    "reach": Task("robopol/Reach-v0", {}, 10),
-    "push": Task("robopol/Push-v0", {}, 60, 1500),
-    "hopper": Task(
-        "Hopper-v5",
-        {},
-        updates=5000,
-        records="hopper-medium.hdf5",
-        reference="hopper-medium-v2",
-        words=("model.discount=0.99",),
-    ),
-}
-"""By name."""
-
 MEASURES = ("base", "end", "gain", "area", "drop")
 SPENT = ("env_steps", "updates", "seconds")
 
 POINTS = (0.01, 0.02, 0.05, *(share / 10 for share in range(1, 11)))
 """When a policy is evaluated after the first time, as shares of the steps: densely where it may fall."""
-
-CHUNK = [
-    "policy.n_obs_steps=1",
-    "policy.horizon=4",
-    "policy.n_action_steps=4",
-    "policy/net=mlp",
-    "policy.net.width=128",
-]
-BASES = {
-    "diffusion": ["policy=diffusion", *CHUNK, "policy.path.train_steps=20"],
-    "flow": ["policy=flow", *CHUNK, "policy.sampler.steps=10"],
-}
-"""Kind of base -> how it is described."""
-
-ACTING = ["collection.num_envs=32", "phases.online.rollout=3840", "batch_size=240"]
-BESIDE = ["collection.num_envs=4", "phases.online.warmup=1600", "phases.online.updates_per_step=0.5", "batch_size=128"]
-BESIDE += ["model.hidden=[128,128]", "model.discount=0.98"]
-ROWS = {
-    "dppo": ("diffusion", ["algo=dppo", "checkpoint={base}", *ACTING, "algo.surrogate.clip=0.05"]),
-    "dppo of a flow": (
-        "flow",
-        ["algo=dppo", "checkpoint={base}", *ACTING, "algo.scoring.steps=5", "algo.surrogate.clip=0.05"],
-    ),
-    "fpo": ("flow", ["algo=fpo", "checkpoint={base}", *ACTING, "algo.lr=1e-4", "algo.scale_rewards=true"]),
-    "dsrl": ("flow", ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
-    "dsrl, of noise alone": ("flow", ["algo=dsrl_sac", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
-    "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
-    "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
-    "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
-    "iql, best of 8": (
-        "flow",
-        [
-            *("algo=iql", "checkpoint={base}", "schedule=beside_data", "data.demos.uri={demos}", *BESIDE),
-            *("model.n_action_steps=4", "algo.beta=0", "algo.proposals=8"),
-        ],
-    ),
-    "rlpd of chunks": (
-        "flow",
-        [
-            *("algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"),
-            *("policy.horizon=4", "policy.n_action_steps=4", "model.n_action_steps=4"),
-        ],
-    ),
-}
-"""Name -> kind of its base, and words of ``robopol train``; ``{base}`` stands for the folder of the base, ``{demos}``
-for what it was cloned from. Methods with a replay need fewer steps than rollouts: compare at equal ``--steps``."""
 
 
 def world(task: Task) -> list[str]:
@@ -155,7 +69,8 @@ def score(found: Evaluation, task: Task) -> float:
 
 def demonstrations(name: str, seed: int, words: argparse.Namespace) -> str:
     """Return where that lies from which a base is cloned; collect it if it is to be and is not there."""
-    task, file = TASKS[name], words.bases / f"{name}-{seed}.hdf5"
+    task = TASKS[name]
+    file = words.bases / f"{name}-{task.demos}-{seed}.hdf5"
     if not task.demos:
         if words.data is None:
             raise SystemExit(f"--task {name} needs --data FOLDER, with {task.records} in it")
@@ -170,10 +85,11 @@ def demonstrations(name: str, seed: int, words: argparse.Namespace) -> str:
 
 def base(name: str, kind: str, seed: int, words: argparse.Namespace) -> Path:
     """Clone a base, unless it is there; return its run folder."""
-    task, run = TASKS[name], words.bases / f"{name}-{kind}-{seed}"
+    task, updates = TASKS[name], TASKS[name].cloning(kind)
+    run = words.bases / f"{name}-{kind}-{task.demos}-{updates}-{seed}"
     if not (run / "checkpoints" / "last").exists():
         said = [*BASES[kind], *world(task), f"data.demos.uri={demonstrations(name, seed, words)}", f"seed={seed}"]
-        said += [f"phases.cloning.updates={task.updates}", f"checkpoint.every={task.updates}", f"run={run}"]
+        said += [f"phases.cloning.updates={updates}", f"checkpoint.every={updates}", f"run={run}"]
         said += ["algo.lr=1e-3", "algo.warmup=50", "data.demos.validation=0", f"runtime.threads={words.threads}"]
         with Trainer(parse(TrainConfig, configured(said))) as trainer:
             trainer.start(RunFolder.create(run, trainer.config.tree()))
