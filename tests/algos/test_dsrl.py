@@ -112,7 +112,7 @@ def test_the_target_by_hand(paid):
 @pytest.mark.parametrize("paid", [False, True])
 def test_the_target_of_noises_by_hand(paid):
     algo = build(base(None, horizon=3, past=1, taken=2), kind="dsrl_sac", alpha=0.3, paid=paid)
-    assert algo.needs.transition == (2, GAMMA)
+    assert algo.needs.transition == (2, GAMMA, None)
     data = batch(algo)
     with torch.no_grad():
         goal = algo.goals(data, rng())
@@ -244,6 +244,13 @@ def test_its_state_is_all_that_further_updates_depend_on(kind):
 def test_what_cannot_be_tuned_so_is_refused_in_words(frozen, model, words):
     with pytest.raises(ConfigError, match=words):
         build(frozen(), model)
+
+
+def test_decisions_are_worth_what_their_own_steps_earn():
+    config = parse(lookup("algo", "dsrl_sac"), {"kind": "dsrl_sac"})
+    critics = part("model", "q", hidden=[32], return_steps=5)
+    with pytest.raises(ConfigError, match=r"leave model.return_steps out"):
+        config.build(policy=base(), model=critics, total_updates=1, runtime=RUNTIME)
 
 
 def test_an_actor_of_another_policy_is_refused(tmp_path):
