@@ -22,20 +22,19 @@ workers have ready before a turn counts for it. Printed: median [min..max] of th
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
 import types
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 import sections
+import stored_races
 import torch
 from racing import Race, Turn, race, spread
 from torch import Tensor
@@ -339,8 +338,8 @@ def table(title: str, contenders: list[Contender], result: Race) -> dict[str, An
     kept, dropped = result.rounds_kept, result.rounds_dropped
     print(f"\n{title}: {kept} rounds kept, {dropped} dropped for contention")
     if not kept:
-        print("  no uncontended round: repeat on a quiet machine")
-        return {"rounds_kept": 0, "rounds_dropped": dropped}
+        print("  no uncontended round: repeat on a quiet machine; what is stored stays")
+        return {"rounds_kept": 0, "rounds_dropped": dropped, "rows": {}}
     found = {name: spread(seconds) for name, seconds in result.kept.items()}
     best = min(found[contender.name].median for contender in contenders if not contender.ours)
     rows: dict[str, Any] = {}
@@ -361,13 +360,14 @@ def section(tree: dict[str, Any]) -> list[str]:
         "| race | us a batch | ratio |",
         "|---|---|---|",
     ]
-    for kind in RACES:
-        for name, row in tree[kind]["rows"].items():
+    found = {kind: tree["races"][kind] for kind in RACES if kind in tree["races"]}
+    for kind, measured in found.items():
+        for name, row in measured["rows"].items():
             lines.append(
                 f"| {kind}: {name} | {sections.ends(row['median_us'], row['min_us'], row['max_us'])} | "
                 f"{row['speed_up']:.2f}x |"
             )
-    return [*lines, ""]
+    return [*lines, "", "Run on:", "", *stored_races.told(found), ""]
 
 
 def main() -> None:
@@ -375,7 +375,7 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, default=os.environ.get("ROBOPOL_PEERS"), help="folder with diffusion_policy/"
     )
-    parser.add_argument("--only", choices=("robomimic", "diffusion_policy", "replay", "images"), help="one race")
+    parser.add_argument("--only", choices=RACES, help="one race; the others stay as they are stored")
     parser.add_argument("--rounds", type=int, default=9, help="uncontended rounds to keep")
     parser.add_argument("--contention", type=float, default=0.2, help="cores that others may use in a round")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of every contender")
@@ -421,15 +421,8 @@ def main() -> None:
             if args.only in (None, name):
                 found[name] = run(name, contenders, Path(folder), args)
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
-        "versions": {name: version(name) for name in ("torch", "numpy", "robomimic", "stable-baselines3", "av")},
-        "python": platform.python_version(),
-        "threads": args.threads,
-        **found,
-    }
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    place = stored_races.where(("torch", "numpy", "robomimic", "stable-baselines3", "av"))
+    stored_races.store(args.out, found, place | {"threads": args.threads})
 
 
 if __name__ == "__main__":

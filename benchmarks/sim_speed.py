@@ -13,13 +13,9 @@ after the other). envpool is optional.
 
 import argparse
 import importlib.util
-import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +23,7 @@ import numpy as np
 import psutil
 import racing
 import sections
+import stored_races
 from numpy.typing import NDArray
 
 ACTIONS = 64  # batches of random actions that are repeated
@@ -198,7 +195,7 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## Simulation, beside other vector environments",
         "",
-        f"Medians of interleaved rounds on {tree['machine']['cores']} cores. `python benchmarks/sim_speed.py`",
+        "Medians of interleaved rounds. `python benchmarks/sim_speed.py`",
         "",
         "| worlds | stepped by | k steps/s | ratio |",
         "|---|---|---|---|",
@@ -207,7 +204,7 @@ def section(tree: dict[str, Any]) -> list[str]:
         for name, row in found["rows"].items():
             thousands = sections.ends(*(row[key] / 1e3 for key in ("median", "min", "max")))
             lines.append(f"| {race} | {name} | {thousands} | {row['ratio']:.2f}x |")
-    return [*lines, ""]
+    return [*lines, "", "Run on:", "", *stored_races.told(tree["races"]), ""]
 
 
 def main() -> None:
@@ -216,7 +213,7 @@ def main() -> None:
     parser.add_argument("--contention", type=float, default=0.2, help="cores that others may use in a round")
     parser.add_argument("--scale", type=float, default=1.0, help="length of a turn; 1 is about half a second")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "sim_speed.json")
-    parser.add_argument("--ids", nargs="+", help="only these")
+    parser.add_argument("--ids", nargs="+", help="only these; the others stay as they are stored")
     args = parser.parse_args()
 
     peers = [Contender("gymnasium SyncVectorEnv", gymnasium_sync)]
@@ -243,16 +240,9 @@ def main() -> None:
         race = race._replace(steps=max(1, int(race.steps * args.scale)))
         results[f"{race.id} x {race.num_envs}"] = run(race, contenders, args)
 
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     names = ("torch", "numpy", "mujoco", "gymnasium", *(["envpool"] if pools else []))
-    report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "versions": {name: version(name) for name in names},
-        "python": platform.python_version(),
-        "races": results,
-    }
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
+    memory = {"memory_gib": round(psutil.virtual_memory().total / 2**30, 1)}
+    stored_races.store(args.out, results, stored_races.where(names) | memory)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
-"""Diffusion and flow policies cloned from demonstrations that nobody here scripted, in worlds that are not ours.
+"""Diffusion and flow policies cloned in worlds that are not ours, mostly from demonstrations that others made.
 
     python benchmarks/worlds.py --tasks hopper-medium ... --data FOLDER [--seeds 0 1 2]
     python benchmarks/worlds.py --tasks metaworld/reach-v3 ...      # in the environment that has Meta-World
 
-Two kinds of task. Locomotion: a D4RL-layout file ``FOLDER/<task>.hdf5``; the score is D4RL's normalised return (its
-random and expert references, although the worlds are gymnasium's v5), beside that of the data. Manipulation and mazes:
-the experts that come with Meta-World and OGBench demonstrate; the score is the success rate over the same 100 held-out
-seeds, beside the expert's own. Finished runs are kept in ``--work``; results of several calls are put together.
+Two kinds of task. Locomotion: a D4RL-layout file ``FOLDER/<task>.hdf5``, recorded in gymnasium's v5 worlds by public
+agents of Stable-Baselines3's zoo (DLR-RM/rl-trained-agents; D4RL's own files are other ones); the score is D4RL's
+normalised return, beside that of the data. Manipulation and mazes: experts demonstrate; the score is the success rate,
+as the world itself says it, over the same 100 held-out seeds, beside the expert's own. Meta-World's scripted policies
+and OGBench's oracles of a cube and of a button are upstream's, except that robopol decides which cube or button is
+next; PointMaze has no expert upstream, and robopol's own follows the shortest way (`Task.shown_by`).
+Finished runs are kept in ``--work``; results of several calls are put together.
 """
 
 import argparse
@@ -41,6 +44,8 @@ class Task(NamedTuple):
     """Observations, horizon, executed actions."""
     words: tuple[str, ...] = ()
     """Further words of `robopol train`."""
+    shown_by: str = "public agents"
+    """Who demonstrates."""
 
 
 # a gait needs each action for its own state: chunks of 4 executed open loop lose half of the score and more
@@ -51,11 +56,12 @@ TASKS = {
     **{f"hopper-{level}": Task("Hopper-v5", 0, 6000, *GAIT) for level in ("medium", "expert")},
     **{f"halfcheetah-{level}": Task("HalfCheetah-v5", 0, 6000, *GAIT) for level in ("medium", "expert")},
     **{
-        f"metaworld/{name}-v3": Task(f"metaworld/{name}-v3", 100, 3000, (2, 16, 8))
+        f"metaworld/{name}-v3": Task(f"metaworld/{name}-v3", 100, 3000, (2, 16, 8), shown_by="Meta-World's policy")
         for name in ("reach", "push", "pick-place", "door-open", "drawer-close")
     },
-    "cube-single-v0": Task("cube-single-v0", 200, 5000, (2, 16, 8)),
-    "PointMaze_UMaze-v3": Task("PointMaze_UMaze-v3", 200, 3000, (2, 16, 8)),
+    "cube-single-v0": Task("cube-single-v0", 200, 5000, (2, 16, 8), shown_by="OGBench's oracle"),
+    "puzzle-3x3-v0": Task("puzzle-3x3-v0", 200, 5000, (2, 16, 8), shown_by="OGBench's oracle, button by button"),
+    "PointMaze_UMaze-v3": Task("PointMaze_UMaze-v3", 200, 3000, (2, 16, 8), shown_by="robopol's own expert"),
 }
 
 
@@ -121,12 +127,13 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## Cloned in worlds of others",
         "",
-        "Demonstrations that nobody here scripted. Success over 100 held-out episodes a seed, beside that of the "
-        "expert who demonstrated; or D4RL's normalised return, beside that of the data (D4RL's references, gymnasium's "
-        "v5 worlds). 95% intervals. `python benchmarks/worlds.py`",
+        "Success over 100 held-out episodes a seed, as the world itself says it, beside that of the expert who "
+        "demonstrated; or D4RL's normalised return, beside that of the data (D4RL's references, gymnasium's v5 worlds, "
+        "data of public agents of Stable-Baselines3's zoo). Only PointMaze is shown by an expert of robopol's own: "
+        "upstream has none. 95% intervals. `python benchmarks/worlds.py`",
         "",
-        "| world | data | diffusion | flow | seeds |",
-        "|---|---|---|---|---|",
+        "| world | shown by | data | diffusion | flow | seeds |",
+        "|---|---|---|---|---|---|",
     ]
     for name, task in tree["tasks"].items():
         cells = []
@@ -136,7 +143,7 @@ def section(tree: dict[str, Any]) -> list[str]:
                 cells.append(f"{row['score']:.1f} ({low:.1f} to {high:.1f})")
             else:
                 cells.append(sections.percent(row))
-        lines.append(f"| {name} | {' | '.join(cells)} | {len(task['seeds'])} |")
+        lines.append(f"| {name} | {TASKS[name].shown_by} | {' | '.join(cells)} | {len(task['seeds'])} |")
     return [*lines, ""]
 
 

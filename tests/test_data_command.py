@@ -146,6 +146,32 @@ def test_merge_puts_datasets_of_one_world_together(reach, tmp_path, capsys):
     assert load_episodes(out).equal(reach)
 
 
+def test_every_verb_reads_images_that_do_not_fit_into_memory(reach, tmp_path, capsys, monkeypatch):
+    rows, episodes = len(reach.action), len(reach)
+    picture = torch.arange(rows).to(torch.uint8)[:, None, None, None].expand(-1, 4, 4, 3).contiguous()
+    final = torch.zeros(episodes, 4, 4, 3, dtype=torch.uint8)
+    seen = replace(
+        reach, obs=reach.obs | {"images.front": picture}, final_obs=reach.final_obs | {"images.front": final}
+    )
+    for name, part in (("whole", seen), ("a", seen.select([0, 1])), ("b", seen.select([2, 3]))):
+        save_episodes(part, tmp_path / f"{name}.hdf5")
+    whole, a, b, out = (tmp_path / f"{name}.hdf5" for name in ("whole", "a", "b", "out"))
+    memory = load_episodes(whole)
+    cache = f"cache={tmp_path / 'cache'}"
+    with monkeypatch.context() as patched:
+        patched.setattr("robopol.data.image_columns.free_memory", lambda: 0)
+        assert "say cache=FOLDER" in said(capsys, "info", whole, status=1).err
+        facts = json.loads(said(capsys, "info", whole, cache, "--json").out)
+        assert facts["episodes"] == episodes
+        assert "valid: True" in said(capsys, "check", whole, "replay=none", cache).out
+        said(capsys, "stats", whole, "k=3", "rows=20", cache)
+        said(capsys, "convert", whole, tmp_path / "again.hdf5", cache)
+        said(capsys, "merge", a, b, f"out={out}", cache)
+    assert not list((tmp_path / "cache").glob("merging-*"))
+    for written in (tmp_path / "again.hdf5", out):
+        assert load_episodes(written).equal(memory)
+
+
 def altered(reach: Episodes, **changes) -> Episodes:
     return replace(reach, meta=reach.meta.model_copy(update=changes))
 

@@ -7,6 +7,8 @@
   robopol data merge URI URI ... out=URI               put datasets of one world together
   robopol data label URI critic=DIR out=URI            say of every step whether its action was better than usual
 
+Each takes cache=FOLDER, where images that do not fit into memory are kept in files.
+
 A URI is a path, or format:path?option=value, e.g. robomimic:lift.hdf5?dones=success; or the name of a dataset
 that is downloaded once, e.g. d4rl:hopper-medium-v2, into ROBOPOL_DATA (~/.cache/robopol/data).
 
@@ -22,6 +24,7 @@ policy.guidance.keys=[optimal] is told so what to aim for; its world says 1 by t
 import json
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +46,23 @@ SHOWN = 10
 """Items of a list that are shown as text."""
 
 
-class InfoCommand(Config):
+class ReadCommand(Config):
+    """What every sub-verb is told.
+
+    Attributes:
+        cache: A folder for datasets with more images than fit into memory; see `robopol.data.load_episodes`.
+    """
+
+    cache: str | None = None
+
+    def load(self, uri: str) -> "Episodes":
+        """Read a dataset."""
+        from robopol.data import load_episodes
+
+        return load_episodes(uri, cache=self.cache)
+
+
+class InfoCommand(ReadCommand):
     """What `robopol data info` is told.
 
     Attributes:
@@ -53,13 +72,13 @@ class InfoCommand(Config):
     uri: str
 
 
-class StatsCommand(Config):
+class StatsCommand(ReadCommand):
     """What `robopol data stats` is told.
 
     Attributes:
         uri: The dataset.
-        ref_min: Return of a random policy; that of D4RL by default.
-        ref_max: Return of an expert policy; that of D4RL by default.
+        ref_min: Return of a random policy; by default as the dataset or D4RL says.
+        ref_max: Return of an expert policy; by default as the dataset or D4RL says.
         reference: The dataset that coverage is compared with, e.g. all that an online run saw.
         bins: Bins per column of the cells that coverage counts.
         k: Neighbours that a row is compared with.
@@ -79,7 +98,7 @@ class StatsCommand(Config):
     seed: int = Field(0, ge=0)
 
 
-class CheckCommand(Config):
+class CheckCommand(ReadCommand):
     """What `robopol data check` is told.
 
     Attributes:
@@ -97,7 +116,7 @@ class CheckCommand(Config):
     tolerance: float = Field(0.01, ge=0)
 
 
-class ConvertCommand(Config):
+class ConvertCommand(ReadCommand):
     """What `robopol data convert` is told.
 
     Attributes:
@@ -109,7 +128,7 @@ class ConvertCommand(Config):
     out: str
 
 
-class MergeCommand(Config):
+class MergeCommand(ReadCommand):
     """What `robopol data merge` is told.
 
     Attributes:
@@ -123,7 +142,7 @@ class MergeCommand(Config):
     versions: Literal["same", "first"] = "same"
 
 
-class LabelCommand(Config):
+class LabelCommand(ReadCommand):
     """What `robopol data label` is told.
 
     Attributes:
@@ -161,7 +180,8 @@ def run(words: list[str]) -> int:
 def _info(uris: list[str], options: list[str], as_json: bool) -> int:
     from robopol.data.stats import describe, duplicates
 
-    episodes = _load(_told(InfoCommand, "info URI", ["uri"], uris, options).uri)
+    told = _told(InfoCommand, "info URI", ["uri"], uris, options)
+    episodes = told.load(told.uri)
     facts = describe(episodes) | {"duplicates": duplicates(episodes)}
     _show(facts, as_json)
     return 0
@@ -174,9 +194,9 @@ def _stats(uris: list[str], options: list[str], as_json: bool) -> int:
     if (told.ref_min is None) != (told.ref_max is None):
         raise ConfigError("give both ref_min= and ref_max=, or neither")
     references = None if told.ref_min is None or told.ref_max is None else (told.ref_min, told.ref_max)
-    reference = None if told.reference is None else _load(told.reference)
+    reference = None if told.reference is None else told.load(told.reference)
     chosen = {name: getattr(told, name) for name in ("bins", "k", "rows", "alpha", "seed")}
-    _show(assess(_load(told.uri), references=references, reference=reference, **chosen), as_json)
+    _show(assess(told.load(told.uri), references=references, reference=reference, **chosen), as_json)
     return 0
 
 
@@ -184,7 +204,7 @@ def _check(uris: list[str], options: list[str], as_json: bool) -> int:
     from robopol.commands.data_check import check
 
     told = _told(CheckCommand, "check URI", ["uri"], uris, options)
-    found, passed = check(_load(told.uri), told.replay, told.episodes, told.steps, told.tolerance)
+    found, passed = check(told.load(told.uri), told.replay, told.episodes, told.steps, told.tolerance)
     _show(found | {"passed": passed}, as_json)
     return int(not passed)
 
@@ -193,7 +213,7 @@ def _convert(uris: list[str], options: list[str], _: bool) -> int:
     from robopol.data import save_episodes
 
     told = _told(ConvertCommand, "convert URI URI", ["uri", "out"], uris, options)
-    episodes = _load(told.uri)
+    episodes = told.load(told.uri)
     save_episodes(episodes, told.out)
     _report(episodes, told.out)
     return 0
@@ -203,11 +223,12 @@ def _merge(uris: list[str], options: list[str], _: bool) -> int:
     from robopol.data import Episodes, save_episodes
 
     told = parse(MergeCommand, {"uris": uris} | _tree(options))
-    parts = [_load(uri) for uri in told.uris]
+    parts = [told.load(uri) for uri in told.uris]
     for uri, part in zip(told.uris[1:], parts[1:], strict=True):
         _check_same_world(told, uri, parts[0], part)
-    merged = Episodes.concat(parts, parts[0].meta)
-    save_episodes(merged, told.out)
+    with _more_images(told.cache):
+        merged = Episodes.concat(parts, parts[0].meta)
+        save_episodes(merged, told.out)
     _report(merged, told.out)
     return 0
 
@@ -222,7 +243,7 @@ def _label(uris: list[str], options: list[str], _: bool) -> int:
     critic = load_part(told.critic, "model")
     if not isinstance(critic, ValueModel):
         raise ConfigError(f"{told.critic} holds a {type(critic).__name__}, and labels need a value model")
-    episodes = _load(told.uri)
+    episodes = told.load(told.uri)
     good = advantages(critic, episodes) >= told.threshold
     labelled = label(episodes, good, told.key)
     save_episodes(labelled, told.out)
@@ -262,10 +283,18 @@ def _tree(options: list[str]) -> dict[str, Any]:
     return dict(tree)
 
 
-def _load(uri: str) -> "Episodes":
-    from robopol.data import load_episodes
+@contextmanager
+def _more_images(cache: str | None) -> Iterator[None]:
+    """Make images that are put together in files of the cache, which are gone afterwards; in memory without one."""
+    if cache is None:
+        yield
+        return
+    from robopol.data.image_columns import columns_in_files
 
-    return load_episodes(uri)
+    place = Path(cache).expanduser()
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="merging-", dir=place) as folder, columns_in_files(Path(folder)):
+        yield
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from robopol.errors import EnvError
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
+    from robopol.envs import VectorEnv
     from robopol.evaluation.replay import Drift
 
 
@@ -29,7 +30,8 @@ def check(
     facts |= {"episodes": len(episodes), "steps": episodes.num_steps, "notes": [], "replays": {}}
     if mode == "none" or not len(episodes):
         return facts, True
-    from robopol.evaluation.replay import differences, replay, restart_deviations, spaced, why_not, world_of
+    from robopol.evaluation.recorded_world import differences, world_of
+    from robopol.evaluation.replay import replay, restart_deviations, spaced, why_not
 
     try:
         env = world_of(episodes)
@@ -51,6 +53,7 @@ def check(
                 facts["notes"].append(f"no replay of {way}: {error}")
                 continue
             facts["notes"] += _restart(there, later)
+            facts["notes"] += _short(episodes, env) if way == "states" else []
             allowed = max(tolerance, later)
             facts["replays"][way] = _summary(drifts, allowed)
             passed = {drift.episode for drift in drifts if drift.within(allowed)}
@@ -70,6 +73,17 @@ def _restart(there: float, later: float) -> list[str]:
     if later:
         notes.append(f"it goes on from them up to {later:.2g} standard deviations otherwise; that much is allowed")
     return notes
+
+
+def _short(episodes: "Episodes", env: "VectorEnv") -> list[str]:
+    """Say what is not in states of others."""
+    own = env.save_state(0)
+    if own is None or episodes.states is None or own.shape == episodes.states[0].shape:
+        return []
+    return [
+        "the states in the file are positions and velocities without the solver's memory: where forces of contact are "
+        "observed they may differ a little; tolerance= says how much passes"
+    ]
 
 
 def _summary(drifts: "list[Drift]", tolerance: float) -> dict[str, Any]:

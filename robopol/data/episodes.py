@@ -14,6 +14,7 @@ from pydantic import Field, JsonValue
 from torch import Tensor
 
 from robopol.config import Config
+from robopol.data.image_columns import image_column
 from robopol.errors import DataError, ShapeError
 
 _STEP_DTYPES = {
@@ -58,6 +59,7 @@ class EpisodesMeta(Config):
         tasks: What was to be done, in words, that ``Episodes.task`` points into.
         env_wrappers: What the environment was wrapped in, from the inside out.
         versions: Package -> version with which the data were recorded.
+        reference_returns: Return of a random and of an expert policy, if the dataset states them.
     """
 
     env_id: str = ""
@@ -73,6 +75,7 @@ class EpisodesMeta(Config):
     tasks: tuple[str, ...] = ()
     env_wrappers: tuple[dict[str, JsonValue], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    reference_returns: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -309,7 +312,7 @@ class Episodes:
                     f"parts 0 and {position} differ in meta ({', '.join(differing)}); "
                     "pass meta= to say what is true of all of them"
                 )
-        merged = {name: torch.cat([column[name] for column in columns]) for name in columns[0]}
+        merged = {name: _joined([column[name] for column in columns]) for name in columns[0]}
         merged["starts"] = merged["lengths"].cumsum(0) - merged["lengths"]
         joined = {field: tuple(dict.fromkeys(n for p in parts for n in getattr(p.meta, field))) for field in MERGED}
         for code, field in _NAMED.items():
@@ -423,6 +426,13 @@ def split_indices(count: int, fraction: float, seed: int) -> tuple[Tensor, Tenso
         held_out = max(min(1, count - 1), min(held_out, count - 1))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Put the same column of several parts together; images where the reader of a dataset would put them."""
+    if parts[0].dtype != torch.uint8 or parts[0].device.type != "cpu":
+        return torch.cat(parts)
+    return torch.cat(parts, out=image_column((sum(map(len, parts)), *parts[0].shape[1:])))
 
 
 def _differing(one: EpisodesMeta, other: EpisodesMeta) -> list[str]:

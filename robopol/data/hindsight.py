@@ -1,5 +1,6 @@
 """Goals for data without goals: what an episode reaches later is what it was for (Andrychowicz et al. 2017, HER)."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -10,17 +11,22 @@ from torch import Tensor
 from robopol.data.draws import batch_indices, uniform_numbers
 from robopol.data.episodes import Episodes, is_image
 from robopol.data.sampling import Sampling, SamplingConfig
-from robopol.errors import DataError
+from robopol.errors import ConfigError, DataError
 from robopol.registry import nearest
 
 if TYPE_CHECKING:
     from robopol.data.windows import Batch, Windows
 
 _WAYS = ("geometric", "uniform", "final", "random", "recorded")
+_FOR_A_GOAL = ("reward", "rewards", "return_to_go", "return_bound")
+"""What a batch says of rewards; these were earned on the way to the recorded goal."""
 
 
 class HindsightConfig(SamplingConfig):
     """Every window once an epoch, with a goal ``obs["goal"]`` that the same episode reaches after the newest step.
+
+    Where a batch holds the plan of a window, the goal is that of every step of it. Rewards and returns belong to the
+    recorded goals, and are refused where others are drawn.
 
     The shares say how often a goal is chosen in which way; they are relative (OGBench, Park et al. 2025; HER).
 
@@ -81,6 +87,16 @@ class HindsightConfig(SamplingConfig):
         obs, final_obs = ({**part, "goal": part[self.of]} for part in (episodes.obs, episodes.final_obs))
         return replace(episodes, obs=obs, final_obs=final_obs)
 
+    def check(self, entries: Collection[str]) -> None:
+        """See `SamplingConfig.check`; refuses rewards that were for other goals."""
+        untrue = [name for name in _FOR_A_GOAL if name in entries]
+        if untrue and sum(self.shares()) > self.recorded:
+            raise ConfigError(
+                f"what is trained reads {' and '.join(untrue)}, which are for the recorded goals, and this sampling "
+                "draws others in hindsight: choose another kind of sampling, draw recorded goals only (recorded=1 "
+                "geometric=0), or train what does not learn from rewards"
+            )
+
     def build(self, windows: "Windows") -> "Hindsight":
         """See `SamplingConfig.build`."""
         return Hindsight(self, windows)
@@ -91,6 +107,7 @@ class Hindsight(Sampling):
 
     def __init__(self, config: HindsightConfig, windows: "Windows") -> None:
         """Look up where every episode ends; see `HindsightConfig.build`."""
+        config.check(windows.entries)
         super().__init__(windows)
         self._config = config
         self._until = torch.tensor(config.shares(), dtype=torch.float64).cumsum(0)
@@ -117,10 +134,10 @@ class Hindsight(Sampling):
             self._finally.index_select(0, episode.to(device)),
             self._reached.index_select(0, row.to(device)),
         )
-        goal = goal[:, None].expand(-1, self.windows.n_obs_steps, *goal.shape[1:])
-        if self._config.recorded > 0:
-            goal = torch.where(recorded.to(device).view(-1, 1, *axes), batch["obs"]["goal"], goal)
-        batch["obs"]["goal"] = goal.contiguous()
+        goal, recorded = goal[:, None], recorded.to(device).view(-1, 1, *axes)
+        for part in (batch["obs"], batch.get("plan", {})):
+            if "goal" in part:  # a policy may look at other things only
+                part["goal"] = torch.where(recorded, part["goal"], goal)
         return batch
 
     def draw(self, windows: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,6 +4,7 @@ How windows are drawn is a registered kind (group ``sampling``), chosen for each
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Literal
 
 from robopol.config import Config
@@ -46,9 +47,23 @@ class SamplingConfig(Config):
         """Return the episodes with every observation that batches will hold; normalisers are fitted to these."""
         return episodes
 
+    def check(self, entries: Collection[str]) -> None:
+        """Refuse batches that would say what is not true of what is drawn; by default every batch can be served.
+
+        Args:
+            entries: What a batch holds besides the usual, `robopol.data.Windows.entries`.
+
+        Raises:
+            ConfigError: If one of these has no meaning here.
+        """
+
     @abstractmethod
     def build(self, windows: "Windows") -> Sampling:
-        """Return the sampling of some windows, cut from episodes that `observed` returned."""
+        """Return the sampling of some windows, cut from episodes that `observed` returned.
+
+        Raises:
+            ConfigError: If `check` refuses what their batches hold.
+        """
 
 
 class UniformConfig(SamplingConfig):

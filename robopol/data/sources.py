@@ -35,6 +35,9 @@ _NAMES = {
 _ZARR = {"pusht": "pusht/pusht_cchi_v7_replay.zarr"}
 """Archive -> the dataset inside it."""
 
+_OGBENCH_KINDS = ("navigate", "stitch", "explore", "play", "noisy")
+"""How OGBench's datasets were collected."""
+
 
 @dataclass(frozen=True)
 class RemoteFile:
@@ -103,7 +106,14 @@ def entry(source: str, name: str) -> str:
 
 
 def known_options(source: str, name: str) -> dict[str, str]:
-    """Return the reader's options that the name of a dataset answers: a D4RL file does not say its environment."""
+    """Return the reader's options that the name of a dataset answers: some files do not say their environment.
+
+    Datasets of OGBench are called as their environment, with how they were collected before the version
+    (``make_env_and_datasets`` of ``ogbench/utils.py``); D4RL's are ids of its own environments.
+    """
+    if source == "ogbench":
+        *world, kind, version = name.removesuffix("-val").split("-")
+        return {"env": "-".join([*world, version])} if world and kind in _OGBENCH_KINDS else {}
     return {"env": name} if source == "d4rl" else {}
 
 

@@ -105,8 +105,8 @@ def assess(
 
     Args:
         episodes: The dataset, at least one episode, on the CPU.
-        references: Return of a random and of an expert policy; by default those that D4RL gives for the
-            environment, if it does.
+        references: Return of a random and of an expert policy; by default those that the dataset states, or D4RL
+            for the environment, if they do.
         reference: The dataset that coverage is compared with, e.g. all that an online run saw.
         bins: Bins per column of the cells that coverage counts.
         k: Neighbours that a row is compared with.
@@ -123,8 +123,13 @@ def assess(
     """
     if not len(episodes):
         raise DataError("there are no episodes to assess")
-    known = reference_returns(episodes.meta.env_id)
-    low_high = references or known
+    sources = {
+        "the command": references,
+        "the dataset": episodes.meta.reference_returns,
+        "D4RL": reference_returns(episodes.meta.env_id),
+    }
+    origin = next((name for name, pair in sources.items() if pair is not None), "")
+    low_high = sources.get(origin)
     if low_high is not None and not low_high[0] < low_high[1]:
         raise DataError(f"the return of the random policy must be below the expert's, got {low_high}")
     returns = episodes.returns()[metrics.complete_episodes(episodes)]
@@ -145,9 +150,7 @@ def assess(
         "complete_episodes": len(returns),
         "steps": episodes.num_steps,
         "return": _spread(returns),
-        "references": None
-        if low_high is None
-        else {"random": low_high[0], "expert": low_high[1], "from": "the command" if references else "D4RL"},
+        "references": None if low_high is None else {"random": low_high[0], "expert": low_high[1], "from": origin},
         "score": None if quality is None or low_high is None else normalised_score(float(returns.mean()), *low_high),
         "tq": quality,
         "positive_sided_variance": variance,

@@ -188,6 +188,14 @@ class Windows:
         """Return W, the number of windows."""
         return len(self._row)
 
+    @property
+    def entries(self) -> frozenset[str]:
+        """What a batch holds besides observations, actions, their mask and their weight; see `Batch`."""
+        found = self._values.keys() - {"ahead", "at_end"}
+        asked = {"next_obs": "ahead" in self._values, "rewards": self._rewards is not None}
+        asked |= dict.fromkeys(("plan", "plan_mask"), self._plan_mask is not None)
+        return frozenset(found | {name for name, is_held in asked.items() if is_held})
+
     def only(self, episodes: Tensor) -> "Windows":
         """Return the windows of some episodes, without copying any data.
 

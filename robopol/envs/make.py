@@ -135,7 +135,7 @@ def make_expert(env_id: str, way: str | None = None, noise: float | None = None)
     if name is None:
         raise EnvError(
             f"'{env_id}' has no expert{nearest(env_id, OWN)}; those that have: {', '.join(list_envs())}, and of "
-            "other families metaworld/..., PointMaze_..., cube-... and pointmaze-..."
+            "other families metaworld/..., PointMaze_..., cube-..., puzzle-... and pointmaze-..."
         )
     made = _load(name)(way=way, noise=noise)
     return made

@@ -1,4 +1,4 @@
-"""Replays recorded episodes in the world they name, and says how far it goes another way.
+"""Replays recorded episodes in a world, and says how far it goes another way.
 
 Open loop (``actions``): reset with the recorded seed, then take the recorded actions; small differences add up.
 Step by step (``states``): restore a recorded simulator state, compare the observation there, take the recorded
@@ -7,19 +7,15 @@ state as it did before: `restart_deviations` measures that first, on the world i
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from robopol import __version__
 from robopol.config import Config
 from robopol.data import Episodes
 from robopol.data.episodes import is_image
 from robopol.envs import VectorEnv
-from robopol.envs.config import EnvConfig
 from robopol.errors import EnvError
 from robopol.progress import progress
 
@@ -67,42 +63,6 @@ class Drift(Config):
         """Return whether the replay agrees with the record up to a deviation."""
         agrees = self.flags == 0 and self.success is not False
         return agrees and max(self.start_max or 0.0, self.next_max, self.reward_max) <= tolerance
-
-
-def world_of(episodes: Episodes) -> VectorEnv:
-    """Make one world as the dataset names it.
-
-    Raises:
-        EnvError: If the dataset names none, or it cannot be made here; the message says why.
-    """
-    meta = episodes.meta
-    if not meta.env_id:
-        raise EnvError("the dataset does not name its environment")
-    if ":" in meta.env_id:  # gymnasium would import the module before the colon
-        raise EnvError(f"'{meta.env_id}' names a module to import; a dataset may only name an environment")
-    try:
-        return EnvConfig(id=meta.env_id, options=dict(meta.env_options), wrappers=meta.env_wrappers).make()
-    except Exception as error:  # foreign environments raise anything
-        raise EnvError(f"'{meta.env_id}' cannot be made here: {error}") from error
-
-
-def differences(episodes: Episodes, env: VectorEnv) -> list[str]:
-    """Say in what the world that is here differs from the one that was recorded."""
-    found = []
-    for package, recorded in episodes.meta.versions.items():
-        with suppress(PackageNotFoundError):
-            installed = __version__ if package == "robopol" else version(package)
-            if installed != recorded:
-                found.append(f"recorded with {package} {recorded}, here is {installed}")
-    shapes = env.spec.obs_shapes
-    for key, column in episodes.obs.items():
-        if key not in shapes:
-            found.append(f"the world here does not observe {key}")
-        elif tuple(column.shape[1:]) != tuple(shapes[key]):
-            found.append(f"obs.{key} is {tuple(column.shape[1:])} in the file and {tuple(shapes[key])} here")
-    if env.model is not None and episodes.meta.models and set(episodes.meta.models) != {env.model}:
-        found.append("the simulator model in the file is not the one that is used here")
-    return found
 
 
 def why_not(mode: Mode, episodes: Episodes, env: VectorEnv) -> str | None:

@@ -133,10 +133,10 @@ class Pictures:
 
         if not len(self.t):
             raise DataError(f"{self._path} has no pictures")
-        entry, image = self._index[int(np.argmin(np.abs(self.t - t)))], np.empty(self._shape, np.uint8)
+        entry = self._index[int(np.argmin(np.abs(self.t - t)))]
         with self._path.open("rb") as file:
             file.seek(int(entry["start"]))
-            decode_image(file.read(int(entry["length"])), image, str(self._path))
+            image = decode_image(file.read(int(entry["length"])), self._shape, str(self._path))
         return Frame(int(entry["t"]), image)
 
 

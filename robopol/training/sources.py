@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from robopol.data import Episodes, Windows
-from robopol.data.hindsight import HindsightConfig
 from robopol.data.replay import ReplayBuffer
 from robopol.data.replay_bounds import ReplayBounds
 from robopol.data.replay_windows import ReplayWindows
@@ -112,7 +111,7 @@ class Sources:
             needs: What else is read of a batch.
 
         Raises:
-            ConfigError: If goals are drawn in hindsight for what learns from rewards, which were for other goals; or
+            ConfigError: If a sampling cannot serve what is read, see `robopol.data.sampling.SamplingConfig.check`; or
                 if what is trained learns from its own decisions.
         """
         needs = needs or Needs()
@@ -122,12 +121,6 @@ class Sources:
                 f"{', '.join(needs.trace)}: leave data out"
             )
         self._sampling = {name: (sampling or {}).get(name, UniformConfig()) for name in episodes}
-        for name, how in self._sampling.items():
-            if needs.transition is not None and isinstance(how, HindsightConfig):
-                raise ConfigError(
-                    f"the rewards of '{name}' are for the recorded goals, and data.{name}.sampling draws others in "
-                    "hindsight: what learns from rewards cannot use them"
-                )
         windows = {
             name: Windows(
                 self._sampling[name].observed(part),
@@ -181,9 +174,13 @@ class Sources:
 
     def _draw_from(self, windows: dict[str, Windows], seed: int) -> None:
         self.windows, self.seed = windows, seed
-        self._drawn: dict[str, Sampling | Replayed] = {
-            name: self._sampling[name].build(part) for name, part in windows.items()
-        }
+        self._drawn: dict[str, Sampling | Replayed] = {name: self._built(name, part) for name, part in windows.items()}
+
+    def _built(self, name: str, windows: Windows) -> Sampling:
+        try:
+            return self._sampling[name].build(windows)
+        except ConfigError as error:
+            raise ConfigError(f"data.{name}.sampling: {error}") from None
 
 
 def split_exactly(shares: Mapping[str, float], total: int) -> dict[str, int]:

@@ -5,10 +5,14 @@ off; observations count 0, 1, 2 (then 3) and 10, 11 (then 12), actions are a hun
 """
 
 import json
+import os
+import shutil
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
+import pytest
 
 A, B = np.arange(0.0, 4.0), np.arange(10.0, 13.0)
 
@@ -130,3 +134,90 @@ def zarr(path: Path, zarr_format=2, packed=True, compressor="default", **changed
     if path.suffix == ".zip":
         store.close()
     return path
+
+
+def minari(path: Path, data_format="hdf5", jpeg=True) -> Path:
+    """Minari dataset as Minari itself writes it, with a camera."""
+    library = pytest.importorskip("minari")
+    import gymnasium as gym
+    from minari.data_collector import EpisodeBuffer
+
+    observation = gym.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    camera = gym.spaces.Box(0, 255, (32, 32, 3), np.uint8)
+    buffers = []
+    for counted in (A, B):
+        columns = rows([counted])
+        images = np.broadcast_to(counted[:, None, None, None], (len(counted), 32, 32, 3)).astype(np.uint8)
+        buffers.append(
+            EpisodeBuffer(
+                observations={"observation": counted[:, None].astype(np.float32), "camera": images},
+                actions=(columns["obs"] / 100).astype(np.float32),
+                rewards=columns["reward"],
+                terminations=columns["terminal"],
+                truncations=columns["cut"],
+                infos={"success": np.r_[False, columns["terminal"]]},
+            )
+        )
+    with mock.patch.dict(os.environ, {"MINARI_DATASETS_PATH": str(path.parent)}):
+        library.create_dataset_from_buffers(
+            path.name,
+            buffers,
+            observation_space=gym.spaces.Dict({"observation": observation, "camera": camera}),
+            action_space=gym.spaces.Box(-1, 1, (1,), np.float32),
+            data_format=data_format,
+            jpeg_encoding=jpeg,
+        )
+    return path
+
+
+def runs(path: Path, table, rows: int) -> None:
+    """Write a Parquet file of the first row again and again, whose pages declare fifty times as many as the footer."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(table.take(pa.array(np.zeros(rows, np.int64))), path, row_group_size=rows, write_statistics=False)
+    # num_values, a field of type 5 with the number 1: 20,000 (the usual page) becomes 1,048,575
+    path.write_bytes(path.read_bytes().replace(b"\x15\xc0\xb8\x02", b"\x15\xfe\xff\x7f"))
+
+
+def lerobot_v21(root: Path) -> Path:
+    """Turn a dataset of layout v3.0 with one video, ``front``, into one of v2.1: an episode a file, lists of JSON."""
+    import av
+    import pyarrow.parquet as pq
+
+    data_file, episodes_file = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet"
+    camera = "observation.images.front"
+    info = json.loads((root / "meta/info.json").read_text())
+    height, width, _ = info["features"][camera]["shape"]
+    table = pq.read_table(root / data_file)
+    with av.open(str(root / f"videos/{camera}/chunk-000/file-000.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    lines = []
+    for row in pq.read_table(root / episodes_file).to_pylist():
+        index, part = row["episode_index"], slice(row["dataset_from_index"], row["dataset_to_index"])
+        lines.append({"episode_index": index, "tasks": row["tasks"], "length": row["length"]})
+        data = root / f"data/chunk-{index // 2:03d}/episode_{index:06d}.parquet"
+        data.parent.mkdir(exist_ok=True)
+        pq.write_table(table.slice(part.start, row["length"]), data)
+        video = root / f"videos/chunk-{index // 2:03d}/{camera}/episode_{index:06d}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        with av.open(str(video), "w") as container:
+            stream = container.add_stream("libx264", rate=20, options={"crf": "10"})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            for frame in frames[part]:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+    tasks = pq.read_table(root / "meta/tasks.parquet").to_pylist()
+    for name, entries in (("episodes", lines), ("tasks", tasks)):
+        (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    shutil.rmtree(root / f"videos/{camera}")
+    for name in (data_file, episodes_file, "meta/tasks.parquet"):
+        (root / name).unlink()
+    info |= {
+        "codebase_version": "v2.1",
+        "chunks_size": 2,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+    }
+    (root / "meta/info.json").write_text(json.dumps(info))
+    return root

@@ -159,7 +159,8 @@ def test_readers_put_images_into_the_cache_without_a_copy_in_memory(demos, tmp_p
     monkeypatch.setattr(arrays, "put", lambda *args: (given.append(args), put(*args)))
     load_episodes(demos, cache=tmp_path / "cache")
     (episodes, _, files) = given[0]
-    assert list(files) == [episodes.obs["images.front"].data_ptr()]
+    columns = (episodes.obs["images.front"], episodes.final_obs["images.front"])
+    assert list(files) == [column.data_ptr() for column in columns]
 
 
 def test_images_that_do_not_fit_into_memory_are_refused_in_words(monkeypatch, tmp_path, demos):

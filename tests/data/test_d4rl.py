@@ -254,6 +254,20 @@ def test_unknown_options(tmp_path, options, words):
 
 
 def test_nothing_is_said_of_what_is_read_whole(tmp_path):
+    path = files.d4rl(tmp_path / "f", following=True)
+    with h5py.File(path, "r+") as file:
+        del file["metadata"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load(files.d4rl(tmp_path / "f", following=True))
+        load(path)
+
+
+def test_losses_are_named_once(tmp_path):
+    infos = {"infos/action_log_probs": np.zeros(5), "infos/qpos": np.zeros((5, 2))}
+    path = files.d4rl(tmp_path / "f", observations=np.full((5, 1), 0.1), **infos)
+    with pytest.warns(DataWarning) as caught:
+        load(path)
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"{path}: not carried over: metadata, infos/action_log_probs, infos/qpos; rounded to float32: observations"
+    )

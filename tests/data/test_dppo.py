@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robopol.data import load_episodes
-from robopol.errors import DataError
+from robopol.errors import DataError, DataWarning
 
 
 def load(path, **options):
@@ -40,6 +40,14 @@ def test_scaling_is_undone(tmp_path):
     np.testing.assert_array_equal(kept.obs["state"], scaled[0].astype(np.float32))
     np.testing.assert_array_equal(kept.action, scaled[1].astype(np.float32))
     assert not read.has_final.any()
+
+
+def test_losses_are_named_once(tmp_path):
+    folder = files.dppo(tmp_path / "f", rewards=np.full(5, 0.1), speed=np.zeros(5))
+    with pytest.warns(DataWarning) as caught:
+        load(folder)
+    (warning,) = caught
+    assert str(warning.message).endswith("not carried over: speed; rounded to float32: obs.state, action, reward")
 
 
 def test_rows_are_those_of_dppos_q_learning_dataset(tmp_path):

@@ -10,7 +10,7 @@ import multiprocessing
 import resource
 import traceback
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dataset_files as files
 import pytest
@@ -24,12 +24,22 @@ SECONDS = 20  # of one small file; reading takes milliseconds
 MEGABYTES = 300  # that reading small files may add
 
 
-def saved(format):
+def saved(format, options="", **more):
     """A writer by robopol's own writer of a format."""
-    return lambda path, episodes: save_episodes(episodes, f"{format}:{path}")
+    return lambda path, make: save_episodes(make([3, 2], states=True, **more), f"{format}:{path}{options}")
 
 
-# Name -> how a small whole file or folder is written (path, some episodes), and the options it is read with.
+def old_lerobot(path, make):
+    """Layout v2.1, as somebody else might have written it."""
+    episodes = make([3, 2], images=True)
+    images = [obs["images.front"].repeat(1, 8, 8, 1) for obs in (episodes.obs, episodes.final_obs)]
+    large = replace(episodes, obs={"images.front": images[0]}, final_obs={"images.front": images[1]})
+    save_episodes(large, f"lerobot:{path}")
+    (path / "robopol.safetensors").unlink()
+    files.lerobot_v21(path)
+
+
+# Name -> how a small whole file or folder is written (path, what makes episodes), and the options it is read with.
 # Where everything that is read carries a CRC (EXACT), what is still read must be what was written. The Fletcher
 # checksums of HDF5 do not tell 0x0000 from 0xffff.
 CASES = {
@@ -42,7 +52,15 @@ CASES = {
     "zarr, format 3": (lambda path, _: files.zarr(path, 3), "?ends=truncated&missing=fill"),
     "zarr, zip": (lambda path, _: files.zarr(path.with_suffix(".zip")).rename(path), "?ends=truncated"),
     "minari": (saved("minari"), ""),
+    "minari, jpeg": (lambda path, _: files.minari(path), ""),
+    "minari, arrow": (lambda path, _: files.minari(path, "arrow"), ""),
+    "minari, arrow, raw": (lambda path, _: files.minari(path, "arrow", jpeg=False), ""),
+    "minari, parquet": (lambda path, _: files.minari(path, "parquet"), ""),
     "lerobot": (saved("lerobot"), ""),
+    "lerobot, png": (saved("lerobot", "?images=png", images=True), ""),
+    "lerobot, mp4": (saved("lerobot", "?images=h264", images=True), ""),
+    "lerobot, v2.1": (old_lerobot, "?ends=truncated"),
+    "arrays": (saved("arrays", images=True), ""),
 }
 EXACT = {"dppo", "ogbench", "zarr, zip"}
 
@@ -145,7 +163,7 @@ def test_damaged_files_are_read_or_refused(name, reader, make_episodes, tmp_path
     whole = tmp_path / "made-v0"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write(whole, make_episodes([3, 2], states=True))
+        write(whole, make_episodes)
     contents = {p.relative_to(whole): p.read_bytes() for p in sorted([whole, *whole.rglob("*")]) if p.is_file()}
     original, before = reader.read(f"{format}:{whole}{options}")
     assert original.startswith("episodes")

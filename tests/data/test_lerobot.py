@@ -7,6 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+import dataset_files as files
 import numpy as np
 import pytest
 import torch
@@ -14,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robopol.data import load_episodes, save_episodes
-from robopol.data.formats import lerobot_writer
+from robopol.data.formats import budget, lerobot_writer, parquet
+from robopol.data.formats.parquet_pages import pages
 from robopol.data.formats.video import VideoWriter
 from robopol.errors import DataError, DataWarning, MissingExtraError
 
@@ -65,45 +67,6 @@ def copy(originals, tmp_path):
         return tmp_path / name
 
     return make
-
-
-def older(root: Path) -> Path:
-    """Turn a copy with videos of layout v3.0 into one of v2.1: an episode a file, lists of JSON."""
-    import av
-
-    info = json.loads((root / "meta/info.json").read_text())
-    table = pq.read_table(root / DATA)
-    with av.open(str(root / VIDEO)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    lines = []
-    for row in pq.read_table(root / EPISODES).to_pylist():
-        index, rows = row["episode_index"], slice(row["dataset_from_index"], row["dataset_to_index"])
-        lines.append({"episode_index": index, "tasks": row["tasks"], "length": row["length"]})
-        data = root / f"data/chunk-{index // 2:03d}/episode_{index:06d}.parquet"
-        data.parent.mkdir(exist_ok=True)
-        pq.write_table(table.slice(rows.start, row["length"]), data)
-        video = root / f"videos/chunk-{index // 2:03d}/observation.images.front/episode_{index:06d}.mp4"
-        video.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(video), "w") as container:
-            stream = container.add_stream("libx264", rate=20, options={"crf": "10"})
-            stream.height, stream.width, stream.pix_fmt = 64, 66, "yuv420p"
-            for frame in frames[rows]:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-            container.mux(stream.encode(None))
-    tasks = pq.read_table(root / "meta/tasks.parquet").to_pylist()
-    for name, entries in (("episodes", lines), ("tasks", tasks)):
-        (root / f"meta/{name}.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
-    shutil.rmtree(root / "videos/observation.images.front")
-    for name in (DATA, EPISODES, "meta/tasks.parquet"):
-        (root / name).unlink()
-    info |= {
-        "codebase_version": "v2.1",
-        "chunks_size": 2,
-        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
-    }
-    (root / "meta/info.json").write_text(json.dumps(info))
-    return root
 
 
 def describe(root: Path, **changes) -> None:
@@ -307,7 +270,7 @@ def test_several_files(bright, tmp_path, monkeypatch, images):
 
 @pytest.mark.parametrize("version", ["v3.0", "v2.1", "v2.0"])
 def test_a_foreign_dataset(bright, copy, version):
-    root = copy("h264") if version == "v3.0" else older(copy("h264"))
+    root = copy("h264") if version == "v3.0" else files.lerobot_v21(copy("h264"))
     describe(root, codebase_version=version)
     found = load_episodes(f"lerobot:{root}?ends=truncated")
     for name in ("action", "reward", "lengths"):
@@ -320,7 +283,7 @@ def test_a_foreign_dataset(bright, copy, version):
     assert [found.meta.tasks[task] for task in found.task.tolist()] == ["", "pick the cube", "place it"]
     assert found.meta.control_hz == 20
     assert found.meta.action_names == ("x", "y")
-    assert found.meta.versions == {"lerobot": version}
+    assert found.meta.versions == {}  # of a simulator; that of the layout is none
     assert found.seed.tolist() == found.way.tolist() == [-1, -1, -1]
 
 
@@ -445,6 +408,12 @@ def test_rates(golden, make_episodes, tmp_path):
     save_episodes(golden, f"lerobot:{tmp_path}/x?fps=12.5")
     (tmp_path / "x/robopol.safetensors").unlink()
     assert load_episodes(f"lerobot:{tmp_path}/x?ends=done").meta.control_hz == 12.5
+    seen = make_episodes([3], images=True)
+    slow = replace(seen, meta=seen.meta.model_copy(update={"control_hz": 12.5}))
+    save_episodes(slow, f"lerobot:{tmp_path}/seen")
+    told = json.loads((tmp_path / "seen/meta/info.json").read_text())
+    videos = [feature["info"]["video.fps"] for feature in told["features"].values() if "info" in feature]
+    assert [told["fps"], *videos] == [12.5, 12.5]
 
 
 def test_what_cannot_be_written(golden, make_episodes, tmp_path):
@@ -476,7 +445,7 @@ def test_an_old_dataset_survives_a_write_that_fails(bright, copy):
 
 
 def test_changes_by_others_are_noticed(copy):
-    root = older(copy("h264", own=True))
+    root = files.lerobot_v21(copy("h264", own=True))
     path = root / "meta/episodes.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
     describe(root, total_episodes=2, total_frames=7)
@@ -602,12 +571,65 @@ def test_spoilt_datasets_get_one_clear_error(copy, name):
     assert str(root) in str(caught.value)
 
 
+def test_runs_of_a_parquet_file_cannot_inflate(copy):
+    root, rows = copy("png"), 2**17
+    files.runs(root / DATA, pq.read_table(root / DATA), rows)
+    assert (root / DATA).stat().st_size < 20_000
+    places = pq.read_table(root / EPISODES).slice(0, 1)
+    for name, value in (("length", rows), ("dataset_to_index", rows)):
+        places = places.set_column(places.column_names.index(name), name, pa.array([value]))
+    pq.write_table(places, root / EPISODES)
+    describe(root, total_episodes=1, total_frames=rows)
+    feature(root, "observation.images.front", shape=[1, 1, 3])  # or the images would be too many before that
+    with pytest.raises(DataError, match=r"file-000\.parquet: .* its size allows"):
+        load_episodes(f"lerobot:{root}?ends=done")
+
+
+def test_images_of_a_parquet_file_come_in_batches_that_fit(originals, bright, monkeypatch):
+    monkeypatch.setattr(parquet, "_PIECE", 1)
+    assert load_episodes(f"lerobot:{originals}/png").equal(bright)
+    monkeypatch.setattr(budget, "total_memory", lambda: 30_000)  # the images are 114 kB
+    assert load_episodes(f"lerobot:{originals}/png").equal(bright)
+    monkeypatch.setattr(budget, "total_memory", lambda: 300)
+    with pytest.raises(DataError, match="this machine 300"):
+        load_episodes(f"lerobot:{originals}/png")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"data_page_version": "2.0"},
+        {"compression": "zstd", "row_group_size": 700},
+        {"use_dictionary": False, "compression": "none", "write_page_checksum": True},
+        {"use_dictionary": False, "column_encoding": {"a": "BYTE_STREAM_SPLIT", "b": "DELTA_BINARY_PACKED"}},
+    ],
+)
+def test_pages_declare_what_the_footer_says(tmp_path, options):
+    """All values, and all bytes but for the headers, which are not in the sum of the pages."""
+    rng, path = np.random.default_rng(0), tmp_path / "f.parquet"
+    lists = pa.FixedSizeListArray.from_arrays(rng.normal(size=9000), 3)
+    columns = {"a": rng.normal(size=3000), "b": np.zeros(3000, int), "c": lists, "d": [b"x" * 9] * 3000}
+    pq.write_table(pa.table(columns), path, data_page_size=5000, **options)
+    metadata = pq.read_metadata(path)
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            told = metadata.row_group(group).column(index)
+            begins = [told.data_page_offset, told.dictionary_page_offset or told.data_page_offset]
+            with path.open("rb") as file:
+                found = list(pages(file, min(begins), told.total_compressed_size))
+            entries = found[0].values if told.has_dictionary_page else 0
+            assert sum(page.values for page in found) - entries == told.num_values
+            unpacked = sum(page.unpacked for page in found)
+            assert 0 < told.total_uncompressed_size - unpacked < 150 * len(found)
+
+
 def test_spoilt_images_in_columns(copy):
     root = copy("png")
     name = "observation.images.front"
     table = pq.read_table(root / DATA).column(name).to_pylist()
     for image, words in (
-        ({"bytes": None, "path": "/etc/hostname"}, "has no image in row 8"),
+        ({"bytes": None, "path": "/etc/hostname"}, "row 8 is no image but None"),
         ({"bytes": b"\x89PNG", "path": None}, "row 8 is not a PNG"),
         ({"bytes": table[0]["bytes"][:50], "path": None}, "row 8"),
         ({"bytes": b"GIF89a", "path": None}, "row 8 is not a PNG"),
@@ -628,7 +650,7 @@ def test_spoilt_images_in_columns(copy):
     ],
 )
 def test_spoilt_lists_of_the_older_layout(copy, tmp_path, file, line, words):
-    root = older(copy("h264")).rename(tmp_path / "v2")
+    root = files.lerobot_v21(copy("h264")).rename(tmp_path / "v2")
     with (root / f"meta/{file}.jsonl").open("a") as lines:
         lines.write(line + "\n")
     with pytest.raises(DataError, match=words):

@@ -1,10 +1,13 @@
 import json
 import os
+import struct
 import sys
 import warnings
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import dataset_files as files
 import gymnasium as gym
 import h5py
 import numpy as np
@@ -14,9 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robopol.data import load_episodes, save_episodes
+from robopol.data.formats import budget
 from robopol.data.formats.minari import read
+from robopol.data.stats import assess
 from robopol.errors import DataError, DataWarning, MissingExtraError
 
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
 minari = pytest.importorskip("minari")
 from minari.data_collector import EpisodeBuffer  # noqa: E402
 
@@ -68,14 +75,16 @@ def buffer(first: int, length: int, terminal: bool, infos="success", **more) -> 
     )
 
 
-def by_minari(data_format="hdf5", name="made-v0", **options):
+def by_minari(data_format="hdf5", name="made-v0", jpeg=True, **metadata):
     """The golden episodes, written by Minari itself."""
     minari.create_dataset_from_buffers(
         name,
-        [buffer(0, 3, True, seed=7, **options), buffer(10, 2, False, seed=2**63 + 1, **options)],
+        [buffer(0, 3, True, seed=7), buffer(10, 2, False, seed=2**63 + 1)],
         observation_space=SPACE,
         action_space=ACTION,
         data_format=data_format,
+        jpeg_encoding=jpeg,
+        **metadata,
     )
     return minari.storage.datasets_root_dir.get_dataset_path(name)
 
@@ -129,9 +138,10 @@ def test_minari_opens_it(make_episodes, tmp_path):
         assert repr(episode)
 
 
+@pytest.mark.parametrize("jpeg", [True, False])
 @pytest.mark.parametrize("data_format", ["hdf5", "arrow", "parquet"])
-def test_what_minari_wrote(data_format):
-    found = load_episodes(f"minari:{by_minari(data_format)}")
+def test_what_minari_wrote(data_format, jpeg):
+    found = load_episodes(f"minari:{by_minari(data_format, jpeg=jpeg)}")
     counted = torch.tensor([0, 1, 2, 10, 11])
     assert {key: tuple(column.shape[1:]) for key, column in found.obs.items()} == {
         "state": (2,),
@@ -154,7 +164,7 @@ def test_what_minari_wrote(data_format):
     assert found.reward.tolist() == [0.5] * 5
     assert found.action[3:].tolist() == torch.full((2, 2), 0.1).tolist()
     assert (found.meta.action_low, found.meta.action_high) == ((-1, -1), (2, 2))
-    assert found.meta.versions == {"minari": minari.__version__}
+    assert found.meta.versions == {}  # of the simulator; Minari's own is none
 
 
 def test_losses_are_named(tmp_path):
@@ -166,6 +176,48 @@ def test_losses_are_named(tmp_path):
     (warning,) = caught
     assert "not carried over: options, infos/speed; rounded to float32: rewards" in str(warning.message)
     assert warning.filename == __file__
+    more = by_minari(name="more-v0", requirements=["mujoco==2.3.7", "numpy>=1.26"], author="Somebody")
+    describe(more, ref_max_score=3.0)
+    with pytest.warns(DataWarning) as caught:
+        load_episodes(f"minari:{more}")
+    (warning,) = caught
+    assert "over: seeds of more than 63 bits, ref_max_score, requirement numpy>=1.26, infos/speed, author" in str(
+        warning.message
+    )
+
+
+def test_versions_and_reference_scores_survive(tmp_path):
+    written = by_minari(requirements=["mujoco==2.3.7", "gymnasium-robotics[extra] == 1.2.4", "numpy>=1.26"])
+    describe(written, ref_min_score=0.5, ref_max_score=2.5)
+    found = load_episodes(f"minari:{written}")
+    assert found.meta.versions == {"mujoco": "2.3.7", "gymnasium-robotics": "1.2.4"}
+    assert found.meta.reference_returns == (0.5, 2.5)
+    assessed = assess(found.without_images())
+    assert assessed["references"] == {"random": 0.5, "expert": 2.5, "from": "the dataset"}
+    assert assessed["score"] == 100 * assessed["tq"] == pytest.approx(100 * (1.25 - 0.5) / 2)
+    save_episodes(found, f"minari:{tmp_path}/ours-v0")
+    os.remove(tmp_path / "ours-v0/data/robopol.safetensors")
+    again = load_episodes(f"minari:{tmp_path}/ours-v0").meta
+    assert (again.versions, again.reference_returns) == (found.meta.versions, (0.5, 2.5))
+    assert minari.load_dataset("ours-v0").storage.metadata["requirements"][0] == "mujoco==2.3.7"
+
+
+def test_the_word_that_older_versions_wrote_for_no_seed():
+    written = by_minari()
+    with h5py.File(written / "data/main_data.hdf5", "r+") as file:
+        file["episode_0"].attrs["seed"] = str(None)
+    assert load_episodes(f"minari:{written}").seed.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(("data_format", "jpeg"), [("hdf5", True), ("hdf5", False), ("arrow", True), ("parquet", True)])
+def test_images_need_not_fit_into_memory_and_numbers_must(tmp_path, monkeypatch, data_format, jpeg):
+    uri = f"minari:{by_minari(data_format, jpeg=jpeg)}"
+    images = sum(column.nbytes for key, column in load_episodes(uri).obs.items() if key.startswith("images."))
+    monkeypatch.setattr(budget, "total_memory", lambda: images // 2)
+    assert load_episodes(uri, cache=tmp_path / "cache").num_steps == 5
+    monkeypatch.setattr(budget, "total_memory", lambda: 60)
+    with pytest.raises(DataError, match="this machine 60"):
+        load_episodes(uri)
 
 
 def test_success_under_its_other_name(tmp_path):
@@ -289,7 +341,7 @@ def test_other_folders_are_not_replaced(golden, make_episodes, written, tmp_path
 
 def test_pyarrow_is_asked_for(monkeypatch, tmp_path):
     by_minari("arrow")
-    monkeypatch.setitem(sys.modules, "pyarrow.dataset", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"pyarrow.*robopol\[lerobot\]"):
         load_episodes(f"minari:{tmp_path}/made-v0")
 
@@ -340,7 +392,7 @@ SPOILT = {
     "format": (lambda folder: describe(folder, data_format="pickle"), "data format is 'pickle'"),
     "steps": (lambda folder: describe(folder, total_steps=6), "says 6"),
     "fewer": (lambda folder: describe(folder, total_episodes=1), "says 5"),
-    "more": (lambda folder: describe(folder, total_episodes=3), "no 'episode_2/rewards'"),
+    "more": (lambda folder: describe(folder, total_episodes=3), "there is no 'episode_2'"),
     "none": (lambda folder: describe(folder, total_episodes=0, total_steps=0), "0 episodes"),
     "missing": (put("episode_1/actions", None), "no 'episode_1/actions'"),
     "ragged": (put("episode_1/actions", np.zeros((1, 1))), r"shape \(1, 1\); it must be \(2, 1\)"),
@@ -387,6 +439,69 @@ def test_spoilt_folders_of_arrow_files(tmp_path):
         load_episodes(f"minari:{tmp_path}/made-v0")
     part.unlink()
     with pytest.raises(DataError, match="episode 1 has no parquet file"):
+        load_episodes(f"minari:{tmp_path}/made-v0")
+
+
+def test_packed_arrow_files_are_refused():
+    folder = by_minari("arrow") / "data"
+    (part,) = (folder / "1").glob("*.arrow")
+    with pa.ipc.open_file(part) as file:
+        table = file.read_all()
+    for options, words in ((None, None), (pa.ipc.IpcWriteOptions(compression="zstd"), "is packed; write it again")):
+        with pa.ipc.new_file(part, table.schema, options=options) as file:
+            file.write_table(table)
+        if words is None:
+            assert load_episodes(f"minari:{folder.parent}").lengths.tolist() == [3, 2]
+        else:
+            with pytest.raises(DataError, match=words):
+                load_episodes(f"minari:{folder.parent}")
+
+
+def test_offsets_that_lead_out_of_an_arrow_file_are_noticed(tmp_path):
+    folder = files.minari(tmp_path / "made-v0", "arrow") / "data"
+    (part,) = (folder / "1").glob("*.arrow")
+    with pa.ipc.open_file(part) as file:
+        offsets = file.read_all().column("observations").chunk(0).field("camera").buffers()[1].to_pybytes()[:16]
+    whole = part.read_bytes()
+    assert whole.count(offsets) == 1  # of three images
+    part.write_bytes(whole.replace(offsets, offsets[:12] + struct.pack("<i", 2**30)))
+    with pytest.raises(DataError, match="offset"):
+        load_episodes(f"minari:{folder.parent}")
+
+
+def test_columns_that_share_their_bytes_cannot_inflate(monkeypatch):
+    monkeypatch.setattr(budget, "_RATIO", 0)
+    monkeypatch.setattr(budget, "_FLOOR", 100)
+    with pytest.raises(DataError, match="its size allows 100"):
+        load_episodes(f"minari:{by_minari('arrow')}")
+
+
+def test_runs_of_a_parquet_file_cannot_inflate(tmp_path):
+    folder = files.minari(tmp_path / "runs-v0", "parquet") / "data"
+    (part,) = (folder / "1").glob("*.parquet")
+    table = pq.read_table(part)
+    rows = 2**17
+    files.runs(part, table, rows)
+    describe(folder.parent, total_steps=3 + rows - 1)
+    metadata = json.loads((folder / "1/metadata.json").read_text()) | {"total_steps": rows - 1}
+    (folder / "1/metadata.json").write_text(json.dumps(metadata))
+    assert part.stat().st_size < 10_000
+    with pytest.raises(DataError, match="its size allows"):
+        load_episodes(f"minari:{folder.parent}")
+
+
+@pytest.mark.filterwarnings("ignore:Image size")
+@pytest.mark.parametrize("side", [10_000, 60_000])
+def test_an_image_that_would_inflate_is_refused(tmp_path, side):
+    path = by_minari() / "data/main_data.hdf5"
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(10**6))
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, data)]
+    png = np.frombuffer(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), np.uint8)
+    with h5py.File(path, "r+") as file:
+        del file["episode_0/observations/camera"]
+        file["episode_0/observations/camera"] = np.tile(png, (4, 1))
+    with pytest.raises(DataError, match=r"camera, row 0.* is (10000 x 10000 x 3; it must be|not a PNG)"):
         load_episodes(f"minari:{tmp_path}/made-v0")
 
 

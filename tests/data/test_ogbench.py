@@ -5,7 +5,7 @@ import torch
 
 from robopol.data import load_episodes
 from robopol.data.formats import npz
-from robopol.errors import DataError
+from robopol.errors import DataError, DataWarning
 
 
 def load(path, **options):
@@ -47,6 +47,18 @@ def test_rows_are_those_of_ogbenchs_own_loader(tmp_path, visual, monkeypatch):
     infos = np.concatenate([theirs[name] for name in ("qpos", "qvel", "button_states")], axis=1)
     np.testing.assert_array_equal(read.states, infos)
     assert read.lengths.tolist() == [3, 1, 7, 2]
+
+
+def test_losses_are_named_once(tmp_path):
+    more = {"actions": np.full((7, 1), 1.005, np.float32), "qpos": np.zeros((7, 2)), "speed": np.zeros(7)}
+    path = files.ogbench(tmp_path / "f.npz", observations=np.full((7, 1), 0.1), **more)
+    with pytest.warns(DataWarning) as caught:
+        load(path)
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"{path}: not carried over: speed, actions beyond [-1, 1], which are clipped, simulator states after the last "
+        "steps; rounded to float32: obs.state"
+    )
 
 
 def test_ends_of_trajectories_are_no_terminals(tmp_path):

@@ -1,6 +1,9 @@
 import json
 import os
+import warnings
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -10,7 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from robopol.data import load_episodes, save_episodes
-from robopol.errors import DataError
+from robopol.data.formats import budget
+from robopol.errors import DataError, DataWarning
+from robopol.evaluation import replay
+
+pytestmark = pytest.mark.filterwarnings("ignore::robopol.errors.DataWarning")
 
 
 def foreign(path: Path, lengths=(3, 2), done_mode=2, names=None, next_obs=True) -> Path:
@@ -119,9 +126,79 @@ def test_foreign_columns(tmp_path):
         "<mujoco model='1'/>",
     ]
     assert read.meta.env_id == "robosuite/Lift"
-    assert read.meta.versions == {"env": "1.4.1"}
+    assert read.meta.versions == {"robosuite": "1.4.1"}
     assert read.meta.control_hz == 20
     assert read.way.tolist() == read.seed.tolist() == [-1, -1]
+
+
+def test_another_version_of_the_simulator_is_said(tmp_path, monkeypatch):
+    read = load_episodes(f"{foreign(tmp_path / 'f.hdf5')}?dones=both")
+    world = SimpleNamespace(spec=SimpleNamespace(obs_shapes={}), model=None)
+    for installed, said in (("1.5.0", True), ("1.4.1", False)):
+        monkeypatch.setattr(replay, "version", {"robosuite": installed}.get)
+        words = f"recorded with robosuite 1.4.1, here is {installed}"
+        assert (words in replay.differences(read, world)) == said
+
+
+@pytest.mark.parametrize(
+    ("env_id", "told"),
+    [
+        ("robosuite/Lift", (1, "Lift", "1.4")),
+        ("ig_momart/Table", (3, "Table", "2.0")),
+        ("Hopper-v5", (2, "Hopper-v5", "1.1")),
+    ],
+)
+def test_env_args_name_the_version_of_the_right_package(golden, tmp_path, env_id, told):
+    versions = {"robosuite": "1.4", "igibson": "2.0", "gymnasium": "1.1"}
+    meta = golden.meta.model_copy(update={"env_id": env_id, "versions": versions})
+    save_episodes(replace(golden, meta=meta), tmp_path / "f.hdf5")
+    with h5py.File(tmp_path / "f.hdf5") as file:
+        args = json.loads(file["data"].attrs["env_args"])
+    assert (args["type"], args["env_name"], args["env_version"]) == told
+
+
+def only_warning(caught) -> str:
+    """The one warning, which names the line of the caller."""
+    (warning,) = caught
+    assert warning.filename == __file__
+    return str(warning.message)
+
+
+def test_losses_are_named_once(tmp_path):
+    path = foreign(tmp_path / "f.hdf5")
+    with pytest.warns(DataWarning) as caught:
+        load_episodes(f"{path}?dones=both")
+    assert only_warning(caught) == f"{path}: rounded to float32: actions"
+    with h5py.File(path, "r+") as file:
+        for demo in file["data"].values():
+            demo["actions_abs"] = demo["actions"][()]
+            demo.attrs["ep_meta"] = "{}"
+        file["mask/train"] = np.array([b"demo_0"])
+        args = json.loads(file["data"].attrs["env_args"]) | {"lang": "lift"}
+        file["data"].attrs["env_args"] = json.dumps(args)
+        file["data"].attrs["date"] = "today"
+        del file["data/demo_1/next_obs/object"]
+        file["data/demo_1/next_obs/object"] = np.array([[11.0], [0.1]])
+    with pytest.warns(DataWarning) as caught:
+        load_episodes(f"{path}?dones=both")
+    assert only_warning(caught) == (
+        f"{path}: not carried over: env_args/lang, mask/train, attribute date, actions_abs, attribute ep_meta; "
+        "rounded to float32: actions, obs/object"
+    )
+    with pytest.warns(DataWarning) as caught:
+        load_episodes(f"{path}?dones=both&filter=train")
+    assert "mask" not in only_warning(caught)
+
+
+def test_what_robopol_wrote_is_read_in_silence(make_episodes, tmp_path):
+    episodes = make_episodes([3, 2, 1], states=True)
+    with pytest.warns(DataWarning) as caught:
+        save_episodes(episodes, tmp_path / "f.hdf5")
+    assert "next_obs of 1 of 3 episodes, whose last observation is unknown" in only_warning(caught)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_episodes(tmp_path / "f.hdf5").equal(episodes)
+        save_episodes(episodes.select([0, 1]), tmp_path / "f.hdf5")
 
 
 def test_foreign_file_becomes_ours(tmp_path):
@@ -190,6 +267,13 @@ def virtual(data):
     data.create_virtual_dataset("demo_0/actions", layout)
 
 
+def small_chunk(data):
+    """One that is smaller than its checksum, on which the HDF5 library crashes."""
+    del data["demo_0/rewards"]
+    rewards = data.create_dataset("demo_0/rewards", data=np.zeros(3), chunks=(3,), fletcher32=True)
+    rewards.id.write_direct_chunk((0,), b"x")
+
+
 def objects(data):
     del data["demo_0/actions"]
     data.create_dataset("demo_0/actions", (3, 2), h5py.vlen_dtype(np.float64))
@@ -202,15 +286,16 @@ SPOILT = {
     "external": (outside, "in another file"),
     "virtual": (virtual, "in another file"),
     "huge": (huge, "declares"),
+    "small chunk": (small_chunk, "data/demo_0/rewards has a chunk of 1 bytes"),
     "objects": (objects, "holds object"),
     "opaque": (replaced("demo_0/actions", np.zeros((3, 2), "V8")), "only plain numbers"),
     "text": (replaced("demo_0/actions", np.full((3, 2), b"x")), "only plain numbers"),
     "scalar": (replaced("demo_0/actions", 1.0), "not an array"),
     "group": (lambda data: (data.pop("demo_0/actions"), data.create_group("demo_0/actions")), "not an array"),
-    "missing": (lambda data: data.pop("demo_1/rewards"), "demo_1 has no 'rewards'"),
+    "missing": (lambda data: data.pop("demo_1/rewards"), "there is no 'data/demo_1/rewards'"),
     "no obs": (lambda data: data.pop("demo_1/obs"), "demo_1 has no observations"),
     "some obs": (lambda data: data.pop("demo_1/obs/object"), "must be the same"),
-    "some states": (lambda data: data.pop("demo_0/states"), "demo_0 has no 'states'"),
+    "some states": (lambda data: data.pop("demo_0/states"), "there is no 'data/demo_0/states'"),
     "ragged": (replaced("demo_1/actions", np.zeros((1, 2))), r"shape \(1, 2\); it must be \(2, 2\)"),
     "wider": (replaced("demo_1/actions", np.zeros((2, 3))), r"shape \(2, 3\); it must be \(2, 2\)"),
     "nan": (replaced("demo_1/actions", np.full((2, 2), np.nan)), "action is not finite in episode 1, row 0"),
@@ -250,6 +335,20 @@ def test_small_file_cannot_inflate(tmp_path):
             demo.create_dataset(name, (10**8,), "f4", chunks=(10**6,), compression="gzip")
     with pytest.raises(DataError, match="its size allows"):
         load_episodes(f"{path}?dones=both")
+
+
+def test_images_need_not_fit_into_memory_and_numbers_must(make_episodes, tmp_path, monkeypatch):
+    episodes = make_episodes([30, 30], images=True)
+    save_episodes(episodes, tmp_path / "f.hdf5")
+    raw = sum(column.nbytes for name, column in episodes.step_columns().items() if "images" not in name)
+    for memory, fits in ((4 * raw, True), (raw // 2, False)):
+        assert memory < 2 * episodes.obs["images.front"].nbytes + raw  # rows of obs and of next_obs
+        monkeypatch.setattr(budget, "total_memory", lambda memory=memory: memory)
+        if fits:
+            assert load_episodes(tmp_path / "f.hdf5").equal(episodes)
+        else:
+            with pytest.raises(DataError, match=f"this machine {memory:,}"):
+                load_episodes(tmp_path / "f.hdf5")
 
 
 def test_ambiguity_is_refused(golden, tmp_path):

@@ -15,6 +15,7 @@ from robopol.data.draws import batch_indices
 from robopol.data.hindsight import HindsightConfig
 from robopol.data.sampling import UniformConfig
 from robopol.data.weighting import TopKConfig, TrajectoryWeightedConfig
+from robopol.data.windows import Transition
 from robopol.errors import ConfigError, DataError
 from robopol.registry import KINDS, lookup
 
@@ -206,6 +207,63 @@ def test_shares_of_goals(make_episodes):
 def test_goals_of_held_out_episodes_are_not_drawn(make_episodes):
     now, goal = goals(hindsight(counted(make_episodes([20, 30, 10])), only=[0, 2], random=1.0), batches=4)
     assert set(now[:, 0].tolist()) == set(goal[:, 0].tolist()) == {0, 2}
+
+
+def test_the_goal_of_a_plan_is_one_at_every_step(make_episodes):
+    episodes = counted(make_episodes([20, 3, 11]))
+    goal = {"goal": -episodes.obs["state"]}, {"goal": -episodes.final_obs["state"]}
+    episodes = replace(episodes, obs=episodes.obs | goal[0], final_obs=episodes.final_obs | goal[1])
+    config = HindsightConfig(of="state", geometric=0.5, uniform=0.5, recorded=1.0)
+    windows = Windows(config.observed(episodes), 2, 8, plan=True)
+    sampling, plain = config.build(windows), UniformConfig().build(windows)
+    kept = 0
+    for step in range(8):
+        batch, unchanged = sampling.batch(step, 32, 1), plain.batch(step, 32, 1)
+        is_recorded = (batch["obs"]["goal"] == unchanged["obs"]["goal"]).flatten(1).all(1)
+        drawn = batch["obs"]["goal"][:, :1].expand(-1, 9, -1)
+        wanted = torch.where(is_recorded[:, None, None], unchanged["plan"]["goal"], drawn)
+        assert torch.equal(batch["plan"]["goal"], wanted)
+        assert torch.equal(batch["plan"]["state"], unchanged["plan"]["state"]), "what was passed stays"
+        kept += int(is_recorded.sum())
+    assert 80 < kept < 176, "about half of 256 as they were recorded"
+
+
+def test_a_goal_that_nobody_looks_at_is_not_shown(make_episodes):
+    config = HindsightConfig(of="state")
+    windows = Windows(config.observed(counted(make_episodes([20]))), 2, 8, keys=["state"], plan=True)
+    batch = config.build(windows).batch(0, 4, 0)
+    assert batch["obs"].keys() == batch["plan"].keys() == {"state"}
+
+
+READ = {
+    "reward": {"transition": Transition(1, 0.9)},
+    "rewards": {"rewards": True},
+    "return_to_go": {"discount": 0.9},
+    "return_bound": {"bound": 0.9},
+}
+
+
+@pytest.mark.parametrize("entry", READ)
+def test_rewards_belong_to_the_recorded_goals(make_episodes, entry):
+    episodes = counted(make_episodes([20, 9]))
+    goal = {"goal": episodes.obs["state"]}, {"goal": episodes.final_obs["state"]}
+    episodes = replace(episodes, obs=episodes.obs | goal[0], final_obs=episodes.final_obs | goal[1])
+    windows = Windows(episodes, 2, 8, **READ[entry])
+    assert entry in windows.entries
+    assert entry in UniformConfig().build(windows).batch(0, 4, 0)
+    with pytest.raises(ConfigError, match=rf"reads {entry}, which are for the recorded goals.*geometric=0"):
+        HindsightConfig(of="state", recorded=0.5).build(windows)
+    as_recorded = HindsightConfig(of="state", recorded=1.0, geometric=0.0).build(windows)
+    assert entry in as_recorded.batch(0, 4, 0)
+
+
+def test_windows_say_what_their_batches_hold(make_episodes):
+    episodes = make_episodes([20, 9])
+    usual = {"obs", "action", "mask", "weight"}
+    everything = {"plan": True, "rewards": True, "discount": 0.9, "bound": 0.9, "transition": Transition(2, 0.9)}
+    for asked in ({}, {"plan": True}, *READ.values(), everything):
+        windows = Windows(episodes, 2, 8, **asked)
+        assert windows.entries == windows.gather(torch.arange(3)).keys() - usual
 
 
 def test_hindsight_is_refused_in_words(make_episodes):

@@ -11,7 +11,7 @@ import torch
 from robopol.data import Windows, load_episodes
 from robopol.data.formats import zarr_codecs
 from robopol.data.formats.zarr_store import ZarrStore
-from robopol.errors import DataError, MissingExtraError
+from robopol.errors import DataError, DataWarning, MissingExtraError
 
 zarr = pytest.importorskip("zarr")
 numcodecs = pytest.importorskip("numcodecs")
@@ -23,6 +23,15 @@ def load(path, **options):
 
 IMAGES = np.random.default_rng(0).integers(256, size=(5, 4, 6, 3))
 KEYPOINTS = np.random.default_rng(1).normal(size=(5, 3, 2))
+
+
+def test_losses_are_named_once(tmp_path):
+    path = files.zarr(tmp_path / "f.zarr", state=np.full((5, 1), 0.1))
+    zarr.open_group(str(path)).create_array("meta/names", data=np.arange(2))
+    with pytest.warns(DataWarning) as caught:
+        load(path)
+    (warning,) = caught
+    assert str(warning.message) == f"{path}: not carried over: meta/names; rounded to float32: obs.state"
 
 
 def compressors(zarr_format):

@@ -253,12 +253,41 @@ def test_ogbench_seen_by_a_camera():
 
 
 @pytest.mark.parametrize(
-    ("id", "seeds"), [("PointMaze_Medium-v3", 2), ("pointmaze-medium-v0", 2), ("cube-single-play-singletask-v0", 1)]
+    ("id", "seeds"),
+    [
+        ("PointMaze_Medium-v3", 2),
+        ("pointmaze-medium-v0", 2),
+        ("cube-single-play-singletask-v0", 1),
+        pytest.param("puzzle-3x3-play-singletask-task1-v0", 1, marks=pytest.mark.slow),
+    ],
 )
 def test_experts_succeed(id, seeds):
     with make_env(id) as env:
         outcomes = rollout(ExpertActor(env), env, range(seeds))
     assert all(outcome.success for outcome in outcomes)
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4, 4), (4, 5), (2, 7)])
+def test_presses_turn_over_what_is_wrong_and_nothing_else(shape):
+    from robopol.envs.experts.ogbench import presses
+
+    rng = np.random.default_rng(0)
+
+    def press(which):
+        board = np.zeros((shape[0] + 2, shape[1] + 2), dtype=int)
+        for row, column in np.argwhere(which) + 1:
+            for down, right in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
+                board[row + down, column + right] += 1
+        return board[1:-1, 1:-1] % 2 == 1
+
+    for _ in range(20):
+        wrong = press(rng.random(shape) < 0.5)
+        np.testing.assert_array_equal(press(presses(wrong)), wrong)
+    if shape == (4, 4):  # of its boards one in sixteen can be set right
+        alone = np.zeros(shape, dtype=bool)
+        alone[0, 0] = True
+        with pytest.raises(EnvError, match="no presses"):
+            presses(alone)
 
 
 def test_demonstrations_are_collected(tmp_path):

@@ -1,6 +1,7 @@
 """Recorded episodes replay to the bit here, and what was altered is found."""
 
 from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from robopol.envs import make_env, rendering
 from robopol.errors import EnvError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
-from robopol.evaluation.replay import differences, replay, restart_deviations, spaced, why_not, world_of
+from robopol.evaluation.recorded_world import differences, world_of
+from robopol.evaluation.replay import replay, restart_deviations, spaced, why_not
 
 DOMAIN = {"mass": [0.5, 2.0], "friction": [0.5, 1.5], "latency": 2}
 MODES = ("states", "actions")
@@ -191,6 +193,10 @@ def test_a_foreign_world_is_measured_on_itself_first():
         ("nowhere/Nothing-v0", {}, "cannot be made here"),
         ("robopol/Reach-v0", {"colour": 3}, "cannot be made here"),
         ("os:Reach-v0", {}, "module to import"),
+        ("GymV26Environment-v0", {"env_id": "os:Reach-v0"}, "modules to import included"),
+        ("GymV21Environment-v0", {"env_id": "CartPole-v1"}, "modules to import included"),
+        ("hopper-medium-v2", {}, r"another version of MuJoCo: say d4rl:hopper-medium-v2\?env=Hopper-v5"),
+        ("antmaze-large-play-v2", {}, "none that can be made here"),
     ],
 )
 def test_worlds_that_cannot_be_made_are_said(reach, id, options, message):
@@ -207,5 +213,8 @@ def test_another_simulator_is_said(reach):
         found = "\n".join(differences(replace(reach, meta=meta), env))
     assert "recorded with mujoco 2.1.0, here is " in found
     assert f"recorded with robopol 0.0.0, here is {__version__}" in found
-    assert "simulator model" in found
+    assert "1 simulator model(s) other than the one that is used here; they are not loaded" in found
     assert "elsewhere" not in found
+    with world_of(reach) as env:
+        (note,) = differences(replace(reach, meta=reach.meta.model_copy(update={"versions": {}})), env)
+    assert f"here are mujoco {version('mujoco')}, gymnasium " in note

@@ -6,6 +6,7 @@ import torch
 from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta, Windows
+from robopol.data.hindsight import HindsightConfig
 from robopol.data.normalizer import Normalizer
 from robopol.errors import ConfigError, DataError, ShapeError
 from robopol.networks.denoiser import Denoiser
@@ -140,6 +141,13 @@ def test_other_policies_get_the_batches_that_they_got():
         {"toy": 1.0}, 4, 0
     )
     assert batch.keys() == {"obs", "action", "mask", "weight"}
+
+
+def test_returns_that_were_for_other_goals_are_refused():
+    goals = {"toy": HindsightConfig(of="state")}
+    policy = make()
+    with pytest.raises(ConfigError, match=r"data\.toy\.sampling: .* reads return_to_go, which are for the"):
+        Sources({"toy": linear()}, policy.spec, 0, torch.device("cpu"), goals, policy.needs)
 
 
 def test_weight_one_is_the_told_plan_and_weight_zero_the_untold_one():

@@ -24,16 +24,18 @@ class Budget:
         """
         self._size = _RATIO * file_size + _FLOOR
         self._memory = total_memory()
-        self._declared = self._held = 0
+        self._declared = self._held = self._passing = 0
 
-    def spend(self, name: str, itemsize: int, *shapes: Sequence[int], held: bool = True) -> None:
+    def spend(self, name: str, itemsize: int, *shapes: Sequence[int], held: bool = True, piece: int = 0) -> None:
         """Count an array before memory is asked for.
 
         Args:
             name: The array, for the message.
             itemsize: Bytes of one value.
             *shapes: The shape, and the shape of a chunk if there are chunks; the larger counts.
-            held: It will be in memory whole. Images are not: `image_column` decides where they go.
+            held: It will be in memory whole. Images are not: they pass through it chunk by chunk, and
+                `image_column` decides where they go.
+            piece: Bytes that are in memory meanwhile, whatever becomes of the array; at least a chunk.
 
         Raises:
             DataError: If the arrays so far are more than the file or the machine can hold.
@@ -41,7 +43,8 @@ class Budget:
         size = max(math.prod(shape) for shape in shapes) * itemsize
         self._declared += size
         self._held += size if held else 0
-        if self._declared > self._size or self._held > self._memory:
+        self._passing = max(self._passing, piece, *(math.prod(shape) * itemsize for shape in shapes[1:]))
+        if self._declared > self._size or self._held + self._passing > self._memory:
             raise DataError(
                 f"{name} has shape {tuple(shapes[0])}: with it the file declares {self._declared:,} bytes; "
                 f"its size allows {self._size:,}, this machine {self._memory:,}"

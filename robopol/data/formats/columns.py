@@ -1,52 +1,14 @@
-"""What readers of folders of foreign files share: columns filled piece by piece, losses named once, images decoded."""
+"""What formats that are folders of files share: folders that may be replaced, Arrow columns, encoded images."""
 
 import io
-import warnings
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from robopol.errors import DataError, DataWarning
-
-
-class Losses:
-    """What of a dataset does not fit into `Episodes`, collected for one warning."""
-
-    def __init__(self) -> None:
-        """Begin with nothing lost."""
-        # Dicts keep the order and each name once.
-        self._narrowed: dict[str, None] = {}
-        self._left: dict[str, None] = {}
-
-    def fill(self, name: str, column: np.ndarray, rows: slice, values: np.ndarray) -> None:
-        """Copy values into rows of a column and remember if the column's type cannot hold them all.
-
-        Args:
-            name: What the file calls them.
-            column: (N, ...), is changed.
-            rows: Where the values go.
-            values: (rows, ...), any type of number.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused by Episodes
-            column[rows] = values
-        if name not in self._narrowed and values.dtype != column.dtype and not np.array_equal(column[rows], values):
-            self._narrowed[name] = None
-
-    def leave(self, what: str) -> None:
-        """Remember that something has no place in `Episodes`."""
-        self._left[what] = None
-
-    def warn(self, path: Path) -> None:
-        """Warn once of everything, if there is anything."""
-        parts = []
-        if self._left:
-            parts.append(f"not carried over: {', '.join(self._left)}")
-        if self._narrowed:
-            parts.append(f"rounded to float32: {', '.join(self._narrowed)}")
-        if parts:
-            warnings.warn(f"{path}: {'; '.join(parts)}", DataWarning, stacklevel=4)
+from robopol.errors import DataError
 
 
 def check_replaceable(path: Path, marker: str) -> None:
@@ -101,30 +63,35 @@ def from_arrow(column: Any, shape: Sequence[int], name: str) -> np.ndarray:
     return array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
 
 
-def decode_image(encoded: bytes, image: np.ndarray, name: str) -> None:
+def decode_image(encoded: Any, shape: Sequence[int], name: str) -> np.ndarray:
     """Decode a PNG or JPEG image.
 
     Args:
         encoded: The bytes of the file.
-        image: (H, W, C) or (H, W) uint8, is filled.
+        shape: (H, W, C) or (H, W), what it must be.
         name: For the error.
+
+    Returns:
+        uint8 of that shape.
 
     Raises:
         DataError: If the bytes are not such an image, of this size.
     """
     from PIL import Image
 
-    height, width = image.shape[:2]
+    if not isinstance(encoded, bytes):
+        raise DataError(f"{name} is no image but {encoded!r:.40}")
+    (height, width), bands = shape[:2], math.prod(shape[2:])
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as picture:
             # The header is compared before anything is decompressed.
-            if picture.size != (width, height) or len(picture.getbands()) != image[0, 0].size:
+            if picture.size != (width, height) or len(picture.getbands()) != bands:
                 raise DataError(
                     f"{name} is {picture.height} x {picture.width} x {len(picture.getbands())}; "
-                    f"it must be {' x '.join(map(str, image.shape))}"
+                    f"it must be {' x '.join(map(str, shape))}"
                 )
-            image[...] = np.asarray(picture, np.uint8).reshape(image.shape)
-    except (OSError, SyntaxError, ValueError) as error:
+            return np.array(picture, np.uint8).reshape(shape)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{name} is not a PNG or JPEG image: {error}") from error

@@ -2,10 +2,9 @@
 
 Layout: ``observations`` (N, d), ``actions`` (N, A), ``rewards`` (N,), ``terminals`` (N,), mostly ``timeouts``
 (N,), ``next_observations`` (N, d), ``infos/qpos`` and ``infos/qvel``. Where an episode begins is not stored: it
-is the row after an end. ``metadata`` and other ``infos`` are left out.
+is the row after an end.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,12 @@ import numpy as np
 from robopol.data.episodes import Episodes, EpisodesMeta
 from robopol.data.formats.foreign import Outcomes, check_rows, episodes_of, flags, one_error
 from robopol.data.formats.hdf5 import Hdf5
-from robopol.errors import DataError, DataWarning
+from robopol.data.formats.losses import Losses
+from robopol.errors import DataError
 
 TERMINALS = ("ends", "masks", "cuts")
+
+_READ = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations", "infos")
 
 _CLOSE = 1e-5  # of observations that were stored twice, perhaps once in another precision
 
@@ -33,7 +35,8 @@ def read(
     A row is truncated where ``timeouts`` is 1 and where the file ends in the middle of an episode; a row may be
     both terminated and truncated. The final observation of an episode is known if the file has
     ``next_observations``, never otherwise. ``states`` is qpos and qvel, if they are those of the observation in
-    the same row (AntMaze stores those of the row after). Rewards are r(s, a).
+    the same row (AntMaze stores those of the row after). Rewards are r(s, a). ``metadata`` and other ``infos`` have
+    no place in `Episodes`; one `DataWarning` names them, and what rounding to float32 changes.
 
     Args:
         path: The file.
@@ -60,13 +63,14 @@ def read(
         raise DataError(f"there is no file {path}")
     if terminals not in (None, *TERMINALS) or breaks not in (None, "cut"):
         raise DataError(f"{path}: terminals is one of {', '.join(TERMINALS)}, breaks is cut; got {terminals}, {breaks}")
+    losses = Losses()
     with one_error(path), h5py.File(path, "r") as opened:
         file = Hdf5(opened, path.stat().st_size)
-        obs = file.array("observations", np.float32)
-        action = file.array("actions", np.float32)
-        columns = {"rewards": file.array("rewards", np.float32), "terminals": file.array("terminals", np.float32)}
-        columns |= {"timeouts": file.array("timeouts", np.float32)} if "timeouts" in file else {}
-        following = file.array("next_observations", np.float32) if "next_observations" in file else None
+        names = [name for name in _READ[:6] if name in file or name not in ("timeouts", "next_observations")]
+        columns = {name: file.array(name, np.float32, losses) for name in names}
+        obs, action = columns.pop("observations"), columns.pop("actions")
+        following = columns.pop("next_observations", None)
+        losses.leave_others(file.group(""), _READ)
         check_rows(columns | {"actions": action}, len(obs))
         if obs.ndim != 2 or not len(obs) or (following is not None and following.shape != obs.shape):
             raise DataError(
@@ -86,16 +90,19 @@ def read(
         terminated = terminal & (meaning != "cuts")
         truncated = timeout | (ends & ~terminal) if meaning == "ends" else ends
         reached = np.add.reduceat(terminated, np.r_[0, bounds[:-1] + 1]) > 0
-        return episodes_of(
+        episodes = episodes_of(
             np.diff(bounds, prepend=-1),
             Outcomes(terminated, truncated, reached & (meaning == "masks")),
             EpisodesMeta(env_id=env or ""),
             obs={"state": obs},
             action=action,
             reward=columns["rewards"].reshape(-1),
+            losses=losses,
             final_obs=None if following is None else {"state": following[bounds]},
-            states=_states(file, obs, path),
+            states=_states(file, obs, losses),
         )
+    losses.warn(path)
+    return episodes
 
 
 def _usual(
@@ -156,11 +163,14 @@ def _unbroken(ends: np.ndarray, obs: np.ndarray, following: np.ndarray, breaks: 
     return ends | np.r_[broken, False]
 
 
-def _states(file: Hdf5, obs: np.ndarray, path: Path) -> np.ndarray | None:
-    """Return simulator states (N, nq + nv), or None if there are none of the same rows."""
-    if "infos" not in file or "infos/qpos" not in file or "infos/qvel" not in file:
+def _states(file: Hdf5, obs: np.ndarray, losses: Losses) -> np.ndarray | None:
+    """Return simulator states (N, nq + nv), or None if there are none of the same rows; note other infos."""
+    infos = list(file.group("infos")) if "infos" in file else []
+    known = ("qpos", "qvel") if "qpos" in infos and "qvel" in infos else ()
+    losses.leave_others(infos, known, "infos/")
+    if not known:
         return None
-    qpos, qvel = (file.array(f"infos/{name}", np.float64) for name in ("qpos", "qvel"))
+    qpos, qvel = (file.array(f"infos/{name}", np.float64, losses) for name in known)
     check_rows({"infos/qpos": qpos, "infos/qvel": qvel}, len(obs))
     if qpos.ndim != 2 or qvel.ndim != 2:
         raise DataError(f"infos/qpos {qpos.shape} and infos/qvel {qvel.shape} must be (N, nq) and (N, nv)")
@@ -168,10 +178,6 @@ def _states(file: Hdf5, obs: np.ndarray, path: Path) -> np.ndarray | None:
     some = slice(0, 1000)
     moving = qpos[some][:, np.ptp(qpos[some], axis=0) > 0]
     if not (np.abs(moving[:, :, None] - obs[some][:, None, :]) < 1e-4).all(0).any():
-        warnings.warn(
-            f"{path}: infos/qpos and infos/qvel are not those of the observation in the same row; left out",
-            DataWarning,
-            stacklevel=4,
-        )
+        losses.leave("infos/qpos and infos/qvel, which are not those of the observation in the same row")
         return None
     return np.concatenate([qpos, qvel], axis=1)

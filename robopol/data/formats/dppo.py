@@ -13,11 +13,13 @@ import numpy as np
 
 from robopol.data.episodes import Episodes, EpisodesMeta
 from robopol.data.formats.foreign import Outcomes, check_rows, endings, episodes_of, flags, one_error
+from robopol.data.formats.losses import Losses
 from robopol.data.formats.npz import Npz
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError
 
 _EPSILON = 1e-6  # in DPPO's scaling
+_READ = ("states", "actions", "rewards", "terminals", "traj_lengths", "images")
 _BEYOND = 1.001  # scaled values leave [-1, 1] by rounding only
 
 
@@ -31,7 +33,8 @@ def read(
 ) -> Episodes:
     """Read a DPPO file; states and actions come back in the units they had before DPPO scaled them.
 
-    The observation after the last step is not in the file.
+    The observation after the last step is not in the file. Arrays of other names have no place in `Episodes`; one
+    `DataWarning` names them, and what rounding to float32 changes.
 
     Args:
         path: ``train.npz`` or ``val.npz`` (perhaps with a prefix), or the folder of ``train.npz``.
@@ -54,7 +57,9 @@ def read(
     path = path / "train.npz" if path.is_dir() else path
     if values not in (None, "stored"):
         raise DataError(f"{path}: values is 'stored' or left out; got '{values}'")
+    losses = Losses()
     with one_error(path), Npz(path) as file:
+        losses.leave_others(file.names, _READ)
         action, reward = file.array("actions"), file.array("rewards")
         state, lengths = file.array("states"), file.array("traj_lengths")
         terminal = flags("terminals", file.array("terminals"))
@@ -73,14 +78,17 @@ def read(
             obs |= _cameras(file, cameras, len(state))
         elif cameras is not None:
             raise DataError("there are no images; leave out the option 'cameras'")
-        return episodes_of(
+        episodes = episodes_of(
             lengths,
             _outcomes(ends, terminal, lengths),
             EpisodesMeta(env_id=env or ""),
             obs=obs,
             action=action,
             reward=reward,
+            losses=losses,
         )
+    losses.warn(path)
+    return episodes
 
 
 def _check_lengths(lengths: np.ndarray, rows: int) -> None:
@@ -91,7 +99,7 @@ def _check_lengths(lengths: np.ndarray, rows: int) -> None:
 
 
 def _unscaled(path: Path, state: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Undo DPPO's scaling, in double precision."""
+    """Undo DPPO's scaling, in double precision; what comes back is as precise as what is stored."""
     if not path.is_file():
         raise DataError(
             f"there is no {path.name} beside it to undo the scaling with; put it there, or say values=stored to keep "
@@ -111,7 +119,8 @@ def _unscaled(path: Path, state: np.ndarray, action: np.ndarray) -> tuple[np.nda
                     f"values of {name} are not in [-1, 1], so {path.name} did not scale them; say values=stored if "
                     "they were never scaled"
                 )
-            columns.append((scaled.astype(np.float64) + 1) / 2 * (high - low + _EPSILON) + low)
+            values = (scaled.astype(np.float64) + 1) / 2 * (high - low + _EPSILON) + low
+            columns.append(values.astype(scaled.dtype))
     return columns[0], columns[1]
 
 

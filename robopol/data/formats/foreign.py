@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robopol.data.episodes import Episodes, EpisodesMeta, is_image
+from robopol.data.formats.losses import Losses
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError, MissingExtraError
 from robopol.registry import nearest
@@ -52,6 +53,7 @@ def episodes_of(
     obs: Mapping[str, np.ndarray],
     action: np.ndarray,
     reward: np.ndarray,
+    losses: Losses,
     final_obs: Mapping[str, np.ndarray] | None = None,
     states: np.ndarray | None = None,
 ) -> Episodes:
@@ -64,22 +66,23 @@ def episodes_of(
         obs: Key -> (N, ...); a single number a row gets an axis, images are columns made by `image_column`.
         action: (N, A).
         reward: (N,).
+        losses: Where it is noted if float32 cannot hold them.
         final_obs: Key -> (E, ...), the observation after the last step; None if the file has none.
         states: (N, D), or None.
 
     Returns:
         The episodes, checked.
     """
-    columns = {key: _tensor(key, value) for key, value in obs.items()}
+    columns = {key: _tensor(key, value, losses) for key, value in obs.items()}
     known = final_obs is not None
     final_obs = final_obs or {key: _nothing(key, (len(lengths), *col.shape[1:])) for key, col in columns.items()}
     sizes = torch.as_tensor(lengths, dtype=torch.int64)
     unknown = torch.full((len(sizes),), -1)
     return Episodes(
         obs=columns,
-        final_obs={key: _tensor(key, value) for key, value in final_obs.items()},
-        action=torch.from_numpy(_floats(action)),
-        reward=torch.from_numpy(_floats(reward)),
+        final_obs={key: _tensor(key, value, losses) for key, value in final_obs.items()},
+        action=torch.from_numpy(losses.floats("action", action)),
+        reward=torch.from_numpy(losses.floats("reward", reward)),
         terminated=torch.from_numpy(outcomes.terminated),
         truncated=torch.from_numpy(outcomes.truncated),
         source=torch.zeros(len(action), dtype=torch.int64),
@@ -163,17 +166,12 @@ def flags(name: str, array: np.ndarray) -> np.ndarray:
     return column == 1
 
 
-def _tensor(key: str, array: np.ndarray) -> Tensor:
+def _tensor(key: str, array: np.ndarray, losses: Losses) -> Tensor:
     """Images stay as they are, everything else becomes float32 with at least one axis beside the rows."""
     if is_image(key):
         return torch.from_numpy(array)
-    column = _floats(array)
+    column = losses.floats(f"obs.{key}", array)
     return torch.from_numpy(column if column.ndim > 1 else column[:, None])
-
-
-def _floats(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # an overflow becomes infinite, which Episodes refuses
-        return np.ascontiguousarray(array, np.float32)
 
 
 def _nothing(key: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from robopol.config import parse
 from robopol.data.episodes import Episodes, EpisodesMeta
-from robopol.data.formats.columns import Losses, decode_image, from_arrow
+from robopol.data.formats.columns import decode_image, from_arrow
 from robopol.data.formats.extras import Extras, read_extras
 from robopol.data.formats.foreign import flags, one_error
 from robopol.data.formats.lerobot_layout import Feature, Layout, read_layout
 from robopol.data.formats.lerobot_writer import write_dataset
+from robopol.data.formats.losses import Losses
+from robopol.data.formats.parquet import Parquet
 from robopol.data.formats.video import decode_frames
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError, MissingExtraError
@@ -39,7 +41,6 @@ ENDS = {
 _TIMES = ("timestamp", "frame_index", "episode_index", "task_index")
 _OUTCOMES = ("next.reward", "next.done", "next.success")
 _NUMBERS = "iufb"
-_BATCH = 64  # encoded images decoded at a time
 
 
 def read(path: Path, *, ends: str | None = None, cameras: str | None = None) -> Episodes:
@@ -185,30 +186,24 @@ class _Frames:
                 self._read_videos(name)
 
     def _read_file(self, path: Path, rows: slice) -> None:
-        import pyarrow.parquet as pq
-
-        name = path.relative_to(self.root)
-        if not path.is_file():
-            raise DataError(f"there is no file {name}")
-        with pq.ParquetFile(path) as file:
+        name = path.relative_to(self.root).as_posix()
+        with Parquet(path, name, self.layout.budget) as file:
             encoded = [key for key in self.images if self.features[key].dtype == "image"]
-            missing = [key for key in (*self.columns, *encoded) if key not in file.schema_arrow.names]
-            if missing:
-                raise DataError(f"{name} has no column '{missing[0]}'")
-            if file.metadata.num_rows != rows.stop - rows.start:
-                raise DataError(f"{name} has {file.metadata.num_rows} rows; it must have {rows.stop - rows.start}")
-            table = file.read(columns=list(self.columns))
+            file.check_columns([*self.columns, *encoded])
+            if file.rows != rows.stop - rows.start:
+                raise DataError(f"{name} has {file.rows} rows; it must have {rows.stop - rows.start}")
+            table = file.numbers(list(self.columns))
             for key, column in self.columns.items():
                 values = from_arrow(table.column(key), column.shape[1:], f"{name}: {key}")
                 self.losses.fill(key, column, rows, values)
             for key in encoded:
                 row = rows.start
-                for batch in file.iter_batches(_BATCH, columns=[key]):
-                    for image in batch.column(key).to_pylist():
-                        content = image.get("bytes") if isinstance(image, dict) else image
-                        if not isinstance(content, bytes):
-                            raise DataError(f"{name}: {key} has no image in row {row - rows.start}")
-                        decode_image(content, self.images[key][row], f"{name}: {key}, row {row - rows.start}")
+                for batch in file.batches(key):
+                    for image in batch:
+                        content = image.as_py()
+                        content = content.get("bytes") if isinstance(content, dict) else content
+                        where = f"{name}: {key}, row {row - rows.start}"
+                        self.images[key][row] = decode_image(content, self.images[key].shape[1:], where)
                         row += 1
 
     def _check_order(self) -> None:
@@ -281,7 +276,6 @@ def _foreign(frames: _Frames, ends: str, losses: Losses) -> Episodes:
         "control_hz": info.fps,
         "action_names": list(features["action"].labels),
         "tasks": tasks,
-        "versions": {"lerobot": info.codebase_version},
     }
     obs = frames.obs()
     lengths = np.array(frames.layout.lengths)

@@ -15,7 +15,9 @@ import numpy as np
 from pydantic import Field, JsonValue
 
 from robopol.config import Config, parse
+from robopol.data.formats.budget import Budget
 from robopol.data.formats.columns import from_arrow
+from robopol.data.formats.parquet import Parquet
 from robopol.errors import DataError
 
 INFO = "meta/info.json"
@@ -93,6 +95,7 @@ class Layout:
         files: Data files and their numbers of rows, in the order of the frames.
         clips: Feature of a camera -> the video of each episode.
         tasks: ``task_index`` -> what was to be done, in words.
+        budget: What the Parquet files may declare.
     """
 
     info: Info
@@ -100,6 +103,7 @@ class Layout:
     files: list[tuple[Path, int]]
     clips: dict[str, list[Clip]]
     tasks: dict[int, str]
+    budget: Budget
 
 
 def read_layout(root: Path) -> Layout:
@@ -119,7 +123,8 @@ def read_layout(root: Path) -> Layout:
     for name in info.features:
         if "/" in name:
             raise DataError(f"the feature '{name}' has a slash in its name")
-    layout = readers[info.codebase_version](root, info)
+    budget = Budget(sum(file.stat().st_size for file in root.rglob("*.parquet")))
+    layout = readers[info.codebase_version](root, info, budget)
     count, frames = len(layout.lengths), sum(layout.lengths)
     if not count or min(layout.lengths) < 1 or (count, frames) != (info.total_episodes, info.total_frames):
         raise DataError(
@@ -129,14 +134,14 @@ def read_layout(root: Path) -> Layout:
     return layout
 
 
-def _read_v30(root: Path, info: Info) -> Layout:
+def _read_v30(root: Path, info: Info, budget: Budget) -> Layout:
     cameras = [name for name, feature in info.features.items() if feature.dtype == "video"]
     integers = ["episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index"]
     seconds = []
     for camera in cameras:
         integers += [f"videos/{camera}/chunk_index", f"videos/{camera}/file_index"]
         seconds.append(f"videos/{camera}/from_timestamp")
-    table = _episodes_table(root, integers + seconds)
+    table = _episodes_table(root, integers + seconds, budget)
     lengths = table["length"].astype(np.int64)
     if not np.array_equal(table["episode_index"], np.arange(len(lengths))):
         raise DataError("the episodes in meta/episodes are not numbered 0, 1, 2, ...")
@@ -159,7 +164,7 @@ def _read_v30(root: Path, info: Info) -> Layout:
             Clip(_place(root, info.video_path, {"video_key": camera, "chunk_index": chunk, "file_index": file}), start)
             for (chunk, file), start in zip(places, starts, strict=True)
         ]
-    return Layout(info, lengths.tolist(), files, clips, _tasks_v30(root))
+    return Layout(info, lengths.tolist(), files, clips, _tasks_v30(root, budget), budget)
 
 
 def _pairs(table: dict[str, np.ndarray], of: str) -> list[tuple[int, int]]:
@@ -168,42 +173,44 @@ def _pairs(table: dict[str, np.ndarray], of: str) -> list[tuple[int, int]]:
     return list(zip(chunks, files, strict=True))
 
 
-def _episodes_table(root: Path, names: list[str]) -> dict[str, np.ndarray]:
+def _episodes_table(root: Path, names: list[str], budget: Budget) -> dict[str, np.ndarray]:
     """Read some columns of ``meta/episodes``, a number a row."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     paths = sorted((root / "meta/episodes").glob("*/*.parquet"))
     tables = []
     for path in paths:
-        with pq.ParquetFile(path) as file:
-            missing = [name for name in names if name not in file.schema_arrow.names]
-            if missing:
-                raise DataError(f"{path.relative_to(root)} has no column '{missing[0]}'")
-            tables.append(file.read(columns=names).select(names))
+        with Parquet(path, path.relative_to(root).as_posix(), budget) as file:
+            file.check_columns(names)
+            tables.append(file.numbers(names).select(names))
     if not tables:
         raise DataError("there is no file in meta/episodes")
     table = pa.concat_tables(tables)
     return {name: from_arrow(table.column(name), (1,), f"meta/episodes: {name}").reshape(-1) for name in names}
 
 
-def _tasks_v30(root: Path) -> dict[int, str]:
+def _tasks_v30(root: Path, budget: Budget) -> dict[int, str]:
     """Read ``meta/tasks.parquet``: the text is the index of the table that pandas wrote, of whatever name."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(root / TASKS)
-    texts = [
-        field.name for field in table.schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-    ]
-    if "task_index" not in table.column_names or not texts:
-        raise DataError(f"{TASKS} has the columns {table.column_names}; it needs task_index and the tasks in words")
-    text = "task" if "task" in texts else texts[-1]
-    numbers = from_arrow(table.column("task_index"), (1,), f"{TASKS}: task_index").reshape(-1)
-    return {int(number): str(task) for number, task in zip(numbers, table.column(text).to_pylist(), strict=True)}
+    with Parquet(root / TASKS, TASKS, budget) as file:
+        texts = [
+            field.name
+            for field in file.schema
+            if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        if "task_index" not in file.names or not texts:
+            raise DataError(f"{TASKS} has the columns {file.names}; it needs task_index and the tasks in words")
+        column = file.numbers(["task_index"]).column("task_index")
+        numbers = from_arrow(column, (1,), f"{TASKS}: task_index").reshape(-1)
+        tasks: list[str] = []
+        for batch in file.batches("task" if "task" in texts else texts[-1]):
+            budget.spend(TASKS, 1, (batch.nbytes,))
+            tasks += map(str, batch.to_pylist())
+    return dict(zip(numbers.astype(np.int64).tolist(), tasks, strict=True))
 
 
-def _read_v2(root: Path, info: Info) -> Layout:
+def _read_v2(root: Path, info: Info, budget: Budget) -> Layout:
     entries = _json_lines(root / "meta/episodes.jsonl", {"episode_index": int, "length": int})
     if [entry["episode_index"] for entry in entries] != list(range(len(entries))):
         raise DataError("the episodes in meta/episodes.jsonl are not numbered 0, 1, 2, ...")
@@ -220,6 +227,7 @@ def _read_v2(root: Path, info: Info) -> Layout:
             if feature.dtype == "video"
         },
         {entry["task_index"]: entry["task"] for entry in tasks},
+        budget,
     )
 
 

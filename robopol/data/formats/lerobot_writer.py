@@ -253,6 +253,11 @@ class _Writer:
         for name, tree in trees.items():
             (self._root / name).write_text(json.dumps(tree, indent=4), encoding="utf-8")
 
+    @property
+    def _told_fps(self) -> int | float:
+        """Frames a second as JSON says them."""
+        return int(self._fps) if self._fps.denominator == 1 else float(self._fps)
+
     def _info(self) -> dict[str, Any]:
         count = len(self._episodes)
         return {
@@ -264,7 +269,7 @@ class _Writer:
             "chunks_size": CHUNK_FILES,
             "data_files_size_in_mb": DATA_MB,
             "video_files_size_in_mb": VIDEO_MB,
-            "fps": int(self._fps) if self._fps.denominator == 1 else float(self._fps),
+            "fps": self._told_fps,
             "splits": {"train": f"0:{count}"},
             "data_path": _DATA,
             "video_path": _VIDEO if self._cameras and self._images != "png" else None,
@@ -287,7 +292,7 @@ class _Writer:
                     "video.codec": self._images,
                     "video.pix_fmt": "yuv444p" if height % 2 or width % 2 else "yuv420p",
                     "video.is_depth_map": False,
-                    "video.fps": int(self._fps),
+                    "video.fps": self._told_fps,
                     "video.channels": channels,
                     "has_audio": False,
                 }

@@ -13,6 +13,7 @@ In a dictionary of observations ``observation`` is ``"state"``, ``desired_goal``
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,20 @@ from torch import Tensor
 
 from robopol.config import Config, parse
 from robopol.data.episodes import Episodes, EpisodesMeta
-from robopol.data.formats.columns import Losses
+from robopol.data.formats.extras import NAME as EXTRAS
 from robopol.data.formats.extras import read_extras
 from robopol.data.formats.foreign import flags, one_error
-from robopol.data.formats.minari_files import METADATA, RECORDED, Source, open_files
-from robopol.data.formats.minari_spaces import boxes
+from robopol.data.formats.losses import Losses
+from robopol.data.formats.minari_columns import METADATA
+from robopol.data.formats.minari_files import RECORDED, Source, open_files
+from robopol.data.formats.minari_spaces import Box, boxes
 from robopol.data.formats.minari_writer import write_dataset
 from robopol.errors import DataError
 
 _SUCCESS = ("success", "is_success")
 _KNOWN = ("id", "seed", "total_steps", RECORDED)
+_DERIVED = ("dataset_id", "dataset_size", "jpeg_encoding")
+_PIN = re.compile(r"([\w.-]+)(?:\[[^]]*\])? *== *([\w.+!-]+)")  # of a package; anything wider names no version
 _ID = re.compile(r"([-\w][-\w/]*[-\w]/)?[-\w]+-v\d+")  # what Minari takes for one
 
 
@@ -39,9 +44,10 @@ def read(path: Path) -> Episodes:
     """Read a Minari dataset.
 
     An episode succeeded if the ``success`` or ``is_success`` of its infos was ever true after the reset; without
-    them no episode counts as a success. Numbers become float32; one `DataWarning` names what that rounds, and the
-    infos, options and reference scores, which have no place in `Episodes`. The environment's description is read as
-    text only: nothing of it is imported or made.
+    them no episode counts as a success. Packages that the requirements pin are the versions in the meta, and reference
+    scores its reference returns. Numbers become float32; one `DataWarning` names what that rounds, and the infos,
+    options and authors, which have no place in `Episodes`. The environment's description is read as text only: nothing
+    of it is imported or made.
 
     Args:
         path: The folder of the dataset, or its id in Minari's own folder (``MINARI_DATASETS_PATH``, else
@@ -58,9 +64,13 @@ def read(path: Path) -> Episodes:
     folder = _find(path)
     losses = Losses()
     with one_error(folder):
-        metadata = parse(_Metadata, json.loads((folder / METADATA).read_text(encoding="utf-8")))
+        tree = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        metadata = parse(_Metadata, tree)
         with open_files(folder, metadata.data_format) as source:
             episodes = _read(folder, metadata, source, losses)
+        if not (folder / EXTRAS).is_file():
+            told = [name for name, value in tree.items() if value]
+            losses.leave_others(told, (*_Metadata.model_fields, *_DERIVED))
     losses.warn(folder)
     return episodes
 
@@ -120,6 +130,7 @@ class _Metadata(Config, extra="ignore"):
     data_format: str = "hdf5"
     env_spec: str | None = None
     minari_version: str = ""
+    requirements: list[str] | None = None
     ref_min_score: float | None = None
     ref_max_score: float | None = None
 
@@ -149,15 +160,17 @@ def _read(folder: Path, metadata: _Metadata, source: Source, losses: Losses) -> 
     start = 0
     for index, length in enumerate(lengths):
         rows, start = slice(start, start + length), start + length
-        for key, box in zip(keys, parts, strict=True):
-            path = ("observations", *box.path)
-            values = source.column(index, path, (length + 1, *box.shape)).reshape(-1, *box.row)
-            losses.fill("/".join(path), obs[key], rows, values[:-1])
-            losses.fill("/".join(path), final_obs[key], slice(index, index + 1), values[-1:])
         losses.fill("actions", steps["action"], rows, source.column(index, ("actions",), (length, *action["shape"])))
         losses.fill("rewards", steps["reward"], rows, source.column(index, ("rewards",), (length,)))
         steps["terminated"][rows] = flags("terminations", source.column(index, ("terminations",), (length,)))
         steps["truncated"][rows] = flags("truncations", source.column(index, ("truncations",), (length,)))
+        for key, box in zip(keys, parts, strict=True):
+            name, final = "/".join(("observations", *box.path)), final_obs[key][index : index + 1]
+            for part, found in _observations(source, index, box, length):
+                values = found.reshape(-1, *box.row)
+                before = values[: length - part.start]
+                losses.fill(name, obs[key][rows], slice(part.start, part.start + len(before)), before)
+                losses.fill(name, final, slice(0, len(values) - len(before)), values[len(before) :])
 
     columns = {name: torch.from_numpy(column) for name, column in steps.items()}
     sizes = torch.tensor(lengths)
@@ -177,6 +190,15 @@ def _read(folder: Path, metadata: _Metadata, source: Source, losses: Losses) -> 
         meta=meta,
         **columns,
     )
+
+
+def _observations(source: Source, index: int, box: Box, length: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Read an observation of an episode, T + 1 rows; images come some at a time."""
+    path, shape = ("observations", *box.path), (length + 1, *box.shape)
+    if box.image:
+        yield from source.images(index, path, shape)
+    else:
+        yield slice(0, length + 1), source.column(index, path, shape)
 
 
 def _lengths(metadata: _Metadata, source: Source) -> list[int]:
@@ -201,7 +223,7 @@ def _seed(attributes: dict[str, Any], losses: Losses) -> int:
         if name not in _KNOWN and not name.startswith("rewards_"):
             losses.leave(name.partition("/")[0])
     seed = attributes.get("seed")
-    if seed is None:
+    if seed is None or seed == "None":  # before 0.5 Minari wrote the word
         return -1
     if not 0 <= int(seed) < 2**63:
         losses.leave("seeds of more than 63 bits")
@@ -231,10 +253,14 @@ def _outcomes(lengths: list[int], source: Source, losses: Losses) -> dict[str, T
 
 def _meta(metadata: _Metadata, action: dict[str, Any], losses: Losses) -> EpisodesMeta:
     """Meta of a foreign dataset; the environment's description is only quoted."""
-    for name in ("ref_min_score", "ref_max_score"):
-        if getattr(metadata, name) is not None:
-            losses.leave(name)
+    scores = {name: getattr(metadata, name) for name in ("ref_min_score", "ref_max_score")}
+    scored = all(score is not None and np.isfinite(score) for score in scores.values())
+    losses.leave_others((name for name, score in scores.items() if score is not None), scores if scored else ())
+    pins = {text: _PIN.fullmatch(text.strip()) for text in metadata.requirements or ()}
+    losses.leave_others((text for text, pin in pins.items() if pin is None), (), "requirement ")
     env = json.loads(metadata.env_spec) if metadata.env_spec else {}
+    if env.get("additional_wrappers"):
+        losses.leave("wrappers of env_spec")
     bounds = [np.asarray(action[side], np.float64).reshape(-1) for side in ("low", "high")]
     known = all(bool(np.isfinite(side).all()) for side in bounds)
     tree = {
@@ -242,6 +268,7 @@ def _meta(metadata: _Metadata, action: dict[str, Any], losses: Losses) -> Episod
         "env_options": env.get("kwargs") or {},
         "action_low": bounds[0].tolist() if known else [],
         "action_high": bounds[1].tolist() if known else [],
-        "versions": {"minari": metadata.minari_version} if metadata.minari_version else {},
+        "versions": {pin[1]: pin[2] for pin in pins.values() if pin is not None},
+        "reference_returns": list(scores.values()) if scored else None,
     }
     return parse(EpisodesMeta, tree)

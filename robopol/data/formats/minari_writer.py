@@ -12,7 +12,8 @@ from torch import Tensor
 from robopol.data.episodes import Episodes, is_image
 from robopol.data.formats.columns import check_replaceable
 from robopol.data.formats.extras import write_extras
-from robopol.data.formats.minari_files import MAIN, METADATA, RECORDED
+from robopol.data.formats.minari_columns import METADATA
+from robopol.data.formats.minari_files import MAIN, RECORDED
 from robopol.data.formats.minari_spaces import NAMES, Box, box_space, is_picture
 from robopol.errors import DataError, DataWarning
 from robopol.files import whole_folder
@@ -117,7 +118,7 @@ def _describe(episodes: Episodes, names: dict[str, str]) -> dict[str, Any]:
         "kwargs": meta.env_options,
         "additional_wrappers": [],
     }
-    return {
+    described: dict[str, Any] = {
         "total_episodes": len(episodes),
         "total_steps": episodes.num_steps,
         "data_format": "hdf5",
@@ -126,4 +127,8 @@ def _describe(episodes: Episodes, names: dict[str, str]) -> dict[str, Any]:
         "action_space": json.dumps(action),
         "env_spec": json.dumps(env) if _ENV_ID.fullmatch(meta.env_id) else None,
         "minari_version": MINARI_VERSION,
+        "requirements": [f"{package}=={version}" for package, version in meta.versions.items()],
     }
+    if meta.reference_returns is not None:
+        described |= dict(zip(("ref_min_score", "ref_max_score"), meta.reference_returns, strict=True))
+    return described

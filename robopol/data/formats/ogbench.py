@@ -13,6 +13,7 @@ import numpy as np
 
 from robopol.data.episodes import Episodes, EpisodesMeta
 from robopol.data.formats.foreign import Outcomes, check_rows, episodes_of, flags, one_error
+from robopol.data.formats.losses import Losses
 from robopol.data.formats.npz import Npz
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError
@@ -27,7 +28,8 @@ def read(path: Path, *, env: str | None = None) -> Episodes:
     rows with mask 0 are terminated (they are not bootstrapped from, wherever they lie), and an episode with such
     a row is a success; without ``masks`` nothing is terminated and no success is known. Without ``rewards`` the
     reward is 0: the file is for goals that are drawn later. Actions are clipped to [-1, 1]. ``states`` is
-    qpos, qvel and button_states, as far as there are any.
+    qpos, qvel and button_states, as far as there are any. One `DataWarning` names what has no place in `Episodes`,
+    and what rounding to float32 changes.
 
     Args:
         path: The raw file, e.g. ``antmaze-large-navigate-v0.npz``.
@@ -39,6 +41,7 @@ def read(path: Path, *, env: str | None = None) -> Episodes:
     Raises:
         DataError: If the file is damaged, incomplete, or no raw file.
     """
+    losses = Losses()
     with one_error(path), Npz(path) as file:
         for name in ("next_observations", "valids"):
             if name in file:
@@ -46,9 +49,10 @@ def read(path: Path, *, env: str | None = None) -> Episodes:
         action = file.array("actions")
         found = [name for name in ("rewards", "masks", "qpos", "qvel", "button_states") if name in file]
         more = {name: file.array(name) for name in found}
+        losses.leave_others(file.names, (*found, "observations", "actions", "terminals"))
         last = flags("terminals", file.array("terminals"))
         check_rows({"terminals": last} | more, len(action))
-        _check_actions(action)
+        _check_actions(action, losses)
         if not last.any() or not last[-1]:
             raise DataError("the last row must have terminal 1; the file was cut off, or is no raw OGBench file")
         kept, bounds = ~last, np.flatnonzero(last)
@@ -61,7 +65,9 @@ def read(path: Path, *, env: str | None = None) -> Episodes:
         truncated = np.zeros_like(over)
         truncated[np.cumsum(lengths) - 1] = True
         infos = [more[name][kept] for name in ("qpos", "qvel", "button_states") if name in more]
-        return episodes_of(
+        if infos:
+            losses.leave("simulator states after the last steps")
+        episodes = episodes_of(
             lengths,
             Outcomes(over, truncated, np.logical_or.reduceat(over, np.cumsum(lengths) - lengths)),
             EpisodesMeta(env_id=env or ""),
@@ -69,8 +75,11 @@ def read(path: Path, *, env: str | None = None) -> Episodes:
             final_obs={key: final},
             action=np.clip(action[kept], -1, 1),
             reward=more["rewards"][kept].reshape(-1) if "rewards" in more else np.zeros(len(over)),
+            losses=losses,
             states=np.concatenate([info.reshape(len(info), -1) for info in infos], axis=1) if infos else None,
         )
+    losses.warn(path)
+    return episodes
 
 
 def _observations(file: Npz, kept: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
@@ -79,7 +88,7 @@ def _observations(file: Npz, kept: np.ndarray) -> tuple[str, np.ndarray, np.ndar
     if len(shape) not in (2, 4) or shape[0] != len(kept):
         raise DataError(f"observations have shape {shape}; they must be ({len(kept)}, d) or ({len(kept)}, H, W, C)")
     if len(shape) == 2:
-        obs = file.array("observations").astype(np.float32, copy=False)
+        obs = file.array("observations")
         return "state", obs[kept], obs[~kept]
     images = image_column((kept.sum(), *shape[1:])).numpy()
     final = image_column(((~kept).sum(), *shape[1:])).numpy()
@@ -92,8 +101,10 @@ def _observations(file: Npz, kept: np.ndarray) -> tuple[str, np.ndarray, np.ndar
     return "images.pixels", images, final
 
 
-def _check_actions(action: np.ndarray) -> None:
+def _check_actions(action: np.ndarray, losses: Losses) -> None:
     if action.dtype.kind != "f" or action.ndim != 2:
         raise DataError(f"actions are {action.dtype} {action.shape}; only continuous actions (R, A) are read")
     if not np.isfinite(action).all() or np.abs(action).max(initial=0) > _BEYOND:
         raise DataError("actions must be finite and lie in [-1, 1], as OGBench's do")
+    if np.abs(action).max(initial=0) > 1:
+        losses.leave("actions beyond [-1, 1], which are clipped")

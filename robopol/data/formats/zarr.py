@@ -12,6 +12,7 @@ import numpy as np
 
 from robopol.data.episodes import Episodes, EpisodesMeta
 from robopol.data.formats.foreign import check_rows, endings, episodes_of, join_state, one_error
+from robopol.data.formats.losses import Losses
 from robopol.data.formats.zarr_store import ZarrStore
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError
@@ -29,7 +30,8 @@ def read(
 
     Every array of ``data`` but ``action`` is an observation of its name. Those of four axes with 1, 3 or 4
     channels last are images, ``"images.<name>"``; float images must hold whole numbers of 0 to 255, as PushT's
-    do. Rewards are 0, because the store has none.
+    do. Rewards are 0, because the store has none. Arrays outside ``data`` have no place in `Episodes`; one
+    `DataWarning` names them, and what rounding to float32 changes.
 
     Args:
         path: ``<name>.zarr`` or ``<name>.zarr.zip``.
@@ -48,6 +50,7 @@ def read(
     """
     if missing not in (None, "fill"):
         raise DataError(f"{path}: missing is 'fill' or left out; got '{missing}'")
+    losses = Losses()
     with one_error(path), ZarrStore(path) as store:
         lengths = _lengths(store.array("meta/episode_ends", missing))
         rows, *_ = store.shape("data/action")
@@ -55,6 +58,7 @@ def read(
             raise DataError(f"meta/episode_ends says there are {lengths.sum()} rows; data/action has {rows}")
         outcomes = endings(ends, lengths)
         names = [name.removeprefix("data/") for name in store.names if name.startswith("data/")]
+        losses.leave_others((name for name in store.names if not name.startswith("data/")), ("meta/episode_ends",))
         nested = [name for name in names if "/" in name]
         if nested:
             raise DataError(f"data/{nested[0]} is nested; the arrays of an episode lie in data itself")
@@ -70,8 +74,11 @@ def read(
             obs=obs,
             action=action,
             reward=np.zeros(len(action)),
+            losses=losses,
         )
-        return episodes if state is None else join_state(episodes, state.split(","))
+        episodes = episodes if state is None else join_state(episodes, state.split(","))
+    losses.warn(path)
+    return episodes
 
 
 def _lengths(bounds: np.ndarray) -> np.ndarray:

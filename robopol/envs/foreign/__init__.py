@@ -67,6 +67,7 @@ FAMILIES: tuple[Family, ...] = (
         ("cube-single-v0", "scene-play-singletask-v0", "pointmaze-medium-navigate-v0", "visual-puzzle-3x3-v0"),
         experts=(
             (r"cube-", "robopol.envs.experts.ogbench:CubeExpert"),
+            (r"puzzle-", "robopol.envs.experts.ogbench:ButtonExpert"),
             (r"pointmaze-", "robopol.envs.experts.ogbench:PointExpert"),
         ),
     ),
@@ -98,6 +99,11 @@ def family_of(id: str) -> Family:
     return next(family for family in FAMILIES if family.owns(id))
 
 
+def bridges_to_gym(id: str) -> bool:
+    """Say whether an id makes an environment of OpenAI's gym, which its option ``env_id`` names."""
+    return re.match(r"GymV\d+Environment", id) is not None
+
+
 def make_foreign(id: str, options: dict[str, Any]) -> World:
     """Make one environment that is not robopol's.
 
@@ -109,8 +115,11 @@ def make_foreign(id: str, options: dict[str, Any]) -> World:
         EnvError: If there is no such environment, or it does not fit.
         MissingExtraError: If its package is not installed.
     """
-    if ":" in id:  # gymnasium would import what stands before it, and an id may come from a dataset or a checkpoint
-        raise EnvError(f"'{id}' names a module to import; import it yourself and leave out what is before the colon")
+    for name in (id, str(options.get("env_id", "")) if bridges_to_gym(id) else ""):
+        if ":" in name:  # what stands before it would be imported, and a name may come from a dataset or a checkpoint
+            raise EnvError(
+                f"'{name}' names a module to import; import it yourself and leave out what is before the colon"
+            )
     family = family_of(id)
     if family.missing is not None:
         after = f" (and after that extra: {family.then})" if family.then else ""

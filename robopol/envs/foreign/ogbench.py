@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from robopol.envs.foreign.plain import upstream
 from robopol.envs.foreign.world import GlobalStream, World
 from robopol.envs.rendering import load_triton, offer_backend
+from robopol.errors import EnvError
 
 DATASETS = ("navigate", "stitch", "explore", "play", "noisy")
 """The words by which names of datasets are longer than those of their environments."""
@@ -89,12 +90,20 @@ class OGBench(World):
             found.append(inner.cur_goal_xy)
         return found + [getattr(inner, name) for name in _FLAGS if isinstance(getattr(inner, name, None), np.ndarray)]
 
+    def appended(self) -> list[NDArray[Any]]:
+        """The states of the buttons, as the datasets' ``button_states``."""
+        buttons = getattr(self.unwrapped, _FLAGS[0], None)
+        return [buttons] if isinstance(buttons, np.ndarray) else []
+
     def look(self) -> Any:
         """Observe, having brought up to date what upstream keeps of the state."""
         inner: Any = self.unwrapped
         if hasattr(inner, "get_ob"):
             inner.set_goal(goal_xy=inner.cur_goal_xy)
             return inner.get_ob()
+        for buttons in self.appended():
+            if not np.isin(buttons, (0, 1)).all():
+                raise EnvError(f"{self.id}: the state has buttons {buttons.tolist()}; each must be 0 or 1")
         inner.pre_step()
         inner.post_step()
         return inner.compute_observation()

@@ -142,6 +142,10 @@ class World(gymnasium.Wrapper[Observation, NDArray[Any], Any, NDArray[Any]]):
         """Return arrays besides MuJoCo's state that decide how the episode goes on; restoring writes into them."""
         return []
 
+    def appended(self) -> list[NDArray[Any]]:
+        """Return arrays that upstream's datasets store behind qpos and qvel; restoring writes into them."""
+        return []
+
     def look(self) -> Any:
         """Compute upstream's observation of the present state."""
         return self.unwrapped._get_obs()  # type: ignore[attr-defined]
@@ -221,8 +225,8 @@ class World(gymnasium.Wrapper[Observation, NDArray[Any], Any, NDArray[Any]]):
         (as MuJoCo leaves them after a step) differs from its recording by that much.
 
         Args:
-            state: What `save_state` returned; or qpos and qvel one after the other, alone or after the time, as other
-                datasets store them: then all else stays as it is.
+            state: What `save_state` returned; or qpos and qvel one after the other, alone, after the time or before
+                what is `appended`, as other datasets store them: then all else stays as it is.
 
         Returns:
             The observation there.
@@ -236,24 +240,26 @@ class World(gymnasium.Wrapper[Observation, NDArray[Any], Any, NDArray[Any]]):
         import mujoco
 
         model, data = self.physics
-        short = model.nq + model.nv
-        if np.shape(state) in ((short,), (short + 1,)) and len(state) != len(whole):
-            data.qpos[:], data.qvel[:] = np.split(state[-short:], [model.nq])
-            self.settle()
-        elif np.shape(state) == whole.shape:
+        short, more = model.nq + model.nv, self.appended()
+        long = short + sum(part.size for part in more)
+        if np.shape(state) == whole.shape:
             kind = mujoco.mjtState.mjSTATE_INTEGRATION
             size = mujoco.mj_stateSize(model, kind)
-            physics, rest = state[:size], state[size:]
-            for part in (*self.memory(), self._episode):
-                part[...] = rest[: part.size].reshape(part.shape)
-                rest = rest[part.size :]
-            mujoco.mj_setState(model, data, physics, kind)
+            _write([*self.memory(), self._episode], state[size:])
+            mujoco.mj_setState(model, data, state[:size], kind)
             self.settle()
-            mujoco.mj_setState(model, data, physics, kind)  # the solver's warm start was overwritten
+            mujoco.mj_setState(model, data, state[:size], kind)  # the solver's warm start was overwritten
+        elif np.shape(state) in ((long,), (short,), (short + 1,)):
+            if more and len(state) == long:
+                _write(more, state[short:])
+                state = state[:short]
+            data.qpos[:], data.qvel[:] = np.split(state[-short:], [model.nq])
+            self.settle()
         else:
             raise EnvError(
                 f"{self.id}: the state has shape {np.shape(state)}, needed ({len(whole)},), or ({short},) for qpos "
                 f"and qvel, or ({short + 1},) with the time before them"
+                + (f", or ({long},) with what upstream's datasets store behind them" if more else "")
             )
         with self.scope():
             self.latest = self.look()
@@ -330,6 +336,13 @@ def actuator_names(model: Any) -> tuple[str, ...]:
             name = model.joint(model.actuator_trnid[index, 0]).name
         names.append(name or f"action {index}")
     return tuple(names) if len(set(names)) == len(names) else tuple(f"action {index}" for index in range(model.nu))
+
+
+def _write(parts: list[NDArray[Any]], values: NDArray[Any]) -> None:
+    """Write consecutive values into arrays."""
+    for part in parts:
+        part[...] = values[: part.size].reshape(part.shape)
+        values = values[part.size :]
 
 
 def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
