@@ -1,144 +1,180 @@
 """From a policy that was cloned to a better one: success over environment steps, every method from the same bases.
 
-    python benchmarks/finetune.py [--task goals] [--rows dppo fpo] [--seeds 3] [--steps 115200] [--every 11520]
-                                  [--episodes 100] [--threads 1] [--bases runs/bases]
+    python benchmarks/finetune.py [--task goals] [--rows dppo fpo] [--seeds 0 1 2] [--steps 115200] [--episodes 100]
+                                  [--threads 1] [--bases runs/bases] [--data FOLDER]
                                   [--out benchmarks/results/finetune.json]
 
 A base is cloned from a few scripted demonstrations of the task, one for each seed and kind of policy; every method goes
-on from the base of its seed. Before the first step and every ``--every`` environment steps the policy is evaluated by
-`robopol.evaluate` as it is deployed, on the same held-out episodes, which the budget does not count. Printed for each
-row, with 95 % intervals over seeds (bootstrap): success of the base and at the end (mean of the last three
-evaluations), the mean under the curve, and the drop, by how much success falls below the base's within the first tenth
-of the steps or the first evaluation. What ``--out`` holds already, for the same settings, is not computed again.
+on from the base of its seed. The task ``hopper`` is cloned from records instead: ``FOLDER/hopper-medium.hdf5``, in
+D4RL's layout, recorded in Hopper-v5. Before the first step and after 1, 2, 5, 10, 20, ... 100 % of the steps (or where
+the rollout ends in which that is) the policy is evaluated by `robopol.evaluate` as it is deployed, on the same held-out
+episodes, which the budget does not count. What is told of an evaluation is its success rate; of ``hopper`` its mean
+return on the scale of D4RL, 0 for a random policy and 1 for an expert.
 
-A method is a row of `ROWS`: the kind of its base, and the words of ``robopol train`` that begin from it.
+Printed for each row, as interquartile means over training seeds with 95 % intervals (bootstrap): the base and the end
+(mean of the last three evaluations), what was gained, the mean under the curve over environment steps, and the drop, by
+how much it falls below the base within the first tenth of the steps; and environment steps, gradient steps and seconds
+of training. What was measured is kept in ``--out`` by row and seed, and is not measured again.
+
+A method is a row of `finetune_rows.ROWS`: the kind of its base, and the words of ``robopol train`` that begin from it.
 """
 
 import argparse
-import json
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import sections
+from finetune_rows import BASES, ROWS, TASKS, Task
+from ledger import Ledger
 
+from robopol import load_policy
 from robopol.commands.train import configured
 from robopol.config import parse
 from robopol.data import save_episodes
+from robopol.data.reference import normalised_score, reference_returns
 from robopol.envs import make_env
-from robopol.evaluation import SEED0, ExpertActor, evaluate
+from robopol.evaluation import SEED0, Evaluation, ExpertActor, evaluate
 from robopol.evaluation.collect import collect
-from robopol.evaluation.statistics import bootstrap_mean
-from robopol.files import write_json
+from robopol.evaluation.statistics import iqm, stratified_iqm
 from robopol.policies import Policy
 from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
 from robopol.training.trainer import Trainer
 
-TASKS: dict[str, tuple[str, dict[str, Any], int, int]] = {
-    "goals": ("robopol/MultiGoal-v0", {"max_episode_steps": 30}, 20, 300),
-    "maze": ("robopol/MultiGoal-v0", {"obstacles": "maze"}, 100, 3000),
-    "reach": ("robopol/Reach-v0", {}, 10, 300),
-}
-"""Name -> id and options of the world, demonstrations, and updates of cloning: few, so that something can be gained."""
+RESULTS = Path(__file__).parent / "results"
 
-CHUNK = [
-    "policy.n_obs_steps=1",
-    "policy.horizon=4",
-    "policy.n_action_steps=4",
-    "policy/net=mlp",
-    "policy.net.width=128",
-]
-BASES = {
-    "diffusion": ["policy=diffusion", *CHUNK, "policy.path.train_steps=20"],
-    "flow": ["policy=flow", *CHUNK, "policy.sampler.steps=10"],
-}
-"""Kind of base -> how it is described."""
+MEASURES = ("base", "end", "gain", "area", "drop")
+SPENT = ("env_steps", "updates", "seconds")
 
-ACTING = ["collection.num_envs=32", "phases.online.rollout=3840", "batch_size=240"]
-BESIDE = ["collection.num_envs=4", "phases.online.warmup=1600", "phases.online.updates_per_step=0.5", "batch_size=128"]
-BESIDE += ["model.hidden=[128,128]", "model.discount=0.98"]
-ROWS = {
-    "dppo": ("diffusion", ["algo=dppo", "checkpoint={base}", *ACTING, "algo.surrogate.clip=0.05"]),
-    "dppo of a flow": (
-        "flow",
-        ["algo=dppo", "checkpoint={base}", *ACTING, "algo.scoring.steps=5", "algo.surrogate.clip=0.05"],
-    ),
-    "fpo": ("flow", ["algo=fpo", "checkpoint={base}", *ACTING, "algo.lr=1e-4", "algo.scale_rewards=true"]),
-    "dsrl": ("flow", ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
-    "dsrl, of noise alone": ("flow", ["algo=dsrl_sac", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
-    "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
-    "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
-    "rlpd": ("flow", ["experiment=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
-}
-"""Name -> kind of its base, and words of ``robopol train``; ``{base}`` stands for the folder of the base, ``{demos}``
-for what it was cloned from. Methods with a replay need fewer steps than rollouts: compare at equal ``--steps``."""
+POINTS = (0.01, 0.02, 0.05, *(share / 10 for share in range(1, 11)))
+"""When a policy is evaluated after the first time, as shares of the steps: densely where it may fall."""
 
 
-def world(task: str) -> list[str]:
-    """Return the words that name a task."""
-    id, options, *_ = TASKS[task]
-    return ["env=gym", f"env.id={id}", *(f"+env.options.{key}={value}" for key, value in options.items())]
+def world(task: Task) -> list[str]:
+    """Return the words that name a task's world."""
+    return ["env=gym", f"env.id={task.id}", *(f"+env.options.{key}={value}" for key, value in task.options.items())]
 
 
-def base(task: str, kind: str, seed: int, folder: Path, threads: int) -> Path:
+def score(found: Evaluation, task: Task) -> float:
+    """Return what is told of an evaluation."""
+    if task.reference is None:
+        return found.success_rate
+    references = reference_returns(task.reference)
+    assert references is not None
+    return normalised_score(found.return_mean, *references) / 100
+
+
+def demonstrations(name: str, seed: int, words: argparse.Namespace) -> str:
+    """Return where that lies from which a base is cloned; collect it if it is to be and is not there."""
+    task = TASKS[name]
+    file = words.bases / f"{name}-{task.demos}-{seed}.hdf5"
+    if not task.demos:
+        if words.data is None:
+            raise SystemExit(f"--task {name} needs --data FOLDER, with {task.records} in it")
+        return f"d4rl:{words.data / task.records}"
+    if not file.exists():
+        words.bases.mkdir(parents=True, exist_ok=True)
+        with make_env(task.id, 8, **task.options) as env:
+            found = collect(ExpertActor(env), env, task.demos, 1000 * seed, source="expert", only_success=True)
+            save_episodes(found, file)
+    return str(file)
+
+
+def base(name: str, kind: str, seed: int, words: argparse.Namespace) -> Path:
     """Clone a base, unless it is there; return its run folder."""
-    id, options, demos, updates = TASKS[task]
-    data, run = folder / f"{task}-{seed}.hdf5", folder / f"{task}-{kind}-{seed}"
-    if not data.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with make_env(id, 8, **options) as env:
-            save_episodes(collect(ExpertActor(env), env, demos, 1000 * seed, source="expert", only_success=True), data)
+    task, updates = TASKS[name], TASKS[name].cloning(kind)
+    run = words.bases / f"{name}-{kind}-{task.demos}-{updates}-{seed}"
     if not (run / "checkpoints" / "last").exists():
-        words = [*BASES[kind], *world(task), f"data.demos.uri={data}", f"seed={seed}", f"run={run}"]
-        words += [f"phases.cloning.updates={updates}", f"checkpoint.every={updates}", f"runtime.threads={threads}"]
-        words += ["algo.lr=1e-3", "algo.warmup=50"]
-        config = parse(TrainConfig, configured([*words, "data.demos.validation=0"]))
-        with Trainer(config) as trainer:
+        said = [*BASES[kind], *world(task), f"data.demos.uri={demonstrations(name, seed, words)}", f"seed={seed}"]
+        said += [f"phases.cloning.updates={updates}", f"checkpoint.every={updates}", f"run={run}"]
+        said += ["algo.lr=1e-3", "algo.warmup=50", "data.demos.validation=0", f"runtime.threads={words.threads}"]
+        with Trainer(parse(TrainConfig, configured(said))) as trainer:
             trainer.start(RunFolder.create(run, trainer.config.tree()))
             trainer.run()
     return run
 
 
-def curve(row: str, task: str, seed: int, words: argparse.Namespace) -> list[float]:
-    """Return success before the first step and after every ``--every`` ones."""
-    kind, said = ROWS[row]
-    folder = base(task, kind, seed, words.bases, words.threads)
-    said = [word.format(base=folder, demos=words.bases / f"{task}-{seed}.hdf5") for word in said]
-    said = [*said, *world(task), f"seed={seed}", "run=none", f"runtime.threads={words.threads}"]
-    id, options, *_ = TASKS[task]
-    found = []
+def measure_base(name: str, kind: str, seed: int, words: argparse.Namespace) -> dict[str, Any]:
+    """Return the score of a base as it was cloned."""
+    task, run = TASKS[name], base(name, kind, seed, words)
+    with make_env(task.id, 32, **task.options) as env:
+        return {"score": score(evaluate(load_policy(run), env, words.episodes, SEED0), task)}
+
+
+def curve(name: str, row: str, seed: int, words: argparse.Namespace) -> dict[str, Any]:
+    """Return the score before the first step and after a growing share of them, and what was spent by then."""
+    task, (kind, said) = TASKS[name], ROWS[row]
+    steps, folder = words.steps or task.steps, base(name, kind, seed, words)
+    said = [word.format(base=folder, demos=demonstrations(name, seed, words)) for word in said]
+    said += [*world(task), *task.words, f"seed={seed}", "run=none", f"runtime.threads={words.threads}"]
+    found: dict[str, list[float]] = {key: [] for key in ("env_steps", "updates", "seconds", "score")}
     with (
-        make_env(id, 32, **options) as env,
-        Trainer(parse(TrainConfig, configured([*said, f"phases.online.env_steps={words.steps}"]))) as trainer,
+        make_env(task.id, 32, **task.options) as env,
+        Trainer(parse(TrainConfig, configured([*said, f"phases.online.env_steps={steps}"]))) as trainer,
     ):
 
-        def judge() -> None:
+        def judge(seconds: float) -> None:
             policy = trainer.algo.deployed()
             assert isinstance(policy, Policy)
-            found.append(evaluate(policy, env, words.episodes, SEED0).success_rate)
+            if found["updates"] and found["updates"][-1] == trainer.updates:
+                now = found["score"][-1]  # nothing was learned since, and an evaluation is a function of the policy
+            else:
+                now = score(evaluate(policy, env, words.episodes, SEED0), task)
+            for key, value in zip(found, (trainer.env_steps, trainer.updates, round(seconds, 1), now), strict=True):
+                found[key].append(value)
 
         (phase,) = trainer.config.phases.values()
         assert trainer.collector is not None
         trainer.collector.begin()
-        judge()
-        while trainer.step < words.steps:
-            before = trainer.step
+        judge(0.0)
+        spent, ahead = 0.0, [share * steps for share in POINTS]
+        while trainer.step < steps:
+            since, learned = time.monotonic(), trainer.updates
             trainer.advance(phase, 0)
-            if trainer.step // words.every > before // words.every:
-                judge()
+            spent += time.monotonic() - since
+            # what learns from rollouts is judged when it has learned from the one in which a point lies
+            done = trainer.step if phase.rollout is None or trainer.updates > learned else 0
+            if ahead and done >= ahead[0]:
+                judge(spent)
+                ahead = [point for point in ahead if point > done]
     return found
 
 
-def measures(curves: np.ndarray) -> dict[str, np.ndarray]:
-    """Return what is said of curves (seeds, evaluations), by name, (seeds,) each."""
-    early = max(1, (curves.shape[1] - 1) // 10)
-    return {
-        "base": curves[:, 0],
-        "end": curves[:, -3:].mean(1),
-        "area": ((curves[:, 1:] + curves[:, :-1]) / 2).mean(1),
-        "drop": (curves[:, 0] - curves[:, 1 : early + 1].min(1)).clip(min=0),
-    }
+def measures(curves: list[dict[str, Any]], bases: list[float]) -> dict[str, list[float]]:
+    """Return what is said of curves by name, a value for each.
+
+    Args:
+        curves: What `curve` returned.
+        bases: Score of the base of each.
+    """
+    found: dict[str, list[float]] = {name: [] for name in MEASURES}
+    for one, start in zip(curves, bases, strict=True):
+        steps, scores = np.array(one["env_steps"]), np.array(one["score"])
+        early = max(2, int((steps <= steps[-1] / 10).sum()))
+        end = float(scores[-3:].mean())
+        area = float(np.trapezoid(scores, steps) / steps[-1])
+        drop = max(0.0, start - float(scores[:early].min()))
+        for name, value in zip(found, (start, end, end - start, area, drop), strict=True):
+            found[name].append(value)
+    return found
+
+
+def table(name: str, ledger: Ledger) -> dict[str, Any]:
+    """Return the figures of every method that was measured on a task, by name."""
+    found: dict[str, Any] = {}
+    for row, (kind, _) in ROWS.items():
+        key = f"{name}, {row}"
+        if key in ledger.measured:
+            seeds = ledger.seeds(key)
+            curves, bases = ledger.of(key), [one["score"] for one in ledger.of(f"{name}, base {kind}", seeds)]
+            told = measures(curves, bases)
+            figures = {what: {"iqm": iqm(v), "ci95": stratified_iqm([v])} for what, v in told.items()}
+            spent = {what: float(np.mean([one[what][-1] for one in curves])) for what in SPENT}
+            found[row] = figures | spent | {"seeds": len(seeds)}
+    return found
 
 
 def section(tree: dict[str, Any]) -> list[str]:
@@ -146,51 +182,54 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## From a cloned policy to a better one",
         "",
-        f"Success on '{tree['task']}', {tree['episodes']} held-out episodes every {tree['every']:,} of "
-        f"{tree['steps']:,} environment steps, every method from the same bases: of the base, at the end (last three "
-        "evaluations), on average, and by how much it falls at first; 95% intervals over training seeds. "
-        "`python benchmarks/finetune.py`",
+        f"Every method from the same bases, {tree['setting']['episodes']} held-out episodes before the first step and "
+        "densely after it: success of the base, at the end (last three evaluations), on average over environment "
+        "steps, and by how much it falls within their first tenth; interquartile means over training seeds, with their "
+        "95% intervals. Of Hopper it is the return on D4RL's scale. `python benchmarks/finetune.py`",
         "",
-        "| method | base | at the end | on average | drop | seeds |",
-        "|---|---|---|---|---|---|",
     ]
-    for name, row in tree["success"].items():
-        curves = np.array(list(row.values()))
-        told = [sections.share(v.mean(), bootstrap_mean(v.tolist())) for v in measures(curves).values()]
-        lines.append(f"| {name} | {' | '.join(told)} | {len(curves)} |")
-    return [*lines, ""]
+    for task, rows in tree["tables"].items():
+        lines += [
+            f"{task}:",
+            "",
+            "| method | base | at the end | gain | on average | drop | steps | updates | minutes | seeds |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for name, row in rows.items():
+            told = [sections.share(row[what]["iqm"], row[what]["ci95"]) for what in MEASURES]
+            spent = f"{row['env_steps']:,.0f} | {row['updates']:,.0f} | {row['seconds'] / 60:.0f} | {row['seeds']}"
+            lines.append(f"| {name} | {' | '.join(told)} | {spent} |")
+        lines.append("")
+    return lines
 
 
 def main() -> None:
-    """Compute what is missing, and print the figures."""
+    """Measure what is missing, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="goals", choices=list(TASKS))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=115_200)
-    parser.add_argument("--every", type=int, default=11_520)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, help="environment steps, by default those of the task")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bases", type=Path, default=Path("runs/bases"))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of the records")
+    parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     words = parser.parse_args()
-    settings = {"task": words.task, "steps": words.steps, "every": words.every, "episodes": words.episodes}
-    found: dict[str, dict[str, list[float]]] = {}  # row -> seed -> success
-    if words.out is not None and words.out.exists():
-        stored = json.loads(words.out.read_text())
-        found = stored["success"] if {key: stored[key] for key in settings} == settings else {}
-    for seed in range(words.seeds):  # all rows of a seed before the next, so that an interrupted run compares equals
+    budget = {name: words.steps or task.steps for name, task in TASKS.items()}
+    ledger = Ledger(words.out, {"steps": budget, "episodes": words.episodes})
+    for seed in words.seeds:  # all rows of a seed before the next, so that an interrupted run compares equals
         for row in words.rows:
-            done = found.setdefault(row, {})
-            if str(seed) not in done:
-                done[str(seed)] = curve(row, words.task, seed, words)
-                print(f"{row} seed {seed}: " + " ".join(f"{value:.2f}" for value in done[str(seed)]), flush=True)
-                if words.out is not None:
-                    write_json(words.out, settings | {"success": found})
-    for row in words.rows:
-        for name, values in measures(np.array(list(found[row].values()))).items():
-            low, high = bootstrap_mean(values.tolist())
-            print(f"{row:16} {name:5} {values.mean():.3f}  [{low:.3f} .. {high:.3f}], {len(values)} seeds")
+            kind = ROWS[row][0]
+            ledger.measure(f"{words.task}, base {kind}", seed, partial(measure_base, words.task, kind, seed, words))
+            made = ledger.measure(f"{words.task}, {row}", seed, partial(curve, words.task, row, seed, words))
+            print(f"{row} seed {seed}: " + " ".join(f"{value:.2f}" for value in made["score"]), flush=True)
+            ledger.tables[words.task] = table(words.task, ledger)
+            ledger.write()
+    for row, figures in ledger.tables[words.task].items():
+        for what in MEASURES:
+            low, high = figures[what]["ci95"]
+            print(f"{row:20} {what:5} {figures[what]['iqm']:6.3f}  [{low:.3f} .. {high:.3f}], {figures['seeds']} seeds")
 
 
 if __name__ == "__main__":

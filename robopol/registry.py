@@ -152,6 +152,7 @@ KINDS: dict[str, dict[str, str]] = {
         "latency": "robopol.envs.wrappers.latency:LatencyConfig",
         "observation_noise": "robopol.envs.wrappers.observation_noise:ObservationNoiseConfig",
         "select": "robopol.envs.wrappers.keys:SelectConfig",
+        "reward": "robopol.envs.wrappers.reward:RewardConfig",
         "success": "robopol.envs.wrappers.success:SuccessConfig",
         "time_limit": "robopol.envs.wrappers.time_limit:TimeLimitConfig",
     },

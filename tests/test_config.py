@@ -77,6 +77,16 @@ def test_every_choice_of_every_group_can_be_trained_with():
         assert parse(TrainConfig, config.tree()) == config
 
 
+def test_an_experiment_brings_the_settings_of_its_family():
+    expo = train("experiment=arm_expo", "data.demos.uri=x")
+    assert expo.phases["online"].sources == {"demos": 1.0, "replay": 1.0}
+    assert (expo.algo.delay, expo.model.ensemble, expo.model.layer_norm) == (20, 10, True)
+    mazes = train("experiment=offline_to_online_cal_ql", "data.demos.uri=x")
+    assert (mazes.reward.scale, mazes.reward.shift) == (10.0, -5.0)
+    assert [phase.length for phase in mazes.phases.values()] == [250_000, 250_000]
+    assert train("experiment=rlpd", "data.demos.uri=x") == train("algo=rlpd", "data.demos.uri=x")
+
+
 def test_overrides_reach_keys_that_no_yaml_names():
     config = train("policy=flow", "policy.path.time_law=beta", "policy/net=mlp", "policy.net.width=64", "algo.lr=3e-4")
     assert config.policy.path.time_law == "beta"

@@ -7,8 +7,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from robopol.algos.critics import Critics, CriticsConfig, usable
-from robopol.algos.iql import advantage_weights, value_model
+from robopol.algos.critics import usable
+from robopol.algos.value_critics import ValueCritics, ValueCriticsConfig, value_model
 from robopol.data.windows import newest
 from robopol.errors import ConfigError
 from robopol.models import Model
@@ -17,7 +17,7 @@ from robopol.networks.precision import Runtime
 from robopol.policies import Needs, Policy
 
 
-class CalQLConfig(CriticsConfig):
+class CalQLConfig(ValueCriticsConfig):
     """Calibrated conservative Q-learning, for any policy.
 
     Candidates are n uniform chunks u within the action bounds and n proposals each, a_j ~ pi(s) and a'_j ~ pi(s'), of
@@ -36,6 +36,9 @@ class CalQLConfig(CriticsConfig):
     for 2 n samples of every row, so a Gaussian is the quick choice for a critic that is to rank the proposals of
     another policy (V-GPS; Nakamoto et al. 2024).
 
+    In a phase that acts the losses are the same. F(s) of what was met is known when its episode has ended; until then
+    nothing keeps its candidates up.
+
     Attributes:
         alpha: How much Q is pushed down at candidates; 0 learns from the transitions alone.
         candidates: n. 10 as published, 4 for V-GPS.
@@ -43,8 +46,6 @@ class CalQLConfig(CriticsConfig):
             proposes the same n times.
         calibrated: Whether candidates of the policy are kept above the recorded return; False is CQL (Kumar et al.
             2020).
-        beta: Inverse temperature of the policy's weights; 0 is behaviour cloning.
-        max_weight: Largest weight of a sample.
     """
 
     kind: Literal["cal_ql"] = "cal_ql"
@@ -52,8 +53,6 @@ class CalQLConfig(CriticsConfig):
     candidates: int = Field(10, ge=1)
     noise: float = Field(0.1, ge=0)
     calibrated: bool = True
-    beta: float = Field(3.0, ge=0)
-    max_weight: float = Field(100.0, ge=1)
 
     trains: ClassVar[tuple[str, ...]] = ("policy", "model")
     may_train: ClassVar[tuple[str, ...]] = ()
@@ -74,7 +73,7 @@ class CalQLConfig(CriticsConfig):
         return CalQL(self, value_model(model, "cal_ql"), policy, total_updates, runtime)
 
 
-class CalQL(Critics[ValueModel]):
+class CalQL(ValueCritics):
     """See `CalQLConfig`."""
 
     config: CalQLConfig
@@ -122,10 +121,6 @@ class CalQL(Critics[ValueModel]):
             v_losses = (model.v(obs, generator) - worth) ** 2
         v_loss = self.descend(v_losses, batch["weight"])
         return {"train/q_loss": q_loss, "train/v_loss": v_loss}
-
-    def weights(self, batch: Mapping[str, Any]) -> Tensor:
-        """See `Critics.weights`."""
-        return advantage_weights(self.target, batch, self.config.beta, self.config.max_weight)
 
     @torch.no_grad()
     def propose(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from robopol.algos.latent import LatentSAC, LatentSACConfig, noise_spec
 from robopol.data.windows import Transition, narrowed
+from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig
 from robopol.networks.precision import Runtime
@@ -31,7 +32,12 @@ class DSRLSACConfig(LatentSACConfig):
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "DSRLSAC":
         """Return the algorithm; see `robopol.algos.dsrl.DSRLConfig.build`."""
-        return DSRLSAC(self, policy, self.critics(model), total_updates, runtime)
+        critics = self.critics(model)
+        if critics.return_steps is not None:
+            raise ConfigError(
+                "algo=dsrl_sac judges decisions, each by what its own steps earn: leave model.return_steps out"
+            )
+        return DSRLSAC(self, policy, critics, total_updates, runtime)
 
 
 class DSRLSAC(LatentSAC):
@@ -49,7 +55,7 @@ class DSRLSAC(LatentSAC):
     def needs(self) -> Needs:
         """See `Algorithm.needs`; decisions, with the noise that was chosen."""
         config = self.model.config
-        taken = Transition(self.base.spec.n_action_steps, config.discount, config.discounted == "decision")
+        taken = Transition(self.base.spec.n_action_steps, config.discount, whole=config.discounted == "decision")
         return Needs(transition=taken, trace={"noise": (self.model.spec.action_dim,)})
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from robopol.algos.critics import Critics, CriticsConfig, expectile_loss, exponential_weights, usable
-from robopol.algos.iql import advantage_weights
+from robopol.algos.value_critics import advantage_weights
 from robopol.algos.violations import CostConfig
 from robopol.checkpoint import load_part
 from robopol.config import OneOf

@@ -7,15 +7,14 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from robopol.algos.critics import Critics, CriticsConfig, expectile_loss, exponential_weights, usable
-from robopol.errors import ConfigError
+from robopol.algos.critics import expectile_loss, usable
+from robopol.algos.value_critics import ValueCritics, ValueCriticsConfig, value_model
 from robopol.models import Model
-from robopol.models.value import ValueModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Policy
 
 
-class IQLConfig(CriticsConfig):
+class IQLConfig(ValueCriticsConfig):
     """Implicit Q-learning; without a policy, only its critic is trained.
 
     With s' the state after a chunk of h actions, G its reward and Gamma its discount
@@ -25,17 +24,14 @@ class IQLConfig(CriticsConfig):
         L_Q = mean_k (Q_k(s, a) - G - Gamma V(s'))^2
         L_pi = min(exp(beta (min_k Q'_k(s, a) - V'(s))), max_weight) loss of the policy
 
+    In a phase that acts the losses are the same, on what is met beside what was recorded.
+
     Attributes:
         expectile: tau; 0.5 evaluates what the data did, towards 1 the best of it. 0.9 for mazes, 0.7 for locomotion.
-        beta: Inverse temperature, in one over the unit of the return; 0 is behaviour cloning. 10 for mazes, 3 for
-            locomotion, 0.5 for kitchens.
-        max_weight: Largest weight of a sample.
     """
 
     kind: Literal["iql"] = "iql"
     expectile: float = Field(0.7, gt=0, lt=1)
-    beta: float = Field(3.0, ge=0)
-    max_weight: float = Field(100.0, ge=1)
 
     def build(self, model: Model, total_updates: int, runtime: Runtime, policy: Policy | None = None) -> "IQL":
         """Return the algorithm.
@@ -52,7 +48,7 @@ class IQLConfig(CriticsConfig):
         return IQL(self, value_model(model, "iql"), policy, total_updates, runtime)
 
 
-class IQL(Critics[ValueModel]):
+class IQL(ValueCritics):
     """See `IQLConfig`."""
 
     config: IQLConfig
@@ -69,24 +65,3 @@ class IQL(Critics[ValueModel]):
                 goal = batch["reward"] + batch["discount"] * model.v(batch["next_obs"], generator)
             q_losses = ((model.q(obs, actions, generator) - goal) ** 2).mean(0)
         return {"train/v_loss": v_loss, "train/q_loss": self.descend(q_losses, usable(batch))}
-
-    def weights(self, batch: Mapping[str, Any]) -> Tensor:
-        """See `Critics.weights`."""
-        return advantage_weights(self.target, batch, self.config.beta, self.config.max_weight)
-
-
-def advantage_weights(value: ValueModel, batch: Mapping[str, Any], beta: float, largest: float) -> Tensor:
-    """Return min(exp(beta (min_k Q_k(s, a) - V(s))), largest), (B,)."""
-    advantage = value.q(batch["obs"], value.actions(batch)).amin(0) - value.v(batch["obs"])
-    return exponential_weights(advantage, beta, largest)
-
-
-def value_model(model: Model, algo: str) -> ValueModel:
-    """Check that a model is a value.
-
-    Raises:
-        ConfigError: If it is not.
-    """
-    if not isinstance(model, ValueModel):
-        raise ConfigError(f"algo={algo} trains a value, not a {model.config.tree()['kind']} model: set model=value")
-    return model

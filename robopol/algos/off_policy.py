@@ -107,13 +107,13 @@ class OffPolicy(Algorithm, Generic[P]):
         """Return what every head of Q is to say of the actions of a batch, (B,), without gradients."""
 
     def explore(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
-        """See `robopol.algos.algorithm.Explores`; one action at a time."""
+        """See `robopol.algos.algorithm.Explores`; as many actions as critics judge."""
         with torch.no_grad(), self.runtime.autocast():
             return Explored(self.tried(obs, generator).float())
 
     @abstractmethod
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
-        """Return the windows (B, 1, A) that are tried in states of histories key -> (B, 1, ...)."""
+        """Return the actions (B, h, A) that are tried in states of histories key -> (B, 1, ...)."""
 
     def least(self, obs: Mapping[str, Tensor], action: Tensor, generator: Generator) -> Tensor:
         """Return what the least hopeful of the target's heads that are asked says, (B,)."""
@@ -163,7 +163,9 @@ class OffPolicy(Algorithm, Generic[P]):
         return super().parts() | {"model": self.target}
 
 
-def actor_and_critics(policy: Policy, kind: type[P], model: Model, algo: str, wanted: str) -> tuple[P, QModel]:
+def actor_and_critics(
+    policy: Policy, kind: type[P], model: Model, algo: str, wanted: str, chunks: bool = False
+) -> tuple[P, QModel]:
     """Check that a policy and a model can be trained together by an algorithm.
 
     Args:
@@ -172,6 +174,7 @@ def actor_and_critics(policy: Policy, kind: type[P], model: Model, algo: str, wa
         model: The model, which must be a Q.
         algo: The algorithm.
         wanted: What ``kind`` is called.
+        chunks: Whether several actions may be chosen and judged at once.
 
     Returns:
         Both.
@@ -181,12 +184,21 @@ def actor_and_critics(policy: Policy, kind: type[P], model: Model, algo: str, wa
     """
     if not isinstance(policy, kind):
         raise ConfigError(
-            f"algo={algo} trains a {wanted} policy, not a {policy.config.tree()['kind']}: set policy={wanted}"
+            f"algo={algo} trains a {wanted} policy, not a {policy.config.tree()['kind']}: set policy={wanted}; from a "
+            "saved policy of another kind expo, dsrl, dppo, fpo and iql go on, while RLPD begins from what it was "
+            "cloned from (data.demos.uri) and from nothing else"
         )
     if not isinstance(model, QModel):
         raise ConfigError(f"algo={algo} trains a q, not a {model.config.tree()['kind']} model: set model=q")
-    windows = [(part.spec.n_obs_steps, part.spec.horizon) for part in (policy, model)]
-    if windows != [(1, 1), (1, 1)]:
+    windows = {(part.spec.n_obs_steps, part.spec.horizon, part.spec.n_action_steps) for part in (policy, model)}
+    if chunks:
+        taken = policy.spec.n_action_steps
+        if windows != {(1, taken, taken)}:
+            raise ConfigError(
+                f"algo={algo} judges the actions that are executed, all that there are: set n_obs_steps=1 and equal "
+                "policy.horizon, policy.n_action_steps and model.n_action_steps, 1 for single transitions"
+            )
+    elif windows != {(1, 1, 1)}:
         raise ConfigError(
             f"algo={algo} learns from single transitions: set n_obs_steps=1, n_action_steps=1 and, of the policy, "
             "horizon=1, for policy and model"

@@ -23,7 +23,8 @@ class SACConfig(SoftConfig):
         L_pi = alpha log pi(a|s) - min_k Q_k(s, a),  a ~ pi(s)
         L_alpha = -log alpha (log pi(a|s) + H)
 
-    log pi is in normalised units, in which an action entry lies in (-1, 1).
+    log pi is in normalised units, in which an action entry lies in (-1, 1). a may be a chunk of h actions, which are
+    drawn, executed and judged at once; then r is its reward and Gamma its discount (`robopol.data.windows.Batch`).
 
     Attributes:
         paid: Whether what comes next is worth its entropy, too; False leaves alpha log pi(a'|s') out of y (Ball et al.
@@ -43,9 +44,10 @@ class SACConfig(SoftConfig):
             runtime: Precision of the matrix products; the weights stay float32.
 
         Raises:
-            ConfigError: If the policy is no squashed Gaussian of single actions, or the model is no such Q.
+            ConfigError: If the policy is no squashed Gaussian that executes all that it draws, or the model is no Q of
+                as many actions.
         """
-        both = actor_and_critics(policy, SquashedGaussianPolicy, model, "sac", "squashed_gaussian")
+        both = actor_and_critics(policy, SquashedGaussianPolicy, model, "sac", "squashed_gaussian", chunks=True)
         return SAC(self, *both, total_updates, runtime)
 
 

@@ -63,7 +63,8 @@ class Soft(OffPolicy[SquashedGaussianPolicy]):
         self.log_alpha = torch.tensor(math.log(config.alpha), device=model.device, requires_grad=True)
         self.alpha_optimizer = AdamW([self.log_alpha], (0.9, 0.999), 0.0)
         entropy = config.target_entropy
-        self.target_entropy = config.entropy_per_entry * policy.spec.action_dim if entropy is None else entropy
+        entries = policy.spec.horizon * policy.spec.action_dim
+        self.target_entropy = config.entropy_per_entry * entries if entropy is None else entropy
 
     @property
     def trained(self) -> dict[str, Trained]:

@@ -170,6 +170,10 @@ class ReplayBuffer:
         terminated, truncated = chosen.unbind(-1)
         return terminated, truncated
 
+    def rewards(self, steps: Tensor) -> Tensor:
+        """Return the rewards of chosen transitions, (...) float32; see `rows`."""
+        return self._rows[:, sum(self._sizes[: len(self._shapes) + 1])][steps % self.capacity]
+
     def _named(self, rows: Tensor) -> dict[str, Any]:
         """Say what is what in rows (..., width)."""
         parts, count = rows.split_with_sizes(self._split, -1), len(self._shapes)

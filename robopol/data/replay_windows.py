@@ -36,13 +36,18 @@ class ReplayWindows:
             num_envs: N.
             n_obs_steps: To, observations of a window.
             horizon: Tp, its actions.
-            transition: What a batch tells of the next actions, at most Tp - To + 1.
+            transition: What a batch tells of the next actions; its rewards are those of at most Tp - To + 1 steps.
             decisions: Whether "now" is always when a decision was made, of at most as many actions, and the next
                 actions are its own; the buffer keeps `AGE`.
 
         Raises:
-            ConfigError: If the buffer is too small for a decision and what comes before and after it.
+            ConfigError: If the buffer is too small for a decision and what comes before and after it, or a decision is
+                to be worth more than its own steps earn.
         """
+        if decisions and transition.returned is not None:
+            raise ConfigError(
+                "what is judged here are decisions, each by what its own steps earn: leave model.return_steps out"
+            )
         needed = (horizon + transition.steps - 1) * num_envs
         if decisions and buffer.capacity < needed:
             raise ConfigError(
@@ -85,7 +90,7 @@ class ReplayWindows:
         end = self.past + mask[:, self.past :].sum(1) - 1
         index = torch.arange(self.horizon, device=now.device).clamp(begin[:, None], end[:, None])  # (B, Tp)
         rows = self.buffer.rows(now[:, None] + (index - self.past) * self.num_envs)
-        taken = mask[:, self.past :][:, : self.transition.steps]  # (B, h)
+        taken = mask[:, self.past :][:, : self.transition.reach]  # (B, h)
         if self.decisions:  # one that was cut short is followed by another in the same episode
             age = rows["trace"][AGE][:, self.past :][:, : taken.shape[1]]
             taken = taken & (age == torch.arange(taken.shape[1], device=age.device))

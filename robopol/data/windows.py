@@ -32,13 +32,13 @@ last, ``plan_mask`` (B, Tp + 1) bool, True where they were recorded; ``return_to
 from the newest observation on; ``rewards`` (B, Tp) float32, the reward of every action of the window, 0 where there is
 none.
 
-With a `Transition` of h steps and discount gamma: let h' be the actions from the newest observation on that were taken,
-h or fewer where the episode ends or terminates before. ``reward`` (B,) is the sum of gamma^k r_k over k < h';
-``next_obs`` key -> (B, To, ...), the history after them, its newest entry the true final observation where the episode
-ends; ``discount`` (B,), gamma^h', or 0 if the episode terminated with them; ``next_mask`` (B,) bool, False where the
-newest entry of ``next_obs`` was not recorded, so that it must not be used. A critic can use the rows where
-``next_mask`` is True or ``discount`` is 0. With a discount of the ``whole``, ``reward`` is the plain sum, and gamma
-stands in the place of gamma^h'.
+With a `Transition` of h steps, or of the n of its return, and discount gamma: let h' be the actions from the newest
+observation on that were taken, so many or fewer where the episode ends or terminates before. ``reward`` (B,) is the sum
+of gamma^k r_k over k < h'; ``next_obs`` key -> (B, To, ...), the history after them, its newest entry the true final
+observation where the episode ends; ``discount`` (B,), gamma^h', or 0 if the episode terminated with them; ``next_mask``
+(B,) bool, False where the newest entry of ``next_obs`` was not recorded, so that it must not be used. A critic can use
+the rows where ``next_mask`` is True or ``discount`` is 0. With a discount of the ``whole``, ``reward`` is the plain
+sum, and gamma stands in the place of gamma^h'.
 """
 
 
@@ -48,12 +48,20 @@ class Transition(NamedTuple):
     Attributes:
         steps: h, actions from the newest observation on.
         discount: gamma, of each step.
+        returned: n, steps whose rewards are counted, at least h; None counts those of the h actions. Whoever acted
+            chose the others, so what is learned of the h actions is of that choice, too (n-step returns).
         whole: Whether gamma is of all the steps together instead.
     """
 
     steps: int
     discount: float
+    returned: int | None = None
     whole: bool = False
+
+    @property
+    def reach(self) -> int:
+        """Steps whose rewards are counted."""
+        return self.steps if self.returned is None else self.returned
 
     def powers(self, count: int) -> list[float]:
         """Return what the reward of each of some steps counts."""
@@ -322,7 +330,7 @@ def _transitions(episodes: Episodes, transition: Transition) -> dict[str, Tensor
     left = (episodes.starts + episodes.lengths)[episode] - row
     reward = torch.zeros_like(episodes.reward, dtype=torch.float64)
     ahead, ended, going = torch.zeros_like(row), torch.zeros_like(left, dtype=torch.bool), left > 0
-    for k, power in enumerate(transition.powers(transition.steps)):
+    for k, power in enumerate(transition.powers(transition.reach)):
         going = going & (k < left)
         taken = (row + k).clamp(max=len(row) - 1)
         reward += torch.where(going, power * episodes.reward[taken].double(), 0.0)

@@ -6,6 +6,7 @@ from pydantic import Field, PositiveInt
 from torch import Generator, Tensor
 
 from robopol.data.windows import Transition
+from robopol.errors import ConfigError
 from robopol.models.model import Model, ModelConfig
 from robopol.networks.ensemble import EnsembleMLP, Members
 from robopol.networks.mlp import MLP, Activation
@@ -34,6 +35,17 @@ class CriticConfig(ModelConfig):
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
+class ReturnsConfig(CriticConfig):
+    """What critics of returns are told.
+
+    Attributes:
+        return_steps: n, steps whose rewards count before a value takes over, at least h; None is h. Rewards come
+            through faster, and what is learned of h actions is of those that whoever acted chose after them, too.
+    """
+
+    return_steps: int | None = Field(None, ge=1)
+
+
 class Heads(Model):
     """See `CriticConfig`."""
 
@@ -42,6 +54,14 @@ class Heads(Model):
     def __init__(self, config: CriticConfig, spec: PolicySpec) -> None:
         """Make the networks; see `ModelConfig.build`."""
         super().__init__(config, spec)
+        self._returned = None
+        if isinstance(config, ReturnsConfig) and config.return_steps is not None:
+            if config.return_steps < spec.chunk:
+                raise ConfigError(
+                    f"a critic of {spec.chunk} actions counts the rewards of all of them, not of "
+                    f"{config.return_steps}: set model.return_steps={spec.chunk} or more"
+                )
+            self._returned = config.return_steps if config.return_steps > spec.chunk else None
         self.heads = EnsembleMLP(
             config.ensemble,
             spec.n_obs_steps * self.observation.dim + spec.chunk * spec.action_dim,
@@ -54,7 +74,7 @@ class Heads(Model):
     @property
     def needs(self) -> Needs:
         """See `Model.needs`."""
-        return Needs(transition=Transition(self.spec.chunk, self.config.discount))
+        return Needs(transition=Transition(self.spec.chunk, self.config.discount, self._returned))
 
     def judge(
         self,

@@ -8,13 +8,14 @@ from torch import Generator, Tensor
 from robopol.config import OneOf
 from robopol.data.normalizer import ActionNormalizerMode, NormalizerMode
 from robopol.data.windows import Transition
-from robopol.models.critic import CriticConfig, Heads
+from robopol.errors import ConfigError
+from robopol.models.critic import Heads, ReturnsConfig
 from robopol.networks.ensemble import Members
 from robopol.policies import Needs, PolicySpec
 from robopol.policies.observation import LowDimConfig
 
 
-class QConfig(CriticConfig):
+class QConfig(ReturnsConfig):
     """Q of the next actions, for what learns while it acts; by default nothing of it has to be fitted to data.
 
     Attributes:
@@ -38,11 +39,17 @@ class QModel(Heads):
 
     config: QConfig
 
+    def __init__(self, config: QConfig, spec: PolicySpec) -> None:
+        """Make the networks; see `ModelConfig.build`."""
+        super().__init__(config, spec)
+        if config.discounted == "decision" and self._returned is not None:
+            raise ConfigError("a decision is worth what its own steps earn: leave model.return_steps out")
+
     @property
     def needs(self) -> Needs:
         """See `Model.needs`."""
         whole = self.config.discounted == "decision"
-        return Needs(transition=Transition(self.spec.chunk, self.config.discount, whole))
+        return Needs(transition=Transition(self.spec.chunk, self.config.discount, self._returned, whole))
 
     def q(
         self, obs: Mapping[str, Tensor], actions: Tensor, generator: Generator | None = None, heads: Members = None

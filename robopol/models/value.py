@@ -6,11 +6,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Generator, Tensor
 
-from robopol.models.critic import Critic, CriticConfig
+from robopol.models.critic import Critic, ReturnsConfig
 from robopol.policies import PolicySpec
 
 
-class ValueConfig(CriticConfig):
+class ValueConfig(ReturnsConfig):
     """Q of chunks of h actions and V of states.
 
     Attributes:

@@ -10,6 +10,7 @@ from robopol.envs.config import EnvConfig
 from robopol.evaluation import SEED0
 from robopol.execution import RecedingHorizonConfig
 from robopol.networks.precision import RuntimeConfig
+from robopol.reward import Reward
 from robopol.training.loggers import LoggingConfig
 
 
@@ -163,6 +164,8 @@ class TrainConfig(Config):
         validate_every: Steps of the run between two looks at held-out data.
         env: Where the policy will act; None trains without any evaluation.
         data: The named sources of episodes; there need not be any if the run acts.
+        reward: What is learned from instead of the reward, in the data and while acting; evaluations tell the world's
+            own.
         policy: The policy that is trained; None trains none, if the algorithm can do without.
         model: The model that is trained, if the algorithm trains one.
         algo: How they are trained.
@@ -183,6 +186,7 @@ class TrainConfig(Config):
     validate_every: int = Field(1000, ge=1)
     env: EnvConfig | None = None
     data: dict[str, DataConfig] = Field(default_factory=dict)
+    reward: Reward = Reward()
     policy: Annotated[Any, OneOf("policy")] | None = None
     model: Annotated[Any, OneOf("model")] | None = None
     algo: Annotated[Any, OneOf("algo")]

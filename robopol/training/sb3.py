@@ -22,6 +22,7 @@ from robopol.algos.sb3 import SB3Config
 from robopol.configs.spoken import spoken
 from robopol.envs import VectorEnv
 from robopol.envs.config import EnvConfig
+from robopol.envs.wrappers.reward import with_reward
 from robopol.errors import CheckpointError, ConfigError
 from robopol.evaluation import Evaluation, evaluate
 from robopol.evaluation.report import evaluate_and_film, show
@@ -61,7 +62,7 @@ def train_baseline(config: TrainConfig, overrides: Sequence[str]) -> Path:
     if config.runtime.threads != "auto":  # else as many as torch takes by itself
         torch.set_num_threads(config.runtime.threads)
     with env.make(config.collection.num_envs) as world, env.make(config.eval.num_envs) as other:
-        agent = _agent(config, phase, Worlds(world, config.seed))
+        agent = _agent(config, phase, Worlds(with_reward(world, config.reward), config.seed))
         used = RuntimeConfig(threads=torch.get_num_threads(), device="cpu")
         RunFolder.create(path, config.model_copy(update={"runtime": used}).tree(), overrides)
         told = ForeignConfig(kind="sb3", algorithm=_config(config).algorithm, path=str(path / AGENT))

@@ -9,15 +9,22 @@ from torch import Tensor
 
 from robopol.data import Episodes, Windows
 from robopol.data.replay import ReplayBuffer
+from robopol.data.replay_bounds import ReplayBounds
 from robopol.data.replay_windows import ReplayWindows
 from robopol.data.sampling import Sampling, SamplingConfig, UniformConfig
+from robopol.data.windows import narrowed
 from robopol.errors import ConfigError
 from robopol.policies import Needs, PolicySpec
 from robopol.training.seeding import seed_of
 
 
 class Replayed:
-    """Draws from a replay buffer what `Windows.gather` would return of its transitions."""
+    """Draws from a replay buffer what `Windows.gather` would return of its transitions.
+
+    Attributes:
+        buffer: What is drawn from.
+        bounds: Of the return of what is in it; None if batches do not hold them.
+    """
 
     def __init__(self, buffer: ReplayBuffer, spec: PolicySpec, needs: Needs, num_envs: int = 1) -> None:
         """Draw from a buffer.
@@ -32,16 +39,19 @@ class Replayed:
             ConfigError: If more is asked for than transitions hold.
         """
         transition = needs.transition
-        if transition is None or needs._replace(trace=None) != Needs(transition=transition):
+        if transition is None or needs._replace(trace=None, bound=None) != Needs(transition=transition):
             raise ConfigError(
                 "the replay holds transitions, and what is trained here reads more of a batch than they say: leave it "
                 "out of the sources"
             )
         self.buffer, self.discount = buffer, transition.discount
+        self.bounds = None if needs.bound is None else ReplayBounds(buffer, num_envs, needs.bound)
         self._windows: ReplayWindows | None = None  # single transitions are one look-up
-        if (spec.n_obs_steps, spec.horizon) != (1, 1):
-            size = (spec.n_obs_steps, spec.horizon)
-            self._windows = ReplayWindows(buffer, num_envs, *size, transition, needs.trace is not None)
+        self._size = (spec.n_obs_steps, spec.horizon)
+        if self._size != (1, 1) or transition.reach > 1:
+            steps, horizon = self._size
+            seen = (steps, max(horizon, steps - 1 + transition.reach))
+            self._windows = ReplayWindows(buffer, num_envs, *seen, transition, needs.trace is not None)
 
     def batch(self, step: int, batch_size: int, seed: int) -> dict[str, Any]:
         """See `robopol.data.sampling.Sampling.batch`; a function of the buffer's content, too.
@@ -49,7 +59,11 @@ class Replayed:
         Beside that, ``trace`` holds what was kept of who acted, name -> (B, ...), of the newest observation.
         """
         if self._windows is not None:
-            return self._windows.gather(self._windows.draw(batch_size, step, seed))
+            now = self._windows.draw(batch_size, step, seed)
+            return narrowed(self._windows.gather(now), *self._size) | self._bounded(now)
+        bounded = {}
+        if self.bounds is not None:  # the same draw as below
+            bounded = self._bounded(self.buffer.draw(batch_size, len(self.buffer), step, seed))
         drawn = self.buffer.sample(batch_size, step, seed)
         known = torch.ones(batch_size, 1, dtype=torch.bool, device=self.buffer.device)
         return {
@@ -62,7 +76,11 @@ class Replayed:
             "next_obs": {key: rows[:, None] for key, rows in drawn["next_obs"].items()},
             "next_mask": known[:, 0],
             "trace": drawn["trace"],
+            **bounded,
         }
+
+    def _bounded(self, now: Tensor) -> dict[str, Tensor]:
+        return {} if self.bounds is None else {"return_bound": self.bounds.at(now)}
 
 
 class Sources:
@@ -133,6 +151,8 @@ class Sources:
 
     def add(self, name: str, replayed: Replayed) -> None:
         """Add a replay buffer as a source; batches of it depend on what it then holds."""
+        if replayed.bounds is not None and self.windows:
+            replayed.bounds.lowest = min(float(part.episodes.reward.min()) for part in self.windows.values())
         self._drawn[name] = replayed
 
     def batch(self, shares: Mapping[str, float], batch_size: int, step: int) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from robopol.data import Episodes, Normalizer, load_episodes
 from robopol.data.episodes import split_indices
 from robopol.data.replay import ReplayBuffer
 from robopol.data.replay_windows import AGE
+from robopol.data.rewards import rewarded
 from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
+from robopol.envs.wrappers.reward import with_reward
 from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
 from robopol.evaluation import evaluate
 from robopol.networks.precision import RuntimeConfig
@@ -153,6 +155,8 @@ class Trainer:
             raise ConfigError(
                 f"algo={config.algo.tree()['kind']} learns from records only: a phase has updates, not env_steps"
             )
+        if self.algo.deployed() is None:
+            raise ConfigError("a phase has env_steps, and there is no policy to act: name one, policy=KIND")
         if self.algo.needs.rollout:
             self.rollout = Rollout(config.collection.num_envs, self.device)
         else:
@@ -162,6 +166,7 @@ class Trainer:
             self.segments = Segments(self.replay, config.checkpoint.segment)
             self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
         world = self._worlds.enter_context(config.env.make(config.collection.num_envs))
+        world = with_reward(world, config.reward)
         self.collector = Collector(
             world, self.replay, spec.obs_shapes, config.seed, self.device, spec.n_obs_steps, self.rollout
         )
@@ -474,7 +479,7 @@ def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tens
         raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {there}")
     for name in sorted(used):
         source = config.data[name]
-        loaded = load_episodes(source.uri, cache=source.cache)
+        loaded = rewarded(load_episodes(source.uri, cache=source.cache), config.reward)
         count = min(source.limit or len(loaded), len(loaded))
         if source.validation > 0 and count < 2:
             raise DataError(f"{source.uri} has {count} episodes, too few to hold one out: set data.{name}.validation=0")

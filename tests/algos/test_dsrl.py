@@ -114,7 +114,7 @@ def test_the_target_by_hand(paid):
 @pytest.mark.parametrize("paid", [False, True])
 def test_the_target_of_noises_by_hand(paid):
     algo = build(base(None, horizon=3, past=1, taken=2), kind="dsrl_sac", alpha=0.3, paid=paid)
-    assert algo.needs.transition == (2, GAMMA, False)
+    assert algo.needs.transition == (2, GAMMA, None, False)
     data = batch(algo)
     with torch.no_grad():
         goal = algo.goals(data, rng())
@@ -193,12 +193,13 @@ def test_the_settings_of_the_authors_code_are_those_of_it():
     assert 0.6 <= phase.updates_per_step <= 1.9
     assert phase.warmup == 1500 * 4 * 4  # vector steps of 4 environments with chunks of 4
     assert [wrapper.kind for wrapper in config.env.wrappers] == ["final_limit"]
+    assert (config.reward.of, config.reward.scale, config.reward.shift) == ("success", 1.0, -1.0)
     torch.manual_seed(0)
     small = critics.model_copy(update={"hidden": (16,)}).build(part("model", "q").spec)
     built = algo.model_copy(update={"actor": algo.actor.model_copy(update={"hidden": (16,)})}).build(
         policy=base(None, horizon=3, taken=3), model=small, total_updates=1, runtime=RUNTIME
     )
-    assert built.needs.transition == (3, 0.99, True)
+    assert built.needs.transition == (3, 0.99, None, True)
     for net in (built.policy.net, built.model.heads.layers, built.noise_model.heads.layers):
         assert [type(layer).__name__.removeprefix("Ensemble") for layer in net][1:3] in (
             ["LayerNorm", "Tanh"],
@@ -285,6 +286,13 @@ def test_its_state_is_all_that_further_updates_depend_on(kind):
 def test_what_cannot_be_tuned_so_is_refused_in_words(frozen, model, words):
     with pytest.raises(ConfigError, match=words):
         build(frozen(), model)
+
+
+def test_decisions_are_worth_what_their_own_steps_earn():
+    config = parse(lookup("algo", "dsrl_sac"), {"kind": "dsrl_sac"})
+    critics = part("model", "q", hidden=[32], return_steps=5)
+    with pytest.raises(ConfigError, match=r"leave model.return_steps out"):
+        config.build(policy=base(), model=critics, total_updates=1, runtime=RUNTIME)
 
 
 def test_an_actor_of_another_policy_is_refused(tmp_path):

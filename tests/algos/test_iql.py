@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from robopol.algos.critics import expectile_loss, exponential_weights, usable
+from robopol.checkpoint import load_policy, save_part
+from robopol.errors import ConfigError
 from robopol.networks.ema import polyak
 from tests.algos.bandit import Learner, bandit, build
 
@@ -166,3 +168,35 @@ def test_the_state_is_all_there_is():
         made.update(3)
     for name, value in whole.algo.state().items():
         assert torch.equal(value, half.algo.state()[name]), name
+
+
+def test_acting_draws_samples_of_what_is_deployed_by_its_mean():
+    made = learner("gaussian").algo
+    obs = {"state": torch.zeros(64, 2, 1)}
+    tried, again = (made.explore(obs, torch.Generator().manual_seed(3)).action for _ in range(2))
+    assert tried.shape == (64, 1, 1)
+    assert torch.equal(tried, again)
+    assert tried.std() > 0.1
+    assert made.deployed().act({"state": obs["state"][:, -1:]}).std() < 1e-6
+    with torch.no_grad():  # it moves with what is learned
+        for weight in made.cloning.deployed().parameters():
+            weight.add_(0.1)
+    assert not torch.equal(made.warm_up(obs, torch.Generator().manual_seed(3)).action, tried)
+
+
+def test_of_several_proposals_the_one_that_the_target_likes_best_is_tried_and_deployed(tmp_path):
+    made = learner("gaussian", proposals=5, episodes=bandit()).algo
+    obs = {"state": torch.linspace(-1, 1, 16)[:, None, None]}
+    tried = made.explore(obs, torch.Generator().manual_seed(3)).action
+    proposed = made.deployed().base.act(obs, 5, torch.Generator().manual_seed(3))
+    best = made.target.q(obs, proposed).amin(0).argmax(-1)
+    assert best.unique().numel() > 1
+    assert torch.equal(tried, proposed[torch.arange(16), best])
+    save_part(made.deployed(), tmp_path)
+    saved = load_policy(tmp_path)
+    assert torch.equal(saved.act(obs, generator=torch.Generator().manual_seed(3))[:, 0], tried)
+
+
+def test_proposals_need_somebody_who_makes_them():
+    with pytest.raises(ConfigError, match="none was named"):
+        learner(proposals=2)

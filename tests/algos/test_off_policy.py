@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from robopol.algos.algorithm import Explores
 from robopol.config import parse
+from robopol.data.windows import Transition
 from robopol.errors import ConfigError
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
@@ -400,3 +401,24 @@ def test_what_does_not_go_together_is_refused_in_words(kind, policy, model, word
     parts = {"policy": part("policy", **policy), "model": part("model", **model)}
     with pytest.raises(ConfigError, match=words):
         parse(lookup("algo", kind), {"kind": kind}).build(**parts, total_updates=1, runtime=RUNTIME)
+
+
+def test_sac_draws_and_judges_whole_chunks():
+    size = {"n_action_steps": 3}
+    parts = {
+        "policy": part("policy", kind="squashed_gaussian", horizon=3, **size),
+        "model": part("model", kind="q", **size),
+    }
+    algo = parse(lookup("algo", "sac"), {"kind": "sac"}).build(**parts, total_updates=1, runtime=RUNTIME)
+    entries = parts["policy"].spec.action_dim
+    assert algo.target_entropy == -3 * entries
+    obs = {key: torch.zeros(5, 1, *shape) for key, shape in parts["policy"].spec.obs_shapes.items()}
+    assert algo.explore(obs, rng()).action.shape == (5, 3, entries)
+    assert algo.needs.transition.steps == 3
+
+
+def test_a_return_of_several_steps_is_asked_for_and_at_least_that_of_the_chunk():
+    assert part("model", kind="q", return_steps=4).needs.transition == Transition(1, 0.99, 4)
+    assert part("model", kind="q", return_steps=1).needs.transition == Transition(1, 0.99)
+    with pytest.raises(ConfigError, match=r"set model.return_steps=3 or more"):
+        part("model", kind="q", n_action_steps=3, return_steps=2)

@@ -6,7 +6,7 @@ import torch
 from robopol.data import Episodes, EpisodesMeta, Windows
 from robopol.data.replay import ReplayBuffer
 from robopol.data.replay_windows import AGE, ReplayWindows
-from robopol.data.windows import Transition
+from robopol.data.windows import Transition, narrowed
 from robopol.errors import ConfigError
 
 GAMMA, STEPS, ENVS = 0.9, 30, 3
@@ -64,11 +64,16 @@ def met(capacity: int = 1000):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-@pytest.mark.parametrize(("past", "chunk", "steps"), [(0, 1, 1), (0, 4, 4), (2, 1, 1), (1, 3, 2), (3, 5, 5)])
-def test_they_are_those_of_the_same_episodes(past, chunk, steps, whole):
+@pytest.mark.parametrize(
+    ("past", "chunk", "steps", "returned"),
+    [(0, 1, 1, None), (0, 4, 4, None), (2, 1, 1, None), (1, 3, 2, None), (3, 5, 5, None), (0, 1, 1, 3), (1, 2, 2, 6)],
+)
+def test_they_are_those_of_the_same_episodes(past, chunk, steps, returned, whole):
     buffer, episodes, rows = met()
-    shape, transition = (past + 1, past + chunk), Transition(steps, GAMMA, whole)
-    mine = ReplayWindows(buffer, ENVS, *shape, transition).gather(torch.arange(buffer.added))
+    shape, transition = (past + 1, past + chunk), Transition(steps, GAMMA, returned, whole)
+    seen = max(past + chunk, past + transition.reach)
+    mine = ReplayWindows(buffer, ENVS, past + 1, seen, transition).gather(torch.arange(buffer.added))
+    mine = narrowed(mine, *shape)
     theirs = Windows(episodes, *shape, transition=transition).gather(rows)
     assert episodes.terminated.sum() > 3
     assert episodes.truncated.sum() > 3
@@ -124,3 +129,5 @@ def test_a_replay_that_holds_no_window_is_refused():
     buffer = ReplayBuffer(20, {"state": (1,)}, 1, traces={AGE: ()})
     with pytest.raises(ConfigError, match=r"set collection.capacity=21 or more"):
         ReplayWindows(buffer, ENVS, 1, 4, Transition(4, 1.0), decisions=True)
+    with pytest.raises(ConfigError, match=r"leave model.return_steps out"):
+        ReplayWindows(buffer, ENVS, 1, 2, Transition(2, 1.0, 3), decisions=True)

@@ -42,17 +42,18 @@ def slow(episodes, episode, now, steps, n_obs_steps):
     n_obs_steps=st.integers(1, 3),
     steps=st.integers(1, 5),
     spare=st.integers(0, 2),
+    beyond=st.integers(0, 4),
     plan=st.booleans(),
     early=st.booleans(),
 )
-def test_equal_to_the_obvious_way(make_episodes, lengths, n_obs_steps, steps, spare, plan, early):
+def test_equal_to_the_obvious_way(make_episodes, lengths, n_obs_steps, steps, spare, beyond, plan, early):
     episodes = make_episodes(lengths, images=True)
     if early:  # a termination that the recording went on after
         terminated = episodes.terminated.clone()
         terminated[::4] = True
         episodes = replace(episodes, terminated=terminated)
     horizon = n_obs_steps - 1 + steps + spare
-    ask = {"transition": Transition(steps, GAMMA), "rewards": True, "plan": plan}
+    ask = {"transition": Transition(steps, GAMMA, steps + beyond), "rewards": True, "plan": plan}
     windows = Windows(episodes, n_obs_steps, horizon, **ask)
     plain = Windows(episodes, n_obs_steps, horizon)
     order = torch.randperm(len(windows), generator=torch.Generator().manual_seed(0))
@@ -61,7 +62,8 @@ def test_equal_to_the_obvious_way(make_episodes, lengths, n_obs_steps, steps, sp
         assert torch.equal(batch[key], usual[key])
     for position, index in enumerate(order.tolist()):
         episode, start = int(windows.episode[index]), int(windows.start[index])
-        reward, discount, history, known = slow(episodes, episode, start + n_obs_steps - 1, steps, n_obs_steps)
+        now, counted = start + n_obs_steps - 1, steps + beyond
+        reward, discount, history, known = slow(episodes, episode, now, counted, n_obs_steps)
         assert batch["reward"][position].item() == pytest.approx(reward, abs=1e-5)
         assert batch["discount"][position].item() == pytest.approx(discount)
         assert bool(batch["next_mask"][position]) == known
@@ -115,6 +117,47 @@ def test_a_part_has_the_transitions_of_its_own_windows(make_episodes):
 def test_a_window_must_hold_the_actions_of_the_transition(make_episodes):
     with pytest.raises(ConfigError, match="holds 3 actions from now on, not the 4"):
         Windows(make_episodes([5]), 2, 4, transition=Transition(4, GAMMA))
+    assert len(Windows(make_episodes([5]), 2, 4, transition=Transition(3, GAMMA, 40))) == 5
+
+
+def test_a_return_of_several_steps_is_biased_where_actions_go_together_and_a_chunk_is_not(make_episodes):
+    """Q-chunking's invariant (Li et al. 2025): two states, one after the other, and the same action in both.
+
+    Only the second action earns, and the first one changes nothing, so both actions of the first state are worth gamma
+    to who does the right thing afterwards. A critic of one action that counts two steps holds the first action for what
+    the second one was; one that counts one step, and one of whole chunks, are right of what they judge.
+    """
+    episodes = make_episodes([2] * 20)
+    action = (torch.arange(40) // 2 % 2).float()
+    earned = torch.where(torch.arange(40) % 2 == 1, action, 0.0)
+    final = torch.arange(40) % 2 == 1
+    state = final.float()[:, None].expand(-1, 2)
+    episodes = replace(
+        episodes,
+        obs={"state": state.contiguous()},
+        action=action[:, None].expand(-1, episodes.action.shape[1]).contiguous(),
+        reward=earned,
+        terminated=final,
+        truncated=torch.zeros_like(final),
+        final_obs={"state": torch.zeros(20, 2)},
+        has_final=torch.ones(20, dtype=torch.bool),
+    )
+
+    def fixed_point(steps: int, returned: int) -> torch.Tensor:
+        """Q (state, first action) of the actions that the data take together, by iterating the targets."""
+        windows = Windows(episodes, 1, steps, transition=Transition(steps, GAMMA, returned))
+        batch, q = windows.gather(torch.arange(40)), torch.zeros(2, 2)
+        there, did = batch["obs"]["state"][:, 0, 0].long(), batch["action"][:, 0, 0].long()
+        for _ in range(3):
+            value = q.amax(1)[batch["next_obs"]["state"][:, 0, 0].long()]
+            goal = batch["reward"] + batch["discount"] * value
+            q = torch.stack([torch.stack([goal[(there == s) & (did == a)].mean() for a in (0, 1)]) for s in (0, 1)])
+        return q
+
+    exact = torch.tensor([[GAMMA, GAMMA], [0.0, 1.0]])
+    torch.testing.assert_close(fixed_point(1, 1), exact)
+    torch.testing.assert_close(fixed_point(1, 2), torch.tensor([[0.0, GAMMA], [0.0, 1.0]]))
+    torch.testing.assert_close(fixed_point(2, 2)[0], torch.tensor([0.0, GAMMA]))  # of (0, 0) and (1, 1): exact
 
 
 def test_needs_are_joined_and_conflicts_named():

@@ -34,6 +34,7 @@ SMALL = [
     "runtime.threads=1",
     "runtime.matmul=highest",
 ]
+WITHOUT_DATA = ["model.obs_normalization=identity", "model.action_normalization=bounds"]
 SHORT = ["phases.online.env_steps=60", "phases.online.warmup=10"]
 
 
@@ -86,8 +87,15 @@ ONLINE = {
         *("env=gym", "env.id=Pendulum-v1", "env.options.max_episode_steps=25"),
     ],
     "stopped in the warm-up": ["algo=td3", "phases.online.env_steps=60", "phases.online.warmup=50"],
-    "rlpd": ["experiment=rlpd", "phases.online.env_steps=24", "phases.online.warmup=20", "checkpoint.every=22"],
+    "rlpd": [
+        *("algo=rlpd", "policy.horizon=2", "policy.n_action_steps=2", "model.n_action_steps=2"),
+        *("phases.online.env_steps=24", "phases.online.warmup=20", "checkpoint.every=22"),
+    ],
     "meow": ["algo=meow", *SHORT, "policy.dropout=0.5"],
+    "cal_ql": [
+        *("algo=cal_ql", "algo.candidates=2", "collection.capacity=25", "collection.num_envs=3"),
+        *("algo.proposals=3", "policy.n_action_steps=2", "model.return_steps=3"),
+    ],
     "a small replay": ["algo=td3", *SHORT, "collection.capacity=13", "checkpoint.segment=4"],
 }
 
@@ -96,6 +104,8 @@ ONLINE = {
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, demos, name):
     mixed = ["algo=sac", "schedule=offline_to_online", f"data.demos.uri={demos}", "phases.offline.updates=15"]
     words = ONLINE.get(name, [*mixed, "phases.online.env_steps=45", "phases.online.warmup=5"])
+    if name == "cal_ql":
+        words = [*words, *mixed[1:], "phases.online.env_steps=45", "checkpoint.segment=7"]
     if name == "rlpd":
         words = [*words, f"data.demos.uri={demos}"]
     whole, stopped = stop_and_resume(
@@ -176,6 +186,19 @@ def test_the_replay_tells_what_terminated_and_what_was_cut_off(tmp_path):
     assert batch["next_mask"].all()
 
 
+def test_one_reward_holds_for_data_and_world_and_not_for_evaluations(tmp_path, demos):
+    words = ["algo=sac", "schedule=offline_to_online", f"data.demos.uri={demos}", "phases.offline.updates=1"]
+    more = ["phases.online.env_steps=60", "reward.of=success", "reward.shift=-1", "env.options.max_episode_steps=9"]
+    with Trainer(config(tmp_path / "run", *words, *more)) as trainer:
+        trainer.collector.begin()
+        for _ in range(30):
+            trainer.collector.step(None)
+        batches = [trainer.sources.batch({name: 1.0}, 64, 0)["reward"] for name in ("demos", "replay")]
+        assert set(batches[0].tolist()) == {-1.0, 0.0}
+        assert -1.0 in batches[1]
+        assert not trainer.env().spec.wrappers
+
+
 def trainer_seed(trainer: Trainer) -> int:
     from robopol.training.seeding import seed_of
 
@@ -231,10 +254,12 @@ def test_a_point_learns_to_reach_a_goal(tmp_path, words):
         (["algo=sac", *SHORT, "model.action_normalization=zscore"], "model are fitted to data, and this run has none"),
         (["algo=bc", "schedule=online", "policy=squashed_gaussian", *SHORT], "algo=bc learns from records only"),
         (["algo=sac", *SHORT, "policy.horizon=2"], "single transitions"),
+        (["algo=iql", "policy=none", "schedule=online", *WITHOUT_DATA, *SHORT], "no policy to act"),
     ],
 )
 def test_what_cannot_run_is_refused_in_words(tmp_path, words, message):
     small = [word for word in SMALL if not (word.startswith("model") and "algo=bc" in words)]
+    small = [word for word in small if not (word.startswith("policy") and "policy=none" in words)]
     run = tmp_path / "run"
     with pytest.raises(ConfigError, match=message):
         train(parse(TrainConfig, load_config("train", [*small, f"run={run}", *words])), [])
