@@ -90,6 +90,7 @@ def test_a_mujoco_that_cannot_be_imported_for_want_of_opengl_is_said_in_words(mo
         importlib.import_module("robopol.envs.engine")
 
 
+@pytest.mark.slow
 def test_torchs_compiler_can_be_loaded_after_a_picture():
     """Mesa and triton each bring an LLVM; loaded in the wrong order the process dies."""
     code = (

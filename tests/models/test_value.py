@@ -42,7 +42,7 @@ def test_shapes_and_needs():
     obs, actions = inputs()
     assert model.q(obs, actions).shape == (4, 5)
     assert model.v(obs).shape == (5,)
-    assert model.needs.transition == (3, 0.9, None)
+    assert model.needs.transition == (3, 0.9, None, False)
     with pytest.raises(ConfigError, match="ensemble"):
         build(ensemble=1)
 

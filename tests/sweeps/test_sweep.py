@@ -161,6 +161,7 @@ def test_words_that_make_no_run_are_refused_before_anything_starts(tmp_path, cap
     assert "stand --" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on(tmp_path, demos):
     words = [word for word in TRAIN if "updates" not in word] + [demos, "seed=0", "phases.cloning.updates=150"]
     words += ["checkpoint.every=10", "log_every=10"]
