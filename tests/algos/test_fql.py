@@ -149,7 +149,7 @@ def test_it_leaves_the_flow_for_what_earns_more_as_far_as_alpha_allows():
     algo = build(student(horizon=1, past=0, taken=1), alpha=5.0)
     rows = 128
     known = torch.ones(rows, dtype=torch.bool)
-    for step in range(600):
+    for step in range(1000):  # to the end of the flow's schedule: the jump follows one that stands still
         source = rng(step)
         side = torch.where(torch.rand(rows, generator=source) < 0.5, -0.5, 0.5)
         action = (side + 0.1 * torch.randn(rows, generator=source))[:, None, None]
@@ -159,4 +159,4 @@ def test_it_leaves_the_flow_for_what_earns_more_as_far_as_alpha_allows():
     obs, noise = {"state": torch.zeros(1, 1, 1)}, torch.randn(1, 500, 1, 1, generator=rng())
     flown, jumped = (one.plan_from(obs, noise)[0, :, 0, 0] for one in (algo.flow, algo.deployed()))
     assert 0.35 < (flown > 0).float().mean() < 0.65, "the flow imitates"
-    assert (jumped - flown).mean().item() == pytest.approx(0.1, abs=0.04)
+    assert (jumped - flown).mean().item() == pytest.approx(0.1, abs=0.01)
