@@ -9,24 +9,21 @@ normalised return, beside that of the data. Manipulation and mazes: experts demo
 as the world itself says it, over the same 100 held-out seeds, beside the expert's own. Meta-World's scripted policies
 and OGBench's oracles of a cube and of a button are upstream's, except that robopol decides which cube or button is
 next; PointMaze has no expert upstream, and robopol's own follows the shortest way (`Task.shown_by`).
-Finished runs are kept in ``--work``; results of several calls are put together.
+Finished runs are kept in ``--work``, what they reached in ``--out``, and neither is made again.
 """
 
 import argparse
-import json
-import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cloning
 import sections
-import torch
+from ledger import Ledger
 
-from robopol import __version__, load_episodes
+from robopol import load_episodes
 from robopol.data.reference import normalised_score, reference_returns
 from robopol.evaluation.statistics import bootstrap_mean, wilson
-from robopol.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 POLICIES = {"diffusion": cloning.DIFFUSION, "flow": cloning.FLOW}
@@ -91,10 +88,12 @@ def demonstrate(name: str, task: Task, work: Path, data: Path) -> tuple[str, dic
     }
 
 
-def measure(name: str, seeds: list[int], work: Path, data: Path, jobs: int) -> dict[str, Any]:
+def measure(name: str, policies: list[str], seeds: list[int], ledger: Ledger, args: argparse.Namespace) -> None:
+    """Fill in what is missing of a task."""
     task = TASKS[name]
-    uri, expert = demonstrate(name, task, work, data)
     to, tp, ta = task.windows
+    uri, expert = demonstrate(name, task, args.work, args.data)
+    ledger.measure(f"{name}, data", 0, lambda: expert)
     words = [
         "env=gym",
         f"env.id={task.env}",
@@ -105,15 +104,23 @@ def measure(name: str, seeds: list[int], work: Path, data: Path, jobs: int) -> d
         f"policy.n_action_steps={ta}",
         *task.words,
     ]
-    runs = {kind: [work / f"{name.replace('/', '-')}-{kind}-{seed}" for seed in seeds] for kind in POLICIES}
 
-    def train(job: tuple[int, str]) -> None:
-        seed, kind = job
-        cloning.train(runs[kind][seeds.index(seed)], *POLICIES[kind], *words, f"seed={seed}")
+    def trained(kind: str, seed: int) -> dict[str, Any]:
+        run = args.work / f"{name.replace('/', '-')}-{kind}-{seed}"
+        cloning.train(run, *POLICIES[kind], *words, f"seed={seed}")
+        return cloning.summary(run)
 
-    with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(train, [(seed, kind) for seed in seeds for kind in POLICIES]))
-    rows = {"data": expert} | {kind: cloning.judge(found) for kind, found in runs.items()}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = [(kind, seed) for seed in seeds for kind in policies]
+        list(pool.map(lambda job: ledger.measure(f"{name}, {job[0]}", job[1], lambda: trained(*job)), jobs))
+
+
+def table(name: str, ledger: Ledger) -> dict[str, Any]:
+    """Return the rows of a task: its data, and the policies that were trained."""
+    rows = {"data": dict(ledger.of(f"{name}, data")[0])}
+    for kind in POLICIES:
+        if f"{name}, {kind}" in ledger.measured:
+            rows[kind] = cloning.together(ledger.of(f"{name}, {kind}"))
     bounds = reference_returns(f"{name}-v2")
     if bounds is not None:
         for row in rows.values():
@@ -135,21 +142,26 @@ def section(tree: dict[str, Any]) -> list[str]:
         "| world | shown by | data | diffusion | flow | seeds |",
         "|---|---|---|---|---|---|",
     ]
-    for name, task in tree["tasks"].items():
-        cells = []
-        for row in task["rows"].values():
+    for name, rows in tree["tables"].items():
+        cells = ["", "", ""]
+        for k, kind in enumerate(("data", *POLICIES)):
+            if kind not in rows:
+                continue
+            row = rows[kind]
             if "score" in row:
                 low, high = row["score_ci95"]
-                cells.append(f"{row['score']:.1f} ({low:.1f} to {high:.1f})")
+                cells[k] = f"{row['score']:.1f} ({low:.1f} to {high:.1f})"
             else:
-                cells.append(sections.percent(row))
-        lines.append(f"| {name} | {TASKS[name].shown_by} | {' | '.join(cells)} | {len(task['seeds'])} |")
+                cells[k] = sections.percent(row)
+        seeds = max(len(rows[kind]["by_seed"]) for kind in POLICIES if kind in rows)
+        lines.append(f"| {name} | {TASKS[name].shown_by} | {' | '.join(cells)} | {seeds} |")
     return [*lines, ""]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES), choices=list(POLICIES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=2, help="runs beside each other, one thread each")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the locomotion files")
@@ -157,16 +169,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "worlds.json")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
-    tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform()}
+    ledger = Ledger(args.out, {"tasks": TASKS, "policies": POLICIES})
     for name in args.tasks:
-        tree["tasks"][name] = {
-            "seeds": args.seeds,
-            "rows": measure(name, args.seeds, args.work, args.data, args.jobs),
-        }
-        write_json(args.out, tree)
+        measure(name, args.policies, args.seeds, ledger, args)
+        ledger.tables[name] = table(name, ledger)
+        ledger.tables = {name: ledger.tables[name] for name in TASKS if name in ledger.tables}
+        ledger.write()
         print(name)
-        for kind, row in tree["tasks"][name]["rows"].items():
+        for kind, row in ledger.tables[name].items():
             key = "score" if "score" in row else "success_rate"
             print(f"  {kind:10} {row[key]:.3g} {row[key.replace('_rate', '') + '_ci95']}")
 
