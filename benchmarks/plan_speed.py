@@ -14,8 +14,8 @@ and diffusers, the export onnx and onnxscript::
 * published: the published network, evaluated step by step by diffusers' `DDIMScheduler`;
 * ONNX Runtime: the same network exported, in the same loop;
 * robopol: the same weights in robopol's network, field and sampler, as they are and by what ``policy.backend`` offers
-  on the device: packed weights in float32 and (for the U-Net) in bfloat16, torch.compile, a CUDA graph. What compiles
-  or captures does so before it is timed.
+  on the device: packed weights in float32 and (for the U-Net) in half precision and bfloat16, torch.compile, a CUDA
+  graph. What compiles or captures does so before it is timed.
 
 On a GPU one row is raced, without ONNX Runtime, and a plan ends when its chunk is in the CPU's memory.
 
@@ -296,11 +296,12 @@ def main() -> None:
 
     loop, runtime, plain = Contender(LOOP, published), Contender(RUNTIME, exported), Contender("robopol", robopol)
     fp32 = Contender("robopol, packed fp32", partial(robopol, backend="packed"))
+    fp16 = Contender("robopol, packed fp16", partial(robopol, backend="packed_fp16"))
     bf16 = Contender("robopol, packed bf16", partial(robopol, backend="packed_bf16"))
     compiled = Contender("robopol, compiled", partial(robopol, backend="compile"))
     graph = Contender("robopol, CUDA graph", partial(robopol, backend="cuda_graph"))
     unet, mlp = "U-Net 256/512/1024", "MLP 3 x 256"
-    small, large = [loop, runtime, plain, fp32, compiled], [loop, runtime, plain, fp32, bf16, compiled]
+    small, large = [loop, runtime, plain, fp32, compiled], [loop, runtime, plain, fp32, fp16, bf16, compiled]
     races = {
         "unet-1": (Subject(unet, PublishedUNet, 1, 3, args.threads), large),
         "unet-50": (Subject(unet, PublishedUNet, 50, 1, args.threads), large),

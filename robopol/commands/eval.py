@@ -2,7 +2,7 @@
 
   robopol eval checkpoint=DIR [episodes=100] [seed=100000] [num_envs=32] [out=FILE.json] [video=FILE.mp4]
                [execution=temporal_ensemble] [execution.latency=2]
-  robopol eval checkpoint=DIR policy.sampler=dpm_solver policy.steps=5 policy.backend=packed_bf16
+  robopol eval checkpoint=DIR policy.sampler=dpm_solver policy.steps=5 policy.backend=packed_fp16
   robopol eval checkpoint=DIR 'steering={kind: best_of, n: 16, objective: {kind: value, critic: CRITIC}}'
   robopol eval checkpoint=ws://127.0.0.1:8000 env=push
   robopol eval checkpoint=robomimic:model.pth env=robosuite env.id=robosuite/Lift trust=true
@@ -13,8 +13,8 @@ agent (sb3:SAC:agent.zip). Loading a file of the last two runs the code in it, h
 the policy was trained for unless another is named: env=push env.options.domain.latency=1.
 The outcome of episode i depends on seed + i alone, not on num_envs. A generative policy can be walked with another
 sampler than it was saved with (a name, or policy.sampler={kind: ddim, eta: 0.5}), in another number of steps, and
-computed otherwise: policy.backend=packed, packed_bf16, compile or cuda_graph (docs/acting-fast.md). It can be steered,
-by one steering or a list of them: robopol list steering.
+computed otherwise: policy.backend=packed, packed_fp16, packed_bf16, compile or cuda_graph (docs/acting-fast.md). It
+can be steered, by one steering or a list of them: robopol list steering.
 """
 
 from contextlib import ExitStack

@@ -128,13 +128,17 @@ def tap_products(x: Tensor, weight: Tensor, bias: Tensor, plan: Plan) -> Tensor:
     return product
 
 
-def joined_taps(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
-    """Return a zero-padded convolution of x (T, B, in) as one product, zeros included, (T', B, out)."""
-    kernel, _, out = weight.shape
+def tap_windows(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Return what a zero-padded convolution of x (T, B, in) sees at each step, (T', B, kernel * in)."""
     x = F.pad(x, (0, 0, 0, 0, padding, padding))
     span = x.shape[0] - kernel + 1
-    windows = torch.cat([x[j : j + span : stride] for j in range(kernel)], -1)
-    return torch.addmm(bias, windows.flatten(0, 1), weight.flatten(0, 1)).view(-1, windows.shape[1], out)
+    return torch.cat([x[j : j + span : stride] for j in range(kernel)], -1)
+
+
+def joined_taps(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """Return a zero-padded convolution of x (T, B, in) as one product, zeros included, (T', B, out)."""
+    windows = tap_windows(x, weight.shape[0], stride, padding)
+    return torch.addmm(bias, windows.flatten(0, 1), weight.flatten(0, 1)).view(-1, windows.shape[1], weight.shape[2])
 
 
 class TemporalConv(nn.Module):

@@ -11,7 +11,7 @@ from robopol.config import OneOf, parse
 from robopol.errors import ConfigError
 from robopol.networks.acting import ActingDenoiser
 from robopol.networks.compiled import compiled
-from robopol.networks.packed import pack
+from robopol.networks.packed import Weights, pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from robopol.data import Episodes
 
 Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
-Backend = Literal["packed", "packed_bf16", "compile", "cuda_graph"]
+Backend = Literal["packed", "packed_fp16", "packed_bf16", "compile", "cuda_graph"]
+PACKED: dict[str, Weights] = {"packed": "fp32", "packed_fp16": "fp16", "packed_bf16": "bf16"}
+"""The backends with packed weights, and the weights of each."""
 
 NO_STEERING = (
     "policy.backend=cuda_graph repeats the policy's own walk, and cannot be steered: use policy.backend=compile, or "
@@ -142,17 +144,17 @@ class GenerativePolicy(WalkingPolicy):
     def for_acting(self, backend: Backend = "packed") -> None:
         """Let something else compute from now on; the policy can no longer be trained, copied or moved.
 
-        Plans stay what they were, from the same generators: up to rounding, and with ``"packed_bf16"`` up to that of
-        bfloat16. A policy with packed weights cannot be saved either.
+        Plans stay what they were, from the same generators: up to rounding, and with ``"packed_fp16"`` and
+        ``"packed_bf16"`` up to that of their weights. A policy with packed weights cannot be saved either.
 
         Args:
-            backend: ``"packed"`` and ``"packed_bf16"`` multiply with packed weights on a CPU, ``"compile"`` has
-                torch.compile make the network's steps, ``"cuda_graph"`` replays whole walks on a GPU, without
-                steerings.
+            backend: ``"packed"``, ``"packed_fp16"`` and ``"packed_bf16"`` multiply with packed weights on a CPU (see
+                `robopol.networks.packed.pack`), ``"compile"`` has torch.compile make the network's steps,
+                ``"cuda_graph"`` replays whole walks on a GPU, without steerings.
 
         Raises:
-            ConfigError: If it was called before, or what is asked for is not there: a CPU, its bfloat16 products, CUDA,
-                a sampler that can be captured.
+            ConfigError: If it was called before, or what is asked for is not there: a CPU, its bfloat16 products,
+                FBGEMM, CUDA, a sampler that can be captured.
         """
         if self.backend is not None:
             raise ConfigError(f"the policy acts by policy.backend={self.backend} already: load it anew for another one")
@@ -162,7 +164,7 @@ class GenerativePolicy(WalkingPolicy):
         elif backend == "compile":
             self.field.net = compiled(self.field.net)
         else:
-            self.field.net = pack(self.field.net, "bf16" if backend == "packed_bf16" else "fp32")
+            self.field.net = pack(self.field.net, PACKED[backend])
         self.backend = backend
 
     def steered(self, *steerings: Any) -> Policy:

@@ -46,8 +46,9 @@ class Acting(Resampling):
 
     Attributes:
         backend: What computes it, if not torch operation by operation: ``packed`` weights on a CPU, faster and equal up
-            to rounding; ``packed_bf16``, faster still and less exact; ``compile``, the network's steps by
-            torch.compile, on any device; ``cuda_graph``, whole walks replayed on a GPU, unless they are steered.
+            to rounding; ``packed_fp16`` and ``packed_bf16``, faster still and less exact; ``compile``, the network's
+            steps by torch.compile, on any device; ``cuda_graph``, whole walks replayed on a GPU, unless they are
+            steered.
     """
 
     backend: Backend | None = None

@@ -12,7 +12,14 @@ from robopol.networks import packed as packed_module
 from robopol.networks.denoiser import Denoiser
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.film_mlp import FiLMMLPConfig
-from robopol.networks.packed import PackedConv, PackedLinear, PackedTransposedConv, pack
+from robopol.networks.packed import (
+    HalfConv,
+    HalfTransposedConv,
+    PackedConv,
+    PackedLinear,
+    PackedTransposedConv,
+    pack,
+)
 from robopol.networks.temporal_conv import TemporalConv, TransposedTemporalConv
 from robopol.networks.temporal_norm import TemporalGroupNorm
 from robopol.networks.transformer import TransformerConfig
@@ -24,6 +31,9 @@ NETS = {
     "unet": UNetConfig(widths=(16, 32, 64), step_dim=8),
     "transformer": TransformerConfig(width=16, layers=2, heads=2),
 }
+FBGEMM = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="torch was built without FBGEMM"
+)
 ONEDNN = pytest.mark.skipif(not packed_module._available(), reason="this build of torch has no oneDNN")
 
 
@@ -170,6 +180,47 @@ def test_bfloat16_weights_stay_close(kind, small, monkeypatch):
         exact, rounded = net.prepare(t, cond)(x, 1), pack(net, "bf16").prepare(t, cond)(x, 1)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@FBGEMM
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("kind", ["unet", "transformer", "mlp"])
+def test_half_weights_are_those_of_the_network_rounded(kind, batch, monkeypatch):
+    monkeypatch.setattr(packed_module, "SMALL", 0)
+    net, (x, t, cond) = build(kind), inputs(batch)
+    rounded = copy.deepcopy(net)
+    for layer in rounded.modules():
+        if isinstance(layer, TemporalConv | nn.Linear):
+            layer.weight.data = layer.weight.data.half().float()
+    with torch.no_grad():
+        halved = pack(net, "fp16")(x, t[:1].expand(batch), cond)
+        torch.testing.assert_close(halved, rounded(x, t[:1].expand(batch), cond), rtol=1e-5, atol=1e-5)
+        assert (halved - net(x, t[:1].expand(batch), cond)).abs().max() > 1e-5
+
+
+@FBGEMM
+def test_weights_that_half_precision_cannot_say_are_refused(monkeypatch):
+    monkeypatch.setattr(packed_module, "SMALL", 0)
+    net = build("mlp")
+    net.trunk[0].weight.data[0, 0] = 1e5
+    with pytest.raises(ConfigError, match="larger than half precision"):
+        pack(net, "fp16")
+
+
+@FBGEMM
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_half_convolutions_equal_the_layers_with_rounded_weights(steps, batch):
+    torch.manual_seed(0)
+    for conv, kind in (
+        (TemporalConv(3, 16, 5, padding=2), HalfConv),
+        (TemporalConv(16, 16, 3, stride=2, padding=1), HalfConv),
+        (TransposedTemporalConv(16, 16, 4, stride=2, padding=1), HalfTransposedConv),
+    ):
+        conv.weight.data = conv.weight.data.half().float()
+        x = torch.randn(steps, batch, conv.weight.shape[1])
+        with torch.no_grad():
+            torch.testing.assert_close(kind(conv)(x), conv(x), rtol=1e-5, atol=1e-5)
 
 
 @ONEDNN

@@ -280,7 +280,7 @@ def test_the_number_of_steps_alone_can_be_changed():
     assert len(calls) == 9
 
 
-@pytest.mark.parametrize(("backend", "near"), [("packed", 1e-4), ("packed_bf16", 0.2)])
+@pytest.mark.parametrize(("backend", "near"), [("packed", 1e-4), ("packed_fp16", 0.02), ("packed_bf16", 0.2)])
 def test_packed_weights_act_alike(backend, near):
     policy = make(POLICIES["flow-unet"])
     before = policy.act(obs(16), generator=torch.Generator().manual_seed(0))
