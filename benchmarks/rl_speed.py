@@ -1,4 +1,4 @@
-"""Environment steps a second of SAC, TD3 and PPO against Stable-Baselines3, and critic updates a second of RLPD.
+"""Environment steps a second of SAC, TD3 and PPO against Stable-Baselines3 and sbx, and critic updates of RLPD.
 
     python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3 ppo ppo512 rlpd] [--rounds 5] [--steps 200]
                                   [--threads 1] [--contention 0.15] [--out benchmarks/results/rl_speed.json]
@@ -9,10 +9,10 @@ networks of 2 x 64, 8 environments, 10 passes over rollouts of 2048 steps in bat
 (``ppo512``); a turn is one rollout and what is learned from it. `robopol` is the loop of ``robopol train``,
 `sb3` Stable-Baselines3 as shipped, both with torch's default products; `medium` is the same after
 ``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
-AMX) computes in bfloat16. `rlpd` is the update that is done twenty times a step: ten critics of 2 x 256 with
-LayerNorm move towards the least of two random ones of their targets, which follow; against the usual loop over
-modules, with torch's Adam. Contenders take turns in processes of their own; rounds in which other processes used more
-than ``--contention`` cores are dropped.
+AMX) computes in bfloat16. `sbx`, raced where it is installed, is the same in JAX. `rlpd` is the update that is done
+twenty times a step: ten critics of 2 x 256 with LayerNorm move towards the least of two random ones of their targets,
+which follow; against the usual loop over modules, with torch's Adam. Contenders take turns in processes of their own;
+rounds in which other processes used more than ``--contention`` cores are dropped.
 """
 
 import argparse
@@ -20,9 +20,11 @@ import copy
 import platform
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import sections
 import torch
 from racing import Turn, race, spread
@@ -82,7 +84,6 @@ def robopol_ppo(algo: str, env: str, threads: int, precision: str) -> Turn:
 
 
 def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
-    import numpy as np
     import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
     from stable_baselines3.common.noise import NormalActionNoise
@@ -105,6 +106,34 @@ def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     more: dict[str, Any] = {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "device": "cpu"}
     agent = getattr(stable_baselines3, algo.upper())(
         "MlpPolicy", env, seed=0, batch_size=256, buffer_size=CAPACITY, learning_starts=WARM_UP, **more
+    )
+    if algo != "sac":
+        size = agent.action_space.shape[0]
+        agent.action_noise = NormalActionNoise(np.zeros(size), 0.1 * np.ones(size))
+    agent.learn(WARM_UP + 20)
+
+    def turn() -> float:
+        begin = time.perf_counter()
+        agent.learn(steps, reset_num_timesteps=False)
+        return steps / (time.perf_counter() - begin)
+
+    return turn
+
+
+def sbx(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+    """The agents of sbx: the same loop, and whole updates compiled by XLA, which takes what threads it finds."""
+    import sbx as peer
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    agent = getattr(peer, algo.upper())(
+        "MlpPolicy",
+        env,
+        seed=0,
+        batch_size=256,
+        buffer_size=CAPACITY,
+        learning_starts=WARM_UP,
+        learning_rate=3e-4,
+        policy_kwargs={"net_arch": [256, 256]},
     )
     if algo != "sac":
         size = agent.action_space.shape[0]
@@ -230,17 +259,22 @@ def main() -> None:
             for precision in ("highest", "medium")
             for name, make in peers
         }
+        if algo in ("sac", "td3") and find_spec("sbx"):
+            makers["sbx"] = partial(sbx, *given, "highest")
         peer, unit = peers[1][0], "updates/s" if algo == "rlpd" else "steps/s"
         raced = race(makers, words.rounds, words.contention)
         if not raced.rounds_kept:
             print(f"{algo}: all {raced.rounds_dropped} rounds were disturbed by other processes")
             continue
         rows = {name: spread(figures)._asdict() for name, figures in raced.kept.items()}
+        pairs = [("robopol", peer), ("robopol medium", f"{peer} medium"), ("robopol medium", peer)]
+        if "sbx" in makers:
+            pairs += [("robopol", "sbx"), ("robopol medium", "sbx")]
         ratios = {
-            f"{mine} / {peer}{precision}": spread(
-                [one / other for one, other in zip(raced.kept[mine], raced.kept[f"{peer}{precision}"], strict=True)]
+            f"{mine} / {other}": spread(
+                [one / two for one, two in zip(raced.kept[mine], raced.kept[other], strict=True)]
             )._asdict()
-            for mine, precision in (("robopol", ""), ("robopol medium", " medium"), ("robopol medium", ""))
+            for mine, other in pairs
         }
         for name, row in rows.items():
             print(f"{algo} {name:16} {row['median']:6.0f} {unit} [{row['low']:.0f} .. {row['high']:.0f}]")
