@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test test-slow test-extras lint install help clean
+.PHONY: demo test unit test-slow test-extras lint install help clean
 
 help:
 	@echo "make demo      demonstrations, a policy, its evaluation, a video: some five minutes after the install"
@@ -18,8 +18,11 @@ demo: install
 	$(BIN)/robopol collect env=push out=runs/demos/push.hdf5 episodes=200
 	$(BIN)/robopol train experiment=demo data.demos.uri=runs/demos/push.hdf5
 
+# types and style beside the tests: a type checker keeps one core busy for a minute
 test: $(VENV)/.test
-	$(MAKE) lint VENV=$(VENV)
+	$(MAKE) -j2 lint unit VENV=$(VENV)
+
+unit: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.test

@@ -1,7 +1,8 @@
 """What tests of exact resumption share: a run that is stopped after a save and taken up, beside one left alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,13 @@ from safetensors.torch import load_file
 
 from robopol.training.run import RunFolder
 from robopol.training.train import resume
+
+
+def cases(names: Iterable[str], slow: Iterable[str]) -> list[Any]:
+    """Return a test's cases, of which some are slow: they save by the code by which another case saves."""
+    names, slow = list(names), list(slow)
+    assert set(slow) < set(names)
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 
 def stop_and_resume(

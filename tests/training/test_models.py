@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.resuming import assert_same_bits, stop_and_resume
+from training.resuming import assert_same_bits, cases, stop_and_resume
 
 from robopol.checkpoint import load_part, load_policy
 from robopol.config import parse
@@ -57,7 +57,7 @@ def config(uri: Path, run: Path, *more: str) -> TrainConfig:
     return parse(TrainConfig, load_config("train", [*SMALL, f"data.demos.uri={uri}", f"run={run}", *more]))
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", cases(RUNS, ["iql", "fisor", "dynamics"]))
 def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, name):
     whole, stopped = stop_and_resume(
         tmp_path, lambda run: train(config(uri, run, *RUNS[name]), []), lambda step: step == 20

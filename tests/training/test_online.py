@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training.resuming import assert_same_bits, stop_and_resume
+from training.resuming import assert_same_bits, cases, stop_and_resume
 
 from robopol.checkpoint import load_part, load_policy
 from robopol.config import parse
@@ -100,7 +100,10 @@ ONLINE = {
 }
 
 
-@pytest.mark.parametrize("name", [*ONLINE, "offline, then online"])
+SLOW = ("td3, several environments", "ddpg on a pendulum, several updates", "stopped in the warm-up", "meow")
+
+
+@pytest.mark.parametrize("name", cases([*ONLINE, "offline, then online"], SLOW))
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, demos, name):
     mixed = ["algo=sac", "schedule=offline_to_online", f"data.demos.uri={demos}", "phases.offline.updates=15"]
     words = ONLINE.get(name, [*mixed, "phases.online.env_steps=45", "phases.online.warmup=5"])

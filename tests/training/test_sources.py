@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from training.resuming import assert_same_bits, stop_and_resume
+from training.resuming import assert_same_bits, cases, stop_and_resume
 
 from robopol.config import parse
 from robopol.configs import load_config
@@ -121,7 +121,7 @@ SAMPLINGS = {
 }
 
 
-@pytest.mark.parametrize("kind", SAMPLINGS)
+@pytest.mark.parametrize("kind", cases(SAMPLINGS, ["trajectory_weighted", "top_k"]))
 def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, kind):
     more = [*SAMPLINGS[kind], "phases.cloning.updates=60"]
     made = stop_and_resume(tmp_path, lambda run: train(config(uri, run, *more), []), lambda step: step == 40)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.resuming import assert_same_bits, stop_and_resume
+from training.resuming import assert_same_bits, cases, stop_and_resume
 from training.test_online import SMALL
 
 from robopol.checkpoint import load_policy
@@ -51,9 +51,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way in ("dsrl_sac", "expo beside records"))) for way in WAYS]
-)
+@pytest.mark.parametrize("way", cases(WAYS, ["dsrl_sac", "expo beside records", "fql"]))
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, base, way):
     words = [*WAYS[way], *WORLD, *ACTING] + ([] if way == "fql" else [f"checkpoint={base / 'run'}"])
     if "beside" in way:
