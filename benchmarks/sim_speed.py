@@ -70,7 +70,8 @@ def robopol(race: Race, backend: Any, threads: int | None = None) -> Turn:
         nonlocal seed
         for t in range(steps):
             result = env.step(slots, actions[t % ACTIONS])
-            over = (result.terminated | result.truncated).nonzero().flatten().tolist()
+            ends = (result.terminated | result.truncated).tolist()
+            over = [slot for slot in slots if ends[slot]]
             if over:
                 env.reset(over, range(seed, seed + len(over)))
                 seed += len(over)
