@@ -3,6 +3,9 @@
 A config class is a `Config` with typed fields and a ``build`` method. A field that may hold one of several
 kinds is annotated ``Annotated[Any, OneOf("policy")]``: its ``kind`` is looked up in `robopol.registry`, never
 imported by a path that the tree itself names.
+
+A tree may say a part of a config that a field holds: whatever it leaves out is as in the field's default, as long as
+the two are of one kind. A config of another kind has the defaults of that kind.
 """
 
 import json
@@ -53,8 +56,8 @@ class OneOf:
             value = {"kind": value}
         if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
             raise ValueError(f"a {self.group} needs a mapping with a 'kind', got {value!r}")
-        chosen: Config = lookup(self.group, value["kind"]).model_validate_json(json.dumps(value))  # type: ignore[attr-defined]
-        return chosen
+        found: type[Config] = lookup(self.group, value["kind"])
+        return found.model_validate_json(json.dumps(_completed(found, value)))
 
 
 def parse(cls: type[T], tree: Mapping[str, Any]) -> T:
@@ -62,7 +65,8 @@ def parse(cls: type[T], tree: Mapping[str, Any]) -> T:
 
     Args:
         cls: The config class.
-        tree: A tree of JSON types, e.g. from YAML or from a saved ``config.json``.
+        tree: A tree of JSON types, e.g. from YAML or from a saved ``config.json``. What it says in part is completed
+            from the defaults of the fields that hold it.
 
     Returns:
         The object.
@@ -71,6 +75,7 @@ def parse(cls: type[T], tree: Mapping[str, Any]) -> T:
         ConfigError: Names every missing key, unknown key (with the nearest existing names) and value of the
             wrong type.
     """
+    tree = _completed(cls, tree)
     try:
         # JSON mode: strict about types, yet a list in the tree may become a tuple.
         return cls.model_validate_json(json.dumps(tree))
@@ -78,6 +83,48 @@ def parse(cls: type[T], tree: Mapping[str, Any]) -> T:
         faults = [_explain(cls, tree, fault) for fault in error.errors(include_url=False)]
     lines = "\n".join(f"  {fault}" for fault in sorted(faults))
     raise ConfigError(f"the configuration has {len(faults)} fault{'s' * (len(faults) > 1)}:\n{lines}")
+
+
+def _completed(cls: type[Config], tree: Any) -> Any:
+    """Lay what a tree says of a config's fields over their defaults, on every floor that its class knows.
+
+    Kinds that are looked up complete what they hold when they are chosen, see `OneOf`.
+    """
+    if not isinstance(tree, Mapping):
+        return tree
+    done = dict(tree)
+    for name, field in cls.model_fields.items():
+        if name not in done:
+            continue
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Config):
+            done[name] = _laid_over(default, done[name], field)
+        inner = _config_class(field.annotation)
+        if inner is None:
+            continue
+        held = get_origin(field.annotation)
+        if held is dict and isinstance(done[name], Mapping):
+            done[name] = {key: _completed(inner, one) for key, one in done[name].items()}
+        elif isinstance(done[name], list | tuple):
+            done[name] = [_completed(inner, one) for one in done[name]]
+        elif held is not dict:
+            done[name] = _completed(inner, done[name])
+    return done
+
+
+def _laid_over(default: Config, told: Any, field: FieldInfo) -> Any:
+    """Return what a tree says of a field, with what it leaves out from the default if that is of the same kind."""
+    if isinstance(told, str) and group_of(field) is not None:
+        told = {"kind": told}
+    kind = getattr(default, "kind", None)
+    if not isinstance(told, Mapping) or told.get("kind", kind) != kind:
+        return told
+    whole = default.tree() | dict(told)
+    for name, inner in type(default).model_fields.items():
+        own = getattr(default, name)
+        if name in told and isinstance(own, Config):
+            whole[name] = _laid_over(own, told[name], inner)
+    return whole
 
 
 def _explain(cls: type[Config], tree: Mapping[str, Any], fault: Any) -> str:
@@ -108,7 +155,8 @@ def _model_at(cls: type[Config], tree: Any, loc: tuple[Any, ...]) -> type[Config
         group = group_of(field)
         found = _config_class(field.annotation)
         if group is not None and isinstance(tree, Mapping):
-            cls = lookup(group, tree["kind"])
+            default = field.get_default(call_default_factory=True)
+            cls = lookup(group, tree.get("kind", getattr(default, "kind", None)))
         elif found is not None:
             cls = found
     return cls

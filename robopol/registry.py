@@ -235,10 +235,13 @@ def lookup(group: str, kind: str) -> type:
     Raises:
         ConfigError: If the kind is unknown; the nearest names are given.
     """
-    known = kinds(group)
-    if kind not in known:
-        raise ConfigError(f"unknown {group} '{kind}'{nearest(kind, known)}; known: {', '.join(sorted(known))}")
-    module, name = known[kind].split(":")
+    place = KINDS.get(group, {}).get(kind)
+    if place is None:  # plugins are looked for among all that is installed, which takes a while
+        known = kinds(group)
+        if kind not in known:
+            raise ConfigError(f"unknown {group} '{kind}'{nearest(kind, known)}; known: {', '.join(sorted(known))}")
+        place = known[kind]
+    module, name = place.split(":")
     found: type = getattr(importlib.import_module(module), name)
     return found
 

@@ -88,6 +88,8 @@ def test_lists_name_keys_types_and_defaults(capsys):
     text = capsys.readouterr().out
     assert "train_steps: int = 100" in text
     assert "Length of the chain, T." in text
+    assert cli.run(["list", "algo", "expo"]) == 0
+    assert "cloning.lr: float = 0.0003" in capsys.readouterr().out  # as EXPO has it, not as cloning alone
     assert cli.run(["list", "envs"]) == 0
     assert "robopol/Push-v0" in capsys.readouterr().out
     for group in ("policy", "net", "path", "sampler", "algo"):

@@ -1,10 +1,18 @@
 """Composition and the strict conversion."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
-from robopol.config import parse
+from robopol.config import Config, parse
 from robopol.configs import groups, load_config
+from robopol.configs.spoken import spoken
 from robopol.errors import ConfigError
+from robopol.policies.beso import BESOConfig
+from robopol.policies.observation import LowDimConfig
+from robopol.policies.paths.rectified_flow import RectifiedFlowConfig
+from robopol.policies.samplers.first_order import DDIMConfig, EulerConfig
 from robopol.registry import KINDS, lookup
 from robopol.training.config import TrainConfig
 
@@ -55,6 +63,93 @@ def test_every_registered_kind_exists_and_survives_a_round_trip(group):
         needed = {} if group == "model" else TOLD.get(kind, {})
         config = parse(lookup(group, kind), {"kind": kind} | needed)
         assert parse(lookup(group, kind), config.tree()) == config
+
+
+def nested(config: Config) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every key, with its value, of each config that is a default of this one, on all floors."""
+    for name, field in type(config).model_fields.items():
+        held = getattr(config, name)
+        if held != field.get_default(call_default_factory=True) or not isinstance(held, Config):
+            continue
+        for key, value in held.tree().items():
+            yield (name, key), value
+        for path, value in nested(held):
+            yield (name, *path), value
+
+
+def at(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    return {path[0]: at(path[1:], value) if path[1:] else value}
+
+
+@pytest.mark.parametrize("group", KINDS)
+def test_a_nested_key_that_is_told_its_default_changes_nothing(group):
+    for kind in KINDS[group]:
+        cls, needed = lookup(group, kind), {} if group == "model" else TOLD.get(kind, {})
+        whole = parse(cls, {"kind": kind} | needed)
+        for path, value in nested(whole):
+            assert parse(cls, {"kind": kind} | needed | at(path, value)) == whole, path
+
+
+def test_a_nested_key_of_a_run_that_is_told_its_default_changes_nothing():
+    tree = load_config("train", [DATA, "run=r"])
+    whole = parse(TrainConfig, tree)
+    found = list(nested(whole))
+    assert {path[0] for path, _ in found} >= {"collection", "eval", "execution", "checkpoint", "logging", "runtime"}
+    for path, value in found:
+        assert parse(TrainConfig, tree | at(path, value)) == whole, path
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "told", "what", "rest"),
+    [
+        ("policy", "beso", {"sampler": {"steps": 7}}, "sampler", {"steps": 7}),
+        ("policy", "beso", {"sampler": {"kind": "ddim", "eta": 0.5}}, "sampler", {"eta": 0.5}),
+        ("policy", "beso", {"path": {"sigma_max": 2}}, "path", {"sigma_max": 2.0}),
+        ("policy", "beso", {"guidance": {"weight": 3}}, "guidance", {"weight": 3.0}),
+        ("policy", "consistency", {"path": {"sigma_data": 0.4}}, "path", {"sigma_data": 0.4}),
+        ("policy", "consistency", {"sampler": {"steps": 2}}, "sampler", {"steps": 2}),
+        ("model", "q", {"encoder": {"keys": ["tool"]}}, "encoder", {"keys": ("tool",)}),
+        ("algo", "dppo", {"surrogate": {"dual": 3}}, "surrogate", {"dual": 3.0}),
+        ("algo", "expo", {"cloning": {"lr": 1e-3}}, "cloning", {"lr": 1e-3}),
+        ("algo", "expo", {"editor": {"hidden": [8]}}, "editor", {"hidden": (8,)}),
+        ("operator", "gamepad", {"buttons": {"discard": None}}, "buttons", {"discard": None}),
+    ],
+)
+def test_a_nested_key_leaves_its_siblings_as_the_owner_has_them(group, kind, told, what, rest):
+    cls = lookup(group, kind)
+    before = getattr(parse(cls, {"kind": kind}), what)
+    assert getattr(parse(cls, {"kind": kind} | told), what) == before.model_copy(update=rest)
+
+
+def test_a_part_of_another_kind_has_the_defaults_of_its_own():
+    beso = {"kind": "beso"}
+    assert parse(BESOConfig, beso | {"sampler": "euler"}).sampler == EulerConfig()
+    assert parse(BESOConfig, beso | {"sampler": {"kind": "euler", "steps": 3}}).sampler == EulerConfig(steps=3)
+    assert parse(BESOConfig, beso | {"sampler": "ddim"}).sampler == BESOConfig().sampler
+    with pytest.raises(ConfigError, match=r"unknown key: sampler\.step \(did you mean steps"):
+        parse(BESOConfig, beso | {"sampler": {"step": 3}})
+    with pytest.raises(ConfigError, match=r"unknown key: model\.encoder\.keyss \(did you mean keys"):
+        parse(TrainConfig, {"model": {"kind": "q", "encoder": {"keyss": []}}})
+
+
+def test_what_is_spoken_of_a_part_is_read_back_as_its_owner_would():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for config in (BESOConfig(), BESOConfig(sampler=DDIMConfig()), BESOConfig(sampler=EulerConfig(), guidance=None)):
+        tree = OverridesParser.create().parse_override(f"x={spoken(config)}").value()
+        assert parse(BESOConfig, tree) == config
+
+
+def test_a_nested_key_on_the_command_line_leaves_the_rest_as_the_policy_has_it():
+    beso, usual = train("policy=beso", "policy.path.sigma_max=2", "policy.sampler.eta=0.5").policy, BESOConfig()
+    assert beso.path == usual.path.model_copy(update={"sigma_max": 2.0})
+    assert beso.sampler == usual.sampler.model_copy(update={"eta": 0.5})
+    other = train(
+        "policy=beso", "policy/path=rectified_flow", "policy/sampler=euler", "algo=sac", "model.encoder.keys=[tool]"
+    )
+    assert other.policy.sampler == EulerConfig()
+    assert other.policy.path == RectifiedFlowConfig()  # which has a sigma_min of its own
+    assert other.model.encoder == LowDimConfig(keys=("tool",), limit=None)
 
 
 def test_every_choice_of_every_group_can_be_trained_with():

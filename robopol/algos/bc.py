@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from robopol.algos.regression import Regression, RegressionConfig
@@ -28,13 +27,8 @@ class BCConfig(RegressionConfig):
         return BC(self, policy, total_updates, runtime)
 
 
-class CloningConfig(BCConfig):
-    """Behaviour cloning beside what earns: at one rate of Adam with everything else, averaged over less."""
-
-    lr: float = Field(3e-4, gt=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.0, ge=0)
-    ema_max: float = Field(0.999, ge=0, lt=1)
+BESIDE = BCConfig(lr=3e-4, betas=(0.9, 0.999), weight_decay=0.0, ema_max=0.999)
+"""Behaviour cloning beside what earns: at one rate of Adam with everything else, averaged over less."""
 
 
 class BC(Regression):

@@ -11,16 +11,17 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Explored, Remembers, Trained, owned
-from robopol.algos.bc import BC, CloningConfig
+from robopol.algos.bc import BC, BESIDE, BCConfig
 from robopol.algos.editors import editing
 from robopol.algos.sharing import executed, sharing
-from robopol.algos.soft import SamplingConfig, Soft, SoftConfig
+from robopol.algos.soft import SAMPLING, Soft, SoftConfig
 from robopol.data.windows import narrowed
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Needs, Part, Policy
+from robopol.policies.squashed_gaussian import SquashedGaussianConfig
 from robopol.steering.editing import beside, edited
 from robopol.steering.learned_edit import LearnedEdit
 from robopol.steering.steered import SteeredPolicy
@@ -57,8 +58,8 @@ class EXPOConfig(SoftConfig):
     target_heads: int | None = Field(2, ge=1)
     proposals: int = Field(8, ge=1)
     edit: float = Field(0.1, ge=0, le=1)
-    cloning: CloningConfig = CloningConfig()
-    editor: SamplingConfig = SamplingConfig()
+    cloning: BCConfig = BESIDE
+    editor: SquashedGaussianConfig = SAMPLING
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "EXPO":
         """Return the algorithm.

@@ -1,9 +1,9 @@
 """FixPO (Zentner et al. 2023, arXiv 2312.05405): a penalty, then steps that mend every state where it was too weak."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Remembers, Trained
@@ -48,6 +48,15 @@ class FixPOConfig(PPOConfig):
     normalize_advantage: Literal["minibatch", "rollout", "no"] = "no"
     scale_rewards: bool = True
     anneal: bool = True
+
+    @model_validator(mode="after")
+    def _bounds_by_mending(self) -> Self:
+        if self.target_kl is not None:
+            raise ValueError(
+                f"target_kl={self.target_kl} ends PPO's passes early, and here every pass is mended until max_kl is "
+                "kept: set max_kl, and leave target_kl out"
+            )
+        return self
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "FixPO":
         """Return the algorithm; see `PPOConfig.build`."""

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Explored, Remembers, Trained, owned
-from robopol.algos.bc import BC, CloningConfig
+from robopol.algos.bc import BC, BESIDE, BCConfig
 from robopol.algos.distill import SameNoise, SameNoiseConfig
 from robopol.algos.off_policy import OffPolicy, OffPolicyConfig
 from robopol.algos.sharing import executed, sharing
@@ -54,7 +54,7 @@ class FQLConfig(OffPolicyConfig):
     alpha: float = Field(10.0, ge=0)
     trusts: Literal["least", "mean"] = "mean"
     steps: int = Field(10, ge=1)
-    cloning: CloningConfig = CloningConfig()
+    cloning: BCConfig = BESIDE
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "FQL":
         """Return the algorithm.

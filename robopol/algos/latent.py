@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from robopol.algos.algorithm import Explored, Remembers
 from robopol.algos.sac import SAC, SACConfig
 from robopol.algos.sharing import sharing
-from robopol.algos.soft import SamplingConfig
+from robopol.algos.soft import SAMPLING
 from robopol.config import parse
 from robopol.data.normalizer import Normalizer
 from robopol.data.windows import newest
@@ -20,7 +20,7 @@ from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
 from robopol.policies import Part, Policy, PolicySpec
 from robopol.policies.policy import standard_normal
-from robopol.policies.squashed_gaussian import Sample
+from robopol.policies.squashed_gaussian import Sample, SquashedGaussianConfig
 from robopol.steering.learned_noise import LearnedNoise
 from robopol.steering.steered import SteeredPolicy
 
@@ -51,7 +51,7 @@ class LatentSACConfig(SACConfig):
     paid: bool = False
     target_entropy: float | None = 0.0
     magnitude: float = Field(1.5, gt=0)
-    actor: SamplingConfig = SamplingConfig()
+    actor: SquashedGaussianConfig = SAMPLING
 
     def critics(self, model: Model) -> QConfig:
         """Return what the critics are like, which are made anew.

@@ -3,11 +3,11 @@
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from robopol.algos.advantages import Outcomes, RewardScale, advantages
@@ -52,6 +52,12 @@ class OnPolicyConfig(AlgorithmConfig):
     adam_eps: float = Field(1e-5, gt=0)
 
     trains: ClassVar[tuple[str, ...]] = ("policy", "model")
+
+    @model_validator(mode="after")
+    def _limits_what_is_scaled(self) -> Self:
+        if not self.scale_rewards and self.reward_limit != type(self).model_fields["reward_limit"].default:
+            raise ValueError("reward_limit clips rewards that are scaled, and these are not: set scale_rewards=true")
+        return self
 
 
 class Lesson(NamedTuple):
@@ -128,7 +134,8 @@ class OnPolicy(Algorithm):
             runtime: Precision of the matrix products; the weights stay float32.
 
         Raises:
-            ConfigError: If the policy cannot be scored so, or the model is no value of states.
+            ConfigError: If the policy cannot be scored so, the model is no value of states, or a clip range is narrowed
+                where there is none.
         """
         if not isinstance(model, StateValueModel):
             raise ConfigError(
@@ -136,8 +143,15 @@ class OnPolicy(Algorithm):
                 "model=state_value"
             )
         self.settings, self.model, self.runtime = config, model, runtime
-        self.surrogate: Any = UnclippedConfig().build()
+        self.surrogate: Any = getattr(config, "surrogate", UnclippedConfig()).build()
         self.scoring: Scoring = config.scoring.build(policy)
+        clips = self.scoring.row_clips
+        if clips is not None and bool((clips != 1).any()) and not self.surrogate.clips:
+            raise ConfigError(
+                "algo.scoring.clip_base narrows the clip range of noisy steps, and there is none in "
+                f"algo={config.tree()['kind']} with the {self.surrogate.kind} surrogate: leave it at 1, or use "
+                "algo.surrogate.kind=clip where the algorithm has a surrogate"
+            )
         self.scoring.policy.eval()
         model.eval()
         self.rewards = RewardScale(config.reward_limit) if config.scale_rewards else None

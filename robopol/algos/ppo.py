@@ -14,6 +14,7 @@ from robopol.algos.optimizer import AdamW
 from robopol.algos.scoring import Said
 from robopol.algos.surrogates import ClipConfig
 from robopol.config import OneOf
+from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.networks.precision import Runtime
 from robopol.policies import Policy
@@ -32,7 +33,7 @@ class PPOConfig(OnPolicyConfig):
         epochs: Passes over a rollout.
         value_weight: Weight of the value loss; as Adam is blind to scale, it counts in the common gradient norm only.
         value_clip: V moves at most so far from what it said, in the unit of the return; None does not bound it.
-        entropy_weight: Weight of the entropy, for policies that have one.
+        entropy_weight: Weight of the entropy; only for scorings that know it, i.e. ``density``.
         clip_norm: Largest norm of the common gradient; None does not clip it.
         target_kl: The passes end as soon as a minibatch's mean of r - 1 - log r exceeds 1.5 times this; None never.
         anneal: Whether both learning rates fall linearly to 0 over the run.
@@ -78,7 +79,11 @@ class PPO(OnPolicy):
         super().__init__(config, policy, model, runtime)
         self.config, self.total_updates = config, total_updates
         self.policy_optimizer = AdamW(self.actor_weights, (0.9, 0.999), 0.0, config.adam_eps)
-        self.surrogate = config.surrogate.build()
+        if config.entropy_weight > 0 and not self.scoring.has_entropy:
+            raise ConfigError(
+                f"algo.entropy_weight={config.entropy_weight} pays for entropy, and algo.scoring={config.scoring.kind} "
+                "knows none: set it to 0"
+            )
         plain = config.value_clip is None and config.target_kl is None and runtime.precision == "fp32"
         weights = (config.value_weight, config.entropy_weight)
         self.written_out = gaussian_step(self.scoring, self.model, self.surrogate, *weights) if plain else None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Remembers, Trained
@@ -16,12 +16,8 @@ from robopol.models.q import QModel
 from robopol.networks.precision import Runtime
 from robopol.policies.squashed_gaussian import SquashedGaussianConfig, SquashedGaussianPolicy
 
-
-class SamplingConfig(SquashedGaussianConfig):
-    """An actor beside a policy, which acts by samples when it is evaluated, too."""
-
-    hidden: tuple[PositiveInt, ...] = (256, 256, 256)
-    deterministic: bool = False
+SAMPLING = SquashedGaussianConfig(hidden=(256, 256, 256), deterministic=False)
+"""An actor beside a policy, which acts by samples when it is evaluated, too."""
 
 
 class SoftConfig(OffPolicyConfig):

@@ -3,7 +3,7 @@
 Each is an objective to be raised, element by element; at ratio 1 its gradient is that of r A, the policy gradient.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -16,9 +16,14 @@ FURTHEST = 10.0
 
 
 class UnclippedConfig(Config):
-    """r A, for methods that bound the policy's step by other means."""
+    """r A, for methods that bound the policy's step by other means.
+
+    Attributes:
+        clips: Whether there is a range in which ratios are to stay.
+    """
 
     kind: Literal["unclipped"] = "unclipped"
+    clips: ClassVar[bool] = False
 
     def build(self) -> "UnclippedConfig":
         """Return itself: a surrogate has no state."""
@@ -56,6 +61,7 @@ class ClipConfig(Config):
     """
 
     kind: Literal["clip"] = "clip"
+    clips: ClassVar[bool] = True
     clip: float = Field(0.2, gt=0)
     dual: float | None = Field(None, gt=1)
 
@@ -98,6 +104,7 @@ class SimpleConfig(Config):
     """
 
     kind: Literal["simple"] = "simple"
+    clips: ClassVar[bool] = True
     clip: float = Field(0.2, gt=0)
 
     def build(self) -> "SimpleConfig":
@@ -136,6 +143,7 @@ class DiscoveredConfig(Config):
     """
 
     kind: Literal["discovered"] = "discovered"
+    clips: ClassVar[bool] = False
     positive: float = Field(2.0, gt=0)
     negative: float = Field(0.6, gt=0)
 

@@ -1,10 +1,10 @@
 """TRPO (Schulman et al. 2015, arXiv 1502.05477): one natural-gradient step, as long as a divergence allows."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from robopol.algos.on_policy import Lesson, OnPolicy, OnPolicyConfig
@@ -30,6 +30,7 @@ class TRPOConfig(OnPolicyConfig):
         backtracks: Lengths that are tried.
         shrink: Factor from each to the next.
         critic_epochs: Passes over a rollout with which V is fitted.
+        normalize_advantage: ``rollout`` or ``no``; the policy's step knows no minibatches.
     """
 
     kind: Literal["trpo"] = "trpo"
@@ -42,6 +43,14 @@ class TRPOConfig(OnPolicyConfig):
     critic_lr: float = Field(1e-3, gt=0)
     normalize_advantage: Literal["minibatch", "rollout", "no"] = "rollout"
     adam_eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _of_the_whole_rollout(self) -> Self:
+        if self.normalize_advantage == "minibatch":
+            raise ValueError(
+                "normalize_advantage=minibatch: the policy's step is one, of the whole rollout; set it to rollout or no"
+            )
+        return self
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "TRPO":
         """Return the algorithm.

@@ -13,8 +13,6 @@ import types
 import typing
 from typing import Any
 
-from pydantic.fields import FieldInfo
-
 from robopol.config import Config, group_of
 from robopol.errors import ConfigError
 from robopol.registry import KINDS, kinds, lookup, nearest
@@ -77,8 +75,8 @@ def _worlds() -> list[str]:
     return lines
 
 
-def _keys(cls: type[Config], prefix: str = "") -> list[str]:
-    """Describe every key of a config class and of those inside it."""
+def _keys(cls: type[Config], prefix: str = "", held: Any = None) -> list[str]:
+    """Describe every key of a config class and of those inside it; as its owner holds it by default, if one does."""
     lines = []
     meanings = _meanings(cls)
     for name, field in cls.model_fields.items():
@@ -95,10 +93,12 @@ def _keys(cls: type[Config], prefix: str = "") -> list[str]:
             shown = f"{several} {', '.join(sorted(kinds(group)))}"
         else:
             shown = "" if nested is not None else _type(inner)
-        default = "" if field.is_required() or nested is not None else f" = {_default(field)}"
+        value = getattr(held, name, field.get_default(call_default_factory=True))
+        told = held is None and field.is_required()
+        default = "" if told or nested is not None else f" = {_said(value)}"
         lines.append(f"{key}{': ' if shown else ''}{shown}{default}\n    {meanings.get(name, '')}".rstrip())
         if nested is not None:
-            lines += _keys(nested, f"{key}.")
+            lines += _keys(nested, f"{key}.", value if isinstance(value, nested) else None)
     return lines
 
 
@@ -116,8 +116,7 @@ def _type(annotation: Any) -> str:
     return str(getattr(annotation, "__name__", annotation))
 
 
-def _default(field: FieldInfo) -> str:
-    value = field.get_default(call_default_factory=True)
+def _said(value: Any) -> str:
     return str(value.tree()["kind"]) if isinstance(value, Config) else "null" if value is None else repr(value)
 
 

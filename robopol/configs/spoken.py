@@ -10,20 +10,25 @@ _PLAIN = re.compile(r"[A-Za-z_][\w.-]*")
 _WORDS = ("true", "false", "null", "inf", "nan")
 
 
-def spoken(value: Any) -> str:
+def spoken(value: Any, held: Any = None) -> str:
     """Return a value of an override in hydra's grammar; of a config what differs from its defaults.
 
     Args:
         value: A config, a sequence, a mapping whose keys are names, or a single value of JSON's kinds.
+        held: The default of the field that holds it: a config of the same kind is read as this where nothing is said.
 
     Returns:
         Text that `robopol.configs.load_config` reads back to the same; it has still to be quoted for a shell.
     """
     if isinstance(value, Config):
-        fields = type(value).model_fields
-        told = {name: getattr(value, name) for name in fields}
-        defaults = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
-        return spoken({name: one for name, one in told.items() if name == "kind" or one != defaults[name]})
+        alike = isinstance(held, Config) and getattr(held, "kind", None) == getattr(value, "kind", None)
+        said = []
+        for name, field in type(value).model_fields.items():
+            one, usual = getattr(value, name), field.get_default(call_default_factory=True)
+            usual = getattr(held, name, usual) if alike else usual
+            if name == "kind" or one != usual:
+                said.append(f"{name}: {spoken(one, usual)}")
+        return "{" + ", ".join(said) + "}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {spoken(one)}" for key, one in value.items()) + "}"
     if isinstance(value, str):

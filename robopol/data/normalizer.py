@@ -31,8 +31,9 @@ class Normalizer(nn.Module):
     and 99 % quantiles there, for data with outliers; ``zscore`` gives mean 0 and standard deviation 1;
     ``bounds`` sends given bounds to -1 and 1; ``identity`` changes nothing. The last two need no fitting. ``running``
     changes nothing at first; each fit adds rows to all earlier ones, and gives these mean 0 and variance 1, for what
-    learns while it acts. Values outside the training range are mapped linearly, not clipped. A constant maps to 0, and
-    every number maps back to that constant: what was never varied in the data is never varied by a policy.
+    learns while it acts. Values outside the training range are mapped linearly, not clipped, as openpi does with
+    quantiles; a policy may still keep its plans within [-1, 1], of which `robopol.data.reach` warns. A constant maps to
+    0, and every number maps back to that constant: what was never varied in the data is never varied by a policy.
     """
 
     scale: Tensor

@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from robopol.ensembling import weights
 from robopol.execution.executor import Executor, ExecutorConfig
 from robopol.policies import Policy
 
@@ -38,9 +39,7 @@ class TemporalEnsemble(Executor):
     def __init__(self, policy: Policy, m: float = 0.01, latency: int = 0) -> None:
         """See `TemporalEnsembleConfig`."""
         super().__init__(policy, 1, latency)
-        # before the softmax, so that no m overflows
-        self._logits = -m * torch.arange(policy.spec.chunk, dtype=torch.float64)
+        self._weights = [torch.from_numpy(weights(m, count)) for count in range(1, policy.spec.chunk + 1)]
 
     def _blend(self, actions: Tensor) -> Tensor:
-        weights = self._logits[: len(actions)].softmax(0)
-        return (weights[:, None] * actions).sum(0).float()
+        return (self._weights[len(actions) - 1][:, None] * actions).sum(0).float()

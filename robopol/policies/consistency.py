@@ -52,6 +52,16 @@ class ConsistencyConfig(GenerativeConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pulls_no_jumps(self) -> Self:
+        if self.guidance is not None and self.guidance.weight not in (0, 1):
+            raise ValueError(
+                f"guidance.weight={self.guidance.weight} extrapolates between the means that a network says with and "
+                "without a goal, and a consistency model says where a walk ends: set it to 0 or 1, or learn from a "
+                "teacher that is guided so"
+            )
+        return self
+
     def build(self, spec: PolicySpec) -> "ConsistencyPolicy":
         """Return the policy, its weights untrained.
 

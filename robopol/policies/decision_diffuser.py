@@ -6,7 +6,7 @@ low-dim observations. No value function is learned.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 import torch
 from pydantic import Field as Bound
@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from robopol.config import OneOf
 from robopol.data.normalizer import Normalizer, NormalizerMode
+from robopol.data.reach import warn_of_unplanned
 from robopol.errors import ConfigError, ShapeError
 from robopol.networks.denoiser import Walk
 from robopol.networks.mlp import MLP
@@ -126,6 +127,12 @@ class DecisionDiffuser(WalkingPolicy):
     def fit_normalizers(self, episodes: "Episodes") -> None:
         """See `Policy.fit_normalizers`; the scale of returns is fitted too."""
         super().fit_normalizers(episodes)
+        observation = cast(LowDimObservation, self.observation)
+        states = torch.cat([episodes.obs[key] for key in observation.keys], -1)
+        sizes = zip(observation.keys, observation.sizes, strict=True)
+        names = [f"{key}[{i}]" for key, size in sizes for i in range(size)]
+        clips = self.config.sampler.clip != "never"
+        warn_of_unplanned(observation.normalizer, states, names, clips, "observation")
         self.returns.fit(episodes.returns_to_go(self.config.discount)[:, None])
 
     def loss(self, batch: Mapping[str, Any], generator: Generator | None = None) -> Tensor:

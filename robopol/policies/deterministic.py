@@ -27,6 +27,11 @@ class DeterministicPolicy(Actor):
         """Make the network; see `Actor`."""
         super().__init__(config, spec, 1)
 
+    @property
+    def bounded(self) -> bool:
+        """See `Policy.bounded`."""
+        return True
+
     def forward(self, obs: Mapping[str, Tensor]) -> Tensor:
         """Return windows of actions, differentiable in the weights.
 

@@ -60,6 +60,11 @@ class Field(nn.Module):
         self.path = path
         self.prediction = prediction
 
+    @property
+    def says_means(self) -> bool:
+        """Whether x0 is the mean of the clean chunks that a state may come from, not the one where its walk ends."""
+        return self.prediction != "consistency"
+
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Estimate:
         """Estimate the clean chunk and the noise.
 

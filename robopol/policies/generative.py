@@ -8,6 +8,7 @@ from pydantic import model_validator
 from torch import Generator, Tensor
 
 from robopol.config import OneOf, parse
+from robopol.data.reach import ROUNDING
 from robopol.errors import ConfigError
 from robopol.networks.acting import ActingDenoiser
 from robopol.networks.compiled import compiled
@@ -32,9 +33,6 @@ NO_STEERING = (
     "policy.backend=cuda_graph repeats the policy's own walk, and cannot be steered: use policy.backend=compile, or "
     "leave one of the two out"
 )
-
-ROUNDING = 1e-5
-"""Unscaled actions may lie beyond [-1, 1] by so much."""
 
 
 class GenerativeConfig(PolicyConfig):
@@ -121,6 +119,11 @@ class GenerativePolicy(WalkingPolicy):
         guidance = parse(GuidanceConfig, self.config.guidance.tree() | {"weight": weight})
         self.config = self.config.model_copy(update={"guidance": guidance})
 
+    @property
+    def bounded(self) -> bool:
+        """See `Policy.bounded`; by what the sampler clips."""
+        return bool(self.config.sampler.clip != "never")
+
     def _walker(self, sampler: Any) -> Sampler[Any]:
         built = super()._walker(sampler)
         return Captured(built, self.device) if self.backend == "cuda_graph" else built
@@ -131,15 +134,13 @@ class GenerativePolicy(WalkingPolicy):
         Raises:
             ConfigError: If unscaled actions lie where the sampler clips them.
         """
-        super().fit_normalizers(episodes)
-        if self.config.action_normalization != "identity" or self.config.sampler.clip == "never":
-            return
         reach = episodes.action.abs().max().item()
-        if reach > 1 + ROUNDING:
+        if self.bounded and self.config.action_normalization == "identity" and reach > 1 + ROUNDING:
             raise ConfigError(
                 f"actions that are not scaled reach {reach:.3g}, and the sampler clips plans to [-1, 1]: set "
                 "policy.action_normalization=minmax, or policy.sampler.clip=never"
             )
+        super().fit_normalizers(episodes)
 
     def for_acting(self, backend: Backend = "packed") -> None:
         """Let something else compute from now on; the policy can no longer be trained, copied or moved.

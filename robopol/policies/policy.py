@@ -3,17 +3,21 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from robopol.config import Config
+from robopol.data.reach import warn_of_unplanned
 from robopol.errors import ConfigError, ShapeError
 from robopol.policies.given import Source
 from robopol.policies.part import Part, PartConfig, PolicySpec
 from robopol.registry import lookup
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """Source of a policy's noise: one generator for the batch, or one for each row of it."""
@@ -93,6 +97,16 @@ class Policy(Part, ABC):
     def choice(self) -> Choice | None:
         """How the last plan was chosen; None where there was nothing to choose from, or that is not known here."""
         return None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether its plans lie within [-1, 1] once they are scaled, whatever was demonstrated."""
+        return False
+
+    def fit_normalizers(self, episodes: "Episodes") -> None:
+        """See `Part.fit_normalizers`; warns of what was demonstrated and cannot be planned so (`DataWarning`)."""
+        super().fit_normalizers(episodes)
+        warn_of_unplanned(self.action_normalizer, episodes.action, self.spec.action_names, self.bounded)
 
     def fingerprint(self) -> bytes:
         """Return 32 bytes that tell it from others: a hash of what it is and of its weights, wherever they lie.

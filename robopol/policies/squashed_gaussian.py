@@ -65,6 +65,11 @@ class SquashedGaussianPolicy(Actor):
         """Make the network; see `Actor`."""
         super().__init__(config, spec, 2)
 
+    @property
+    def bounded(self) -> bool:
+        """See `Policy.bounded`."""
+        return True
+
     def sample(self, obs: Mapping[str, Tensor], generator: Generators = None) -> Sample:
         """Draw one window for every row, by its noise so that the gradient flows through it.
 

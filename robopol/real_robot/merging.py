@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from robopol.config import Config
+from robopol.ensembling import weights
 from robopol.real_robot.chunk import Chunk, Usable
 from robopol.real_robot.plan import Plan
 
@@ -148,7 +149,7 @@ class Continue:
 
 
 class Ensemble:
-    """See `EnsembleConfig`; a running weighted sum for every time of a grid.
+    """See `EnsembleConfig`; what every chunk says about every time of a grid.
 
     The grid is that of the first chunk. A chunk whose actions lie between its times is read there by linear
     interpolation, within the time that it spans.
@@ -157,7 +158,7 @@ class Ensemble:
     def __init__(self, m: float) -> None:
         """Average with weights exp(-m i)."""
         self.m = m
-        self._sums: dict[int, tuple[Vector, float, int]] = {}
+        self._said: dict[int, list[Vector]] = {}  # oldest chunk first
         self._step = self._origin = 0
 
     def merge(self, plan: Plan, gripper: Plan, chunk: Chunk, usable: Usable) -> Merged:
@@ -166,23 +167,21 @@ class Ensemble:
             self.reset()
             self._step, self._origin = chunk.step, chunk.t_first
         due = int(usable.times[0])
-        self._sums = {t: found for t, found in self._sums.items() if t >= due}
+        self._said = {t: found for t, found in self._said.items() if t >= due}
         start = -((self._origin - due) // self._step)  # the grid's first place at or after `due`
         last = (int(usable.times[-1]) - self._origin) // self._step
         for k in range(start, last + 1):
             t = self._origin + k * self._step
-            value = _between(usable, t)
-            total, weight, count = self._sums.get(t, (np.zeros_like(value), 0.0, 0))
-            w = np.exp(-self.m * count)
-            self._sums[t] = (total + w * value, weight + w, count + 1)
-        if not self._sums:  # a single action between two places of the grid
+            self._said.setdefault(t, []).append(_between(usable, t))
+        if not self._said:  # a single action between two places of the grid
             return Merged(usable.times, usable.values)
-        times = sorted(self._sums)
-        return Merged(np.array(times, np.int64), np.stack([self._sums[t][0] / self._sums[t][1] for t in times]))
+        times = sorted(self._said)
+        points = [weights(self.m, len(self._said[t])) @ np.stack(self._said[t]) for t in times]
+        return Merged(np.array(times, np.int64), np.stack(points))
 
     def reset(self) -> None:
         """See `Merging.reset`."""
-        self._sums.clear()
+        self._said.clear()
         self._step = self._origin = 0
 
 

@@ -6,13 +6,12 @@ import torch
 from pydantic import Field as Bound
 from torch import Tensor
 
-from robopol.errors import ConfigError
 from robopol.policies import Policy
 from robopol.policies.generative import GenerativePolicy
 from robopol.steering.objectives.motion import Motion, Track, motion_of
 from robopol.steering.objectives.path_objective import check_axes
 from robopol.steering.objectives.sketch import Line, resampled
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, last_steps
 
 
 class BiasedStartConfig(SteeringConfig):
@@ -36,10 +35,8 @@ class BiasedStartConfig(SteeringConfig):
 
     def build(self, policy: Policy) -> "BiasedStart":
         """See `SteeringConfig.build`."""
-        found, axes = generative(policy, "biased_start"), len(self.points[0])
-        walk = len(found.sampler.times(found.field.path))
-        if self.steps is not None and self.steps > walk:
-            raise ConfigError(f"the last {self.steps} steps cannot be walked: the policy's sampler walks {walk} in all")
+        last_steps(policy, self.steps, "biased_start")
+        axes = len(self.points[0])
         track = (self.motion or motion_of(policy.spec, axes)).build(policy.spec)
         check_axes(track, "each point of the sketch", axes)
         return BiasedStart(self, track)

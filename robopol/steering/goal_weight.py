@@ -14,7 +14,7 @@ from robopol.policies import Policy
 from robopol.policies.field import Field
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.guidance import GoalEncoder, GuidedField
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, generative, of_means
 
 
 class GoalWeightConfig(SteeringConfig):
@@ -34,6 +34,8 @@ class GoalWeightConfig(SteeringConfig):
             raise ConfigError(
                 "goal_weight finds no goal that the policy learned to do without: train one with policy.guidance"
             )
+        if self.weight not in (0, 1):
+            of_means(policy, f"goal_weight={self.weight}, neither 0 nor 1,")
         if found.config.guidance.drop == 0 and self.weight != 1:
             raise ConfigError(
                 "the policy never learned to act without its goal: train it with policy.guidance.drop=0.1"

@@ -25,7 +25,7 @@ from robopol.policies import Policy
 from robopol.policies.field import DerivedField, Field, Schedule
 from robopol.steering.estimates import Estimates
 from robopol.steering.objectives import Objective
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, of_means
 
 Share = Annotated[float, Bound(ge=0, le=1)]
 
@@ -63,7 +63,7 @@ class GuideConfig(SteeringConfig):
 
     def build(self, policy: Policy) -> "Guide":
         """See `SteeringConfig.build`."""
-        generative(policy, "guide")
+        of_means(policy, "guide")
         return Guide(self, self.objective.build(policy))
 
 

@@ -7,7 +7,8 @@ Guidance has more time to act at a level, and what it broke can be mended. Four 
 * ``langevin``: a step of the unadjusted Langevin algorithm at the level, x - delta sigma eps + sqrt(2 delta) sigma z,
   in place of a way back (Song & Ermon 2019); they stay too, up to the step size.
 * ``renoise``: the x0-estimate is noised, x <- alpha x0 + sigma z, as released with ITPS's stochastic sampling. The
-  estimate is the mean of what the plan may become, not one of them: it narrows what is sampled.
+  estimate is the mean of what the plan may become, not one of them: it narrows what is sampled. Of a consistency model
+  it is one of them, and nothing narrows.
 * ``repeat``: nothing, as released with DynaGuide: the next state is taken for one of the level. It narrows still more.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from robopol.policies import Policy
 from robopol.policies.paths import Level
 from robopol.policies.samplers.sampler import Draw, Kernel
-from robopol.steering.steering import Steering, SteeringConfig, generative
+from robopol.steering.steering import Steering, SteeringConfig, generative, of_means
 
 
 class InnerStepsConfig(SteeringConfig):
@@ -40,6 +41,8 @@ class InnerStepsConfig(SteeringConfig):
 
     def build(self, policy: Policy) -> "InnerSteps":
         """See `SteeringConfig.build`."""
+        if self.back in ("langevin", "repeat"):
+            of_means(policy, f"inner_steps with back={self.back}")
         generative(policy, "inner_steps")
         return InnerSteps(self)
 

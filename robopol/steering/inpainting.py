@@ -3,7 +3,8 @@
 At every noise level these entries of the state are the known actions, noised to that level, and the walk fills in the
 rest (Lugmayr et al. 2022; Janner et al. 2022). To hold the x0-estimate of an entry is to do so: whatever steps a
 sampler takes from it, alpha' x0 + sigma' eps, x0 is known, and eps is the noise that the entry began with or was drawn
-for it. Real-time chunking (Black et al. 2025) also pulls at the actions after these, which here may jump.
+for it. With few steps the rest follows little, with one jump of a consistency model not at all. Real-time chunking
+(Black et al. 2025) also pulls at the actions after these, which here may jump.
 """
 
 from typing import ClassVar, Literal
@@ -15,7 +16,7 @@ from robopol.policies import Policy
 from robopol.policies.field import Field
 from robopol.steering.nudge import FilledField
 from robopol.steering.real_time_chunking import left, soft_mask
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, of_levels
 
 
 class InpaintingConfig(SteeringConfig):
@@ -31,7 +32,7 @@ class InpaintingConfig(SteeringConfig):
 
     def build(self, policy: Policy) -> "Inpainting":
         """See `SteeringConfig.build`."""
-        generative(policy, "inpainting")
+        of_levels(policy, "inpainting")
         return Inpainting(self)
 
 

@@ -195,7 +195,7 @@ def join(base: GenerativePolicy, policy: Policy, what: str) -> GenerativePolicy:
         ConfigError: Names every difference that cannot be bridged.
     """
     member = generative(policy, what)
-    if "consistency" in (base.field.prediction, member.field.prediction):
+    if not (base.field.says_means and member.field.says_means):
         raise ConfigError(
             f"{what} compares what policies say at one noise level, where a consistency model says where a walk ends "
             "and not the mean: take the policy that it learned from"

@@ -18,7 +18,7 @@ from robopol.policies import Policy
 from robopol.policies.field import DerivedField, Field, Schedule
 from robopol.policies.prediction import reading
 from robopol.steering.objectives.point import Number
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, of_levels
 
 
 class NudgeConfig(SteeringConfig):
@@ -45,7 +45,7 @@ class NudgeConfig(SteeringConfig):
     def build(self, policy: Policy) -> "Nudge":
         """See `SteeringConfig.build`."""
         if self.how == "inpaint":
-            generative(policy, "nudge with how=inpaint")
+            of_levels(policy, "nudge with how=inpaint")
         spec = policy.spec
         if len(self.actions) > spec.chunk:
             raise ConfigError(f"nudge gives {len(self.actions)} actions, and plans have {spec.chunk} from now on")

@@ -28,7 +28,7 @@ from robopol.networks.denoiser import Walk
 from robopol.policies import Policy, Previous
 from robopol.policies.field import DerivedField, Field, Schedule
 from robopol.steering.estimates import Estimates
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, of_means
 
 Mask = Literal["exp", "linear", "hard"]
 
@@ -53,7 +53,7 @@ class RealTimeChunkingConfig(SteeringConfig):
 
     def build(self, policy: Policy) -> "RealTimeChunking":
         """See `SteeringConfig.build`."""
-        generative(policy, "real_time_chunking")
+        of_means(policy, "real_time_chunking")
         return RealTimeChunking(self)
 
 

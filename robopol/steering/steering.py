@@ -190,3 +190,67 @@ def generative(policy: Policy, what: str) -> GenerativePolicy:
         f"{what} acts on the way from noise to an action, and a {policy.config.tree()['kind']} policy has none: it can "
         "only be steered by choosing among its proposals (best_of)"
     )
+
+
+def of_means(policy: Policy, what: str) -> GenerativePolicy:
+    """Return a policy whose field says the mean of the clean plans at a noise level (Tweedie's formula).
+
+    A score moves this mean by sigma^2 / alpha times the score's change. A consistency model says one clean plan, the
+    end of the way from a state; moved by as much it is no sample of anything.
+
+    Args:
+        policy: Any.
+        what: Who needs it, for the error.
+
+    Raises:
+        ConfigError: If it walks no field, or this one jumps.
+    """
+    found = generative(policy, what)
+    if found.field.says_means:
+        return found
+    raise ConfigError(
+        f"{what} needs the mean of the clean actions at a noise level, and a consistency policy says one of them: "
+        "choose among its plans (best_of) or where it begins (start_noise, learned_noise, warm_start), or steer the "
+        "policy that it learned from"
+    )
+
+
+def of_levels(policy: Policy, what: str) -> GenerativePolicy:
+    """Return a policy that looks at more than pure noise on its way, so that known actions can be followed.
+
+    Args:
+        policy: Any.
+        what: Who needs it, for the error.
+
+    Raises:
+        ConfigError: If it walks no field, or jumps once.
+    """
+    found = generative(policy, what)
+    if found.field.says_means or len(found.sampler.table(found.field).rows) > 1:
+        return found
+    raise ConfigError(
+        f"{what} lets the walk go on from known actions at the noise levels between, and a policy that jumps once has "
+        "none: set policy.steps=2 or more for one that learned to, or steer the policy that it learned from"
+    )
+
+
+def last_steps(policy: Policy, steps: int | None, what: str) -> None:
+    """Check that a walk can begin in the middle, from something else than noise.
+
+    Args:
+        policy: Any.
+        steps: How many of its last steps are walked; None is all of them, from noise.
+        what: Who begins there, for the error.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    found = generative(policy, what)
+    walk = len(found.sampler.times(found.field.path))
+    if steps is not None and steps > walk:
+        raise ConfigError(f"the last {steps} steps cannot be walked: the policy's sampler walks {walk} in all")
+    if steps is not None and steps == walk and not found.field.says_means:
+        raise ConfigError(
+            f"{what} with steps={steps} begins with a consistency policy's first jump, which is from pure noise, where "
+            f"nothing is left of other actions: take fewer steps than its {walk} (more jumps: policy.steps)"
+        )

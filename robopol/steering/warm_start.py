@@ -11,10 +11,9 @@ import torch
 from pydantic import Field as Bound
 from torch import Tensor
 
-from robopol.errors import ConfigError
 from robopol.policies import Policy
 from robopol.policies.generative import GenerativePolicy
-from robopol.steering.steering import Planning, Steering, SteeringConfig, generative
+from robopol.steering.steering import Planning, Steering, SteeringConfig, last_steps
 
 
 class WarmStartConfig(SteeringConfig):
@@ -33,10 +32,7 @@ class WarmStartConfig(SteeringConfig):
 
     def build(self, policy: Policy) -> "WarmStart":
         """See `SteeringConfig.build`."""
-        found = generative(policy, "warm_start")
-        walk = len(found.sampler.times(found.field.path))
-        if self.steps is not None and self.steps > walk:
-            raise ConfigError(f"the last {self.steps} steps cannot be walked: the policy's sampler walks {walk} in all")
+        last_steps(policy, self.steps, "warm_start")
         return WarmStart(self)
 
 

@@ -54,6 +54,8 @@ def build(algo: str = "ppo", name: str = "density", model: dict | None = None, p
     """Build an algorithm over one of `POLICIES`; ``scoring`` in ``changes`` adds to that of `SCORINGS`."""
     torch.manual_seed(0)
     scoring = SCORINGS[name] | changes.pop("scoring", {})
+    if algo in ("trpo", "fixpo"):
+        scoring.pop("clip_base", None)  # they have no clip range
     tree = {"kind": algo, "scoring": scoring} | changes
     made = part("policy", POLICIES[name] | (policy or {}))
     value = part("model", {"kind": "state_value", "hidden": [8]} | (model or {}))

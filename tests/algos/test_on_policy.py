@@ -288,3 +288,55 @@ def test_a_policy_that_cannot_be_scored_so_is_refused_in_words(scoring, policy, 
 def test_another_model_is_refused_in_words():
     with pytest.raises(ConfigError, match="set model=state_value"):
         build("ppo", "density", model={"kind": "value"})
+
+
+COMMON = [{"critic_lr": 1e-2}, {"gae_lambda": 0.5}, {"normalize_advantage": "rollout"}, {"adam_eps": 1.0}]
+COMMON += [{"normalize_advantage": "no"}, {"normalize_advantage": "minibatch"}, {"reward_limit": 0.1}]
+COMMON += [{"scale_rewards": True}, {"scale_rewards": False}]
+PASSES = [{"lr": 1e-2}, {"epochs": 1}, {"value_weight": 5.0}, {"value_clip": 1e-3}, {"entropy_weight": 0.1}]
+PASSES += [{"clip_norm": 1e-3}, {"target_kl": 1e-9}, {"anneal": True}, {"anneal": False}, {"warmup": 1}]
+PASSES += [{"surrogate": {"kind": kind}} for kind in ("clip", "simple", "discovered", "unclipped")]
+MENDS = [{"max_kl": 1e-6}, {"target_coefficient": 1.0}, {"beta": 0.0}, {"beta_lr": 1.0}]
+STEPS = [{"max_kl": 1e-4}, {"cg_steps": 1}, {"cg_damping": 9.0}, {"critic_epochs": 1}]
+OPTIONS = [("ppo", [*COMMON, *PASSES]), ("fixpo", [*COMMON, *PASSES, *MENDS]), ("trpo", [*COMMON, *STEPS])]
+
+
+def learned(kind: str, **changes: object) -> torch.Tensor:
+    """What two updates make of the weights, where passes over a rollout are two."""
+    few = {} if kind == "trpo" else {"epochs": 2, "lr": 3e-2}
+    algo = build(kind, "density", **few | changes)
+    for step in range(2):
+        algo.update(rollout(algo, 4, 4), step, rng(step))
+    return torch.cat([weight.detach().flatten() for weight in [*algo.actor_weights, *algo.critic_weights]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "options"), OPTIONS)
+def test_every_option_does_something_or_is_refused(kind, options):
+    usual, defaults = learned(kind), lookup("algo", kind)().tree()
+    for changes in options:
+        (name, value) = next(iter(changes.items()))
+        held = defaults[name]["kind"] if isinstance(value, dict) else defaults[name]
+        if held == (value["kind"] if isinstance(value, dict) else value):
+            continue
+        try:
+            assert not torch.equal(learned(kind, **changes), usual), changes
+        except ConfigError:
+            assert (kind, name) in {("trpo", "normalize_advantage"), ("fixpo", "target_kl")} or name == "reward_limit"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "changes", "words"),
+    [
+        ("trpo", "density", {"normalize_advantage": "minibatch"}, "one, of the whole rollout; set it to rollout or no"),
+        ("ppo", "density", {"reward_limit": 5.0}, "set scale_rewards=true"),
+        ("fixpo", "density", {"target_kl": 0.1}, "set max_kl, and leave target_kl out"),
+        ("ppo", "denoising", {"entropy_weight": 0.1}, "algo.scoring=denoising knows none: set it to 0"),
+        ("ppo", "denoising", {"surrogate": "unclipped"}, "algo=ppo with the unclipped surrogate: leave it at 1"),
+        ("ppo", "denoising", {"scoring": {"clip_base": 1.0, "clip_rate": 1.0}}, "set clip_base below 1"),
+        ("ppo", "flow_matching", {"scoring": {"limit": 1.0}}, "set ratios=each"),
+    ],
+)
+def test_an_option_without_effect_is_refused_in_words(kind, name, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        build(kind, name, **changes)

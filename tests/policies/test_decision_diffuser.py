@@ -10,7 +10,7 @@ from robopol.configs import load_config
 from robopol.data import Episodes, EpisodesMeta, Windows
 from robopol.data.hindsight import HindsightConfig
 from robopol.data.normalizer import Normalizer
-from robopol.errors import ConfigError, DataError, ShapeError
+from robopol.errors import ConfigError, DataError, DataWarning, ShapeError
 from robopol.networks.denoiser import Denoiser
 from robopol.policies import Needs, PolicySpec
 from robopol.policies.decision_diffuser import DecisionDiffuser, PinnedField
@@ -74,6 +74,11 @@ def make(episodes: Episodes | None = None, **changes: object) -> DecisionDiffuse
     policy = config.build(parse(PolicySpec, SPEC | size))
     policy.fit_normalizers(episodes or linear())
     return policy.eval()
+
+
+def test_states_beyond_the_quantiles_are_not_clipped_in_silence():
+    with pytest.warns(DataWarning, match=r"some demonstrated observations .* state\[0\] in \d+ of \d+"):
+        make(obs_normalization="quantile")
 
 
 def windows(policy: DecisionDiffuser, episodes: Episodes) -> Windows:

@@ -1,13 +1,15 @@
 """What every policy promises, whatever it is made of."""
 
 import math
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta
-from robopol.errors import ConfigError, DataError, RobopolError, ShapeError
+from robopol.errors import ConfigError, DataError, DataWarning, RobopolError, ShapeError
 from robopol.policies import Policy, PolicySpec
 from robopol.policies.gmm import cluster
 from robopol.policies.resampling import Acting, Resampling
@@ -314,6 +316,40 @@ def test_actions_that_are_not_scaled_are_not_clipped_in_silence():
     within.action[:] = within.action.clamp(-1, 1)
     policy.resample(parse(lookup("sampler", "euler"), {"steps": 4}))
     policy.fit_normalizers(within)
+
+
+def test_actions_beyond_the_quantiles_are_not_clipped_in_silence():
+    shown = episodes()
+    shown.action[3, 0], shown.action[7, 1], shown.action[:, 2] = 14.0, -18.0, 0.5
+    shown.action[5, 2] = 0.9  # seldom enough to lie beyond both quantiles
+
+    def fitted(name: str, **changes: object) -> Policy:
+        config = parse(lookup("policy", POLICIES[name]["kind"]), {**POLICIES[name], "horizon": 8, **changes})
+        made = config.build(parse(PolicySpec, SPEC))
+        made.fit_normalizers(shown)
+        return made
+
+    with pytest.warns(DataWarning, match=r"scaled by quantile.* x in \d+ of 128 \(.*%\), as far as 7\.") as told:
+        policy = fitted("flow-mlp", action_normalization="quantile")
+    (said,) = [str(one.message) for one in told]
+    assert "grip, always planned as 0.5, differs in 1 of 128" in said
+    assert "policy.sampler.clip=never" in said
+    low, high = np.quantile(shown.action[:, 1].double().numpy(), [0.01, 0.99])
+    outside = int(((shown.action[:, 1] < low - 1e-5) | (shown.action[:, 1] > high + 1e-5)).sum())
+    assert f"y in {outside} of 128" in said
+    # what is trained on is not clipped, and comes back
+    normalized = policy.action_normalizer.normalize(shown.action)
+    assert normalized[3, 0] > 7
+    torch.testing.assert_close(policy.action_normalizer.unnormalize(normalized)[:, :2], shown.action[:, :2])
+    wide = {"kind": "euler", "steps": 4, "clip": "never"}
+    with pytest.warns(DataWarning, match="grip, always") as told:
+        fitted("flow-mlp", action_normalization="quantile", sampler=wide)
+    assert " x in " not in str(told[0].message)
+    with pytest.warns(DataWarning, match="scaled by bounds, .* x in 128 of 128"):  # they are bounds of something else
+        fitted("flow-mlp", action_normalization="bounds")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted("flow-mlp")
 
 
 @pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), backend="packed"), Resampling(steps=4)])

@@ -125,7 +125,8 @@ def test_what_cannot_be_is_refused_in_words(tmp_path):
     for tree, text in (
         (four | {"scale": {"shoulder": 1.0}}, "names 'shoulder'"),
         ({"kind": "gamepad", "switch": 7}, "two meanings"),
-        ({"kind": "gamepad", "buttons": {"stop": 2}}, "name stop"),
+        ({"kind": "gamepad", "buttons": {"stop": 2}}, r"unknown key: operator.buttons.stop.* has take, give, hold"),
+        ({"kind": "gamepad", "buttons": {"take": 6}}, "two meanings"),
         ({"kind": "mouse"}, "unknown operator 'mouse'"),
     ):
         with pytest.raises(ConfigError, match=text):

@@ -4,9 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
+from execution.clock import Clock, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robopol.execution import TemporalEnsemble
 from robopol.real_robot.chunk import Chunk, Usable
 from robopol.real_robot.merging import BlendConfig, ContinueConfig, EnsembleConfig, ReplaceConfig
 from robopol.real_robot.plan import Plan, monotone_tangents
@@ -139,6 +142,17 @@ def test_the_running_ensemble_equals_the_sum_over_all_chunks(m, every, seed):
             weights = np.exp(-m * np.arange(len(said)))
             np.testing.assert_allclose(point, weights @ np.array(said) / weights.sum(), rtol=0, atol=1e-12)
         assert merged.times[-1] == made.times()[-1]
+
+
+@pytest.mark.parametrize("m", [0.3, -1000.0, 1000.0])
+def test_an_ensemble_leads_through_the_actions_that_evaluation_executes(m):
+    policy, rule, generator = Clock(), EnsembleConfig(m=m).build(), torch.Generator().manual_seed(3)
+    executed, *_ = play(TemporalEnsemble(policy, m), 10, seed=3)
+    for step, action in enumerate(executed.numpy()):
+        window = policy.plan({"state": torch.full((1, 2, 1), step / 1000)}, 1, [generator])[0, 0]
+        made = chunk(window[policy.spec.n_obs_steps - 1 :].numpy(), t_first=DT * (1 + step))
+        merged = rule.merge(NONE, NONE, made, usable(made, made.t_first))
+        np.testing.assert_allclose(merged.points[0], action, rtol=0, atol=1e-6)
 
 
 def test_an_ensemble_reads_chunks_off_the_grid_between_their_actions():

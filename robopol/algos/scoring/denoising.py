@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from robopol.algos.scoring.scoring import Reduction, Said, Scoring, ScoringConfig
@@ -49,6 +49,15 @@ class DenoisingConfig(ScoringConfig):
     clip_base: float = Field(1.0, gt=0, le=1)
     clip_rate: float = Field(3.0, gt=0)
     sampler: Annotated[Any, OneOf("sampler")] | None = None
+
+    @model_validator(mode="after")
+    def _grows_from_something(self) -> Self:
+        if self.clip_base == 1 and self.clip_rate != type(self).model_fields["clip_rate"].default:
+            raise ValueError(
+                f"clip_rate={self.clip_rate} says how the clip range grows from clip_base on, which is the whole range "
+                "already: set clip_base below 1, or leave it out"
+            )
+        return self
 
     def build(self, policy: Policy) -> "Denoising":
         """Return the scoring of a policy.

@@ -1,14 +1,15 @@
 """A flow's own loss as likelihood (FPO: McAllister et al. 2025, arXiv 2507.21053)."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from robopol.algos.scoring.scoring import Reduction, Said, Scoring, ScoringConfig
 from robopol.algos.scoring.walking import executed, generative, walk
+from robopol.errors import ConfigError
 from robopol.policies import Policy
 from robopol.policies.generative import GenerativePolicy
 
@@ -36,13 +37,25 @@ class FlowMatchingConfig(ScoringConfig):
     ratios: Literal["joint", "each"] = "joint"
     limit: float = Field(3.0, gt=0)
 
+    @model_validator(mode="after")
+    def _limits_each(self) -> Self:
+        if self.ratios == "joint" and self.limit != type(self).model_fields["limit"].default:
+            raise ValueError(f"limit={self.limit} cuts off the ratio of each pair: set ratios=each, or leave it out")
+        return self
+
     def build(self, policy: Policy) -> "FlowMatching":
         """Return the scoring of a policy.
 
         Raises:
-            ConfigError: If the policy walks no field of its own.
+            ConfigError: If the policy walks no field of its own, or one whose loss bounds no likelihood.
         """
-        return FlowMatching(self, generative(policy, "flow_matching"))
+        found = generative(policy, "flow_matching")
+        if not found.field.says_means:
+            raise ConfigError(
+                "algo.scoring=flow_matching reads the likelihood of actions from how well a network says the noise in "
+                "them, and a consistency policy says where a walk ends: fine-tune the policy that it learned from"
+            )
+        return FlowMatching(self, found)
 
 
 class FlowMatching(Scoring):

@@ -270,7 +270,7 @@ class Sampler(ABC, Generic[RowT]):
         Raises:
             ConfigError: If the field cannot be walked so.
         """
-        if field.prediction == "consistency" and not self.jumps:
+        if not field.says_means and not self.jumps:
             raise ConfigError(
                 f"the {self.config.kind} sampler needs the mean of the clean actions, and a consistency model says one "
                 "of them: walk it by policy.sampler=consistency, or walk its teacher"

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from robopol.config import Config
 from robopol.errors import ConfigError, RobotError
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.operator import Operator, OperatorConfig, Saying, Typed, Vector
@@ -36,6 +37,30 @@ COMMANDS: dict[str, tuple[Command, int]] = {
 }
 
 
+class ButtonsConfig(Config):
+    """Number of the button that commands each; null is none.
+
+    Attributes:
+        take: The person leads.
+        give: The policy goes on.
+        hold: The arm stands.
+        success: The episode ends, and succeeded.
+        failure: It ends, and did not.
+        discard: It ends, and is forgotten.
+    """
+
+    take: int | None = 7
+    give: int | None = 6
+    hold: int | None = 4
+    success: int | None = 2
+    failure: int | None = 1
+    discard: int | None = 8
+
+    def numbers(self) -> dict[str, int]:
+        """Return command -> button, of those that have one."""
+        return {word: number for word, number in self if number is not None}
+
+
 class GamepadConfig(OperatorConfig):
     """A gamepad on Linux. Sticks lead the tool where the robot has a model with ``site``, else its first four joints.
 
@@ -51,7 +76,7 @@ class GamepadConfig(OperatorConfig):
         switch: Number of the button that is the deadman's switch.
         opens: Of the button that opens the gripper.
         closes: Of the one that closes it.
-        buttons: take, give, hold, success, failure, discard -> number of the button that commands it.
+        buttons: Numbers of those that command.
     """
 
     kind: Literal["gamepad"] = "gamepad"
@@ -66,15 +91,11 @@ class GamepadConfig(OperatorConfig):
     switch: int = 5
     opens: int = 3
     closes: int = 0
-    buttons: dict[str, int] = Field(
-        default_factory=lambda: {"take": 7, "give": 6, "hold": 4, "success": 2, "failure": 1, "discard": 8}
-    )
+    buttons: ButtonsConfig = ButtonsConfig()
 
     def build(self, robot: RobotConfig, clock: Clock, typed: Typed) -> "Gamepad":
         """See `OperatorConfig.build`."""
-        if unknown := [word for word in self.buttons if word not in COMMANDS]:
-            raise ConfigError(f"the gamepad's buttons name {', '.join(unknown)}; there are {', '.join(COMMANDS)}")
-        numbers = [self.switch, self.opens, self.closes, *self.buttons.values()]
+        numbers = [self.switch, self.opens, self.closes, *self.buttons.numbers().values()]
         if len(set(numbers)) < len(numbers) or len(set(self.axes)) < len(self.axes):
             raise ConfigError(f"a button or axis of the gamepad has two meanings: buttons {numbers}, axes {self.axes}")
         return Gamepad(self, jog_of(robot, self.site), clock)
@@ -89,7 +110,7 @@ class Gamepad(Operator):
         self._fd, self._last, self._part = -1, clock.now(), b""
         self._sticks: dict[int, float] = {}
         self._down: set[int] = set()
-        self._orders = {number: COMMANDS[word] for word, number in config.buttons.items()}
+        self._orders = {number: COMMANDS[word] for word, number in config.buttons.numbers().items()}
 
     def connect(self) -> str:
         """See `Operator.connect`."""
@@ -97,7 +118,7 @@ class Gamepad(Operator):
             self._fd = os.open(self.config.device, os.O_RDONLY | os.O_NONBLOCK)
         except OSError as error:
             raise RobotError(f"no gamepad at {self.config.device}: {error.strerror}") from error
-        buttons = ", ".join(f"{number} {word}" for word, number in self.config.buttons.items())
+        buttons = ", ".join(f"{number} {word}" for word, number in self.config.buttons.numbers().items())
         led = ", ".join(name for name, unit in self._jog.axes if unit != "stroke")
         config = self.config
         return (
