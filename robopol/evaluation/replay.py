@@ -2,8 +2,9 @@
 
 Open loop (``actions``): reset with the recorded seed, then take the recorded actions; small differences add up.
 Step by step (``states``): restore a recorded simulator state, compare the observation there, take the recorded
-action and compare where it leads; every step starts from the record again. Not every world goes on from a restored
-state as it did before: `restart_deviations` measures that first, on the world itself.
+action and compare where it leads; every step starts from the record again, in the recorded model where the world loads
+it. Not every world goes on from a restored state as it did before: `restart_deviations` measures that first, on the
+world itself.
 """
 
 from collections.abc import Sequence
@@ -173,6 +174,7 @@ def _step_by_step(tally: "_Tally", states: Tensor, steps: int | None) -> None:
         row = tally.rows[position]
         if over:
             tally.env.reset([0], [max(0, tally.seed)])
+            tally.load_model()
         tally.begins(row, tally.env.restore_state(0, states[row]))
         own = tally.env.save_state(0)
         over = tally.steps(row, timed=own is not None and own.shape == states[row].shape)
@@ -222,6 +224,13 @@ class _Tally:
         self._start = self._next = self._sum = self._reward = 0.0
         self._worst = ""
         self._success: bool | None = None
+
+    def load_model(self) -> None:
+        """Go on in the model that the episode was recorded in, where the world has another one and can."""
+        meta, model = self._episodes.meta, self._episodes.model
+        index = -1 if model is None else int(model[self._index])
+        if index >= 0 and self.env.loads_models and meta.models[index] != self.env.model:
+            self.env.load_model(0, meta.models[index])
 
     def begins(self, row: int, obs: dict[str, Tensor]) -> None:
         """Compare the observation before a row."""
