@@ -131,7 +131,7 @@ def test_each_episode_is_replayed_in_its_own_model(episodes):
 
 def test_models_that_do_more_are_not_loaded(episodes):
     first, *more = episodes.meta.models
-    spoilt = {
+    spoilt = {  # each costs robosuite a reset or two
         first.replace("<worldbody>", "<include file='/etc/hostname'/><worldbody>"): "an element <include>",
         first.replace("/robosuite/models/assets/", "/elsewhere/"): "which is none of robosuite/models/assets here",
         first.replace(
@@ -142,7 +142,7 @@ def test_models_that_do_more_are_not_loaded(episodes):
     for text, words in spoilt.items():
         assert text != first
         altered = replace(episodes, meta=episodes.meta.model_copy(update={"models": (text, *more)}))
-        facts, passed = check(altered, "states", 3, STEPS, 0.05)
+        facts, passed = check(altered, "states", 1, 1, 0.05)
         assert not passed
         assert facts["replays"] == {}
         assert [note for note in facts["notes"] if note.startswith("no replay of states: ") and words in note]
