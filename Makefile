@@ -11,7 +11,7 @@ help:
 	@echo "make demo      demonstrations, a policy, its evaluation, a video: some five minutes after the install"
 	@echo "make test      all tests, types, style and the layer contract"
 	@echo "make test-slow     tests that train until something works"
-	@echo "make test-extras   tests in worlds that need an environment of their own (metaworld, robosuite, warp, ray)"
+	@echo "make test-extras   tests in worlds that need an environment of their own (metaworld, robosuite, warp, ray), and LeRobot"
 	@echo "make install   robopol in $(VENV)"
 
 demo: install
@@ -29,10 +29,11 @@ test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m slow
 
 # Each in $(VENV)-<name>. TORCH names another build of torch, e.g. TORCH=torch==2.13.0+cpu.
-test-extras: $(VENV)-metaworld/.test $(VENV)-robosuite/.test $(VENV)-warp/.test $(VENV)-ray/.test
+test-extras: $(VENV)-metaworld/.test $(VENV)-robosuite/.test $(VENV)-warp/.test $(VENV)-ray/.test $(VENV)-lerobot/.test
 	$(VENV)-metaworld/bin/python -m pytest tests/extras/metaworld
 	$(VENV)-robosuite/bin/python -m pytest tests/extras/robosuite
 	$(VENV)-warp/bin/python -m pytest tests/extras/warp
+	$(VENV)-lerobot/bin/python -m pytest tests/extras/lerobot
 	$(VENV)-ray/bin/python -m pytest tests/envs/test_ray.py tests/sweeps/test_launchers.py
 
 $(VENV)-%/.test: pyproject.toml
@@ -41,7 +42,8 @@ $(VENV)-%/.test: pyproject.toml
 	$(VENV)-$*/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(if $(TORCH),$(VENV)-$*/bin/python -m pip install --quiet "$(TORCH)")
 	$(VENV)-$*/bin/python -m pip install --quiet --editable . --group test-$*
-	$(if $(filter robosuite,$*),$(VENV)-$*/bin/python -m pip install --quiet --no-deps robosuite==1.5.2)
+	$(if $(filter robosuite,$*),$(VENV)-$*/bin/python -m pip install --quiet --no-deps robosuite==1.5.2 robomimic==0.3.0)
+	$(if $(filter lerobot,$*),$(VENV)-$*/bin/python -m pip install --quiet --no-deps lerobot==0.4.4)
 	@touch $@
 
 lint: $(VENV)/.test
@@ -70,4 +72,4 @@ $(VENV)/.test: $(VENV)/.venv pyproject.toml
 	@touch $(VENV)/.run $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-metaworld $(VENV)-robosuite $(VENV)-warp build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-metaworld $(VENV)-robosuite $(VENV)-warp $(VENV)-ray $(VENV)-lerobot build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from robopol.data import Episodes
     from robopol.envs import VectorEnv
     from robopol.evaluation.replay import Drift
+    from robopol.evaluation.restart import Restart
 
 
 def check(
@@ -31,7 +32,8 @@ def check(
     if mode == "none" or not len(episodes):
         return facts, True
     from robopol.evaluation.recorded_world import differences, world_of
-    from robopol.evaluation.replay import replay, restart_deviations, spaced, why_not
+    from robopol.evaluation.replay import replay, spaced, why_not
+    from robopol.evaluation.restart import restart_deviations
 
     try:
         env = world_of(episodes)
@@ -46,32 +48,40 @@ def check(
             try:
                 if reason := why_not(way, episodes, env):
                     raise EnvError(reason)
-                there, later = restart_deviations(episodes, env) if way == "states" else (0.0, 0.0)
+                restart = restart_deviations(episodes, env) if way == "states" else None
+                own = None if restart is None else restart.beyond(tolerance)
+                compared = restart is None or restart.there == 0
                 whole = bool(facts["replays"])
-                drifts = replay(episodes, env, way, left, None if whole else steps, compare_start=there == 0)
+                drifts = replay(episodes, env, way, left, None if whole else steps, compare_start=compared, own=own)
             except EnvError as error:  # e.g. pictures cannot be drawn here
                 facts["notes"].append(f"no replay of {way}: {error}")
                 continue
-            facts["notes"] += _restart(there, later)
-            facts["notes"] += _short(episodes, env) if way == "states" else []
-            allowed = max(tolerance, later)
-            facts["replays"][way] = _summary(drifts, allowed)
-            passed = {drift.episode for drift in drifts if drift.within(allowed)}
+            if restart is not None:
+                facts["notes"] += [*_restart(restart), *_short(episodes, env)]
+            facts["replays"][way] = _summary(drifts, tolerance)
+            facts["replays"][way]["to_the_bit"] &= own is None or not bool(own.any())
+            passed = {drift.episode for drift in drifts if drift.within(tolerance)}
             left = [index for index in left if index not in passed]
     done = facts["replays"]
     return facts, not left if done else mode == "auto"
 
 
-def _restart(there: float, later: float) -> list[str]:
+def _restart(restart: "Restart") -> list[str]:
     """Say how far the world is from itself once it is restored."""
     notes = []
-    if there:
+    if restart.there:
         notes.append(
-            f"the world here observes a state that is restored up to {there:.2g} standard deviations otherwise than "
-            "before; observations at restored states are not compared"
+            f"the world here observes a state that is restored up to {restart.there:.2g} standard deviations otherwise "
+            "than before; observations at restored states are not compared"
         )
-    if later:
-        notes.append(f"it goes on from them up to {later:.2g} standard deviations otherwise; that much is allowed")
+    if restart.greatest:
+        notes.append(
+            f"it goes on from them up to {restart.greatest:.2g} standard deviations otherwise; what each column is off "
+            "by itself is allowed"
+        )
+    if free := restart.free:
+        shown = ", ".join(free[:6]) + (f" and {len(free) - 6} more" if len(free) > 6 else "")
+        notes.append(f"the state does not decide {shown}; a step later they are not compared")
     return notes
 
 

@@ -94,6 +94,18 @@ class SerialVectorEnv(VectorEnv):
         self.check_running([slot], self._running)
         return self._stack([restore(state.numpy())])
 
+    @property
+    def loads_models(self) -> bool:
+        """See `VectorEnv.loads_models`."""
+        return hasattr(self.envs[0], "load_model")
+
+    def load_model(self, slot: int, model: str) -> None:
+        """See `VectorEnv.load_model`."""
+        if not self.loads_models:
+            super().load_model(slot, model)
+        self.check_running([slot], self._running)
+        self.envs[slot].load_model(model)
+
     def _execute(self, slots: Sequence[int], actions: NDArray[np.float32]) -> list[tuple[Any, ...]]:
         """Step some of the environments; return for each what its ``step`` returns."""
         return [self.envs[slot].step(action) for slot, action in zip(slots, actions, strict=True)]

@@ -121,6 +121,23 @@ class VectorEnv(ABC):
         """
         raise EnvError(f"{self.spec.id} cannot continue from a saved state")
 
+    @property
+    def loads_models(self) -> bool:
+        """Whether `load_model` is possible."""
+        return False
+
+    def load_model(self, slot: int, model: str) -> None:
+        """Let the episode in a slot go on in a model that was recorded; a state is restored after that.
+
+        Args:
+            slot: A slot that was reset.
+            model: What `model` was then, MJCF; it is not trusted.
+
+        Raises:
+            EnvError: If this world cannot load one, the model may do more than it should, or it does not fit.
+        """
+        raise EnvError(f"{self.spec.id} does not load recorded models")
+
     def __enter__(self) -> "VectorEnv":
         """Return itself; leaving the block closes it."""
         return self

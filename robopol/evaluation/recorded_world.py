@@ -63,7 +63,12 @@ def differences(episodes: Episodes, env: VectorEnv) -> list[str]:
         elif tuple(column.shape[1:]) != tuple(shapes[key]):
             found.append(f"obs.{key} is {tuple(column.shape[1:])} in the file and {tuple(shapes[key])} here")
     models = set(episodes.meta.models) - {env.model}
-    if models:
+    if models and env.loads_models:
+        found.append(
+            f"the file holds {len(models)} simulator model(s) other than the one that is used here; step by step each "
+            "episode is replayed in its own, an open loop in what the seed draws here"
+        )
+    elif models:
         found.append(
             f"the file holds {len(models)} simulator model(s) other than the one that is used here; they are not "
             "loaded (a model may name files), and in what they differ the replay differs"

@@ -2,8 +2,9 @@
 
 Open loop (``actions``): reset with the recorded seed, then take the recorded actions; small differences add up.
 Step by step (``states``): restore a recorded simulator state, compare the observation there, take the recorded
-action and compare where it leads; every step starts from the record again. Not every world goes on from a restored
-state as it did before: `restart_deviations` measures that first, on the world itself.
+action and compare where it leads; every step starts from the record again, in the recorded model where the world loads
+it. Not every world goes on from a restored state as it did before: `robopol.evaluation.restart` measures that first, on
+the world itself.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,6 @@ Mode = Literal["states", "actions"]
 
 _DIVERGED = 1e30  # deviation of a number that is not finite
 _MEASURED = 100_000  # rows that the units come from, about
-_PROBED = 20  # steps from which a world is restored to see whether it can be
 
 
 class Drift(Config):
@@ -86,35 +86,6 @@ def why_not(mode: Mode, episodes: Episodes, env: VectorEnv) -> str | None:
     return None
 
 
-def restart_deviations(episodes: Episodes, env: VectorEnv) -> tuple[float, float]:
-    """Measure how far a world is from itself when a state that it saved is restored.
-
-    Args:
-        episodes: The dataset; its first actions are taken.
-        env: The world; it can restore states.
-
-    Returns:
-        Greatest deviation of the observation there (a world may observe forces that the simulator left from before),
-        and of the observation a step later; in the units of `Drift`.
-    """
-    units, seed = _Units(episodes, env), int(episodes.seed[0])
-    seen = env.reset([0], [max(0, seed)])
-    trail = []
-    for action in episodes.action[: min(_PROBED, int(episodes.lengths[0]))]:
-        state, result = env.save_state(0), env.step([0], action[None])
-        if state is not None:
-            trail.append((state, seen, action, result.obs))
-        seen = result.obs
-        if bool(result.terminated | result.truncated):
-            break
-    there = later = 0.0
-    for state, before, action, after in trail:
-        env.reset([0], [seed if seed >= 0 else 1])  # what an unknown seed decides is not restored either
-        there = max(there, float(units.deviation(env.restore_state(0, state), before).max()))
-        later = max(later, float(units.deviation(env.step([0], action[None]).obs, after).max()))
-    return there, later
-
-
 def replay(
     episodes: Episodes,
     env: VectorEnv,
@@ -123,6 +94,7 @@ def replay(
     steps: int | None = None,
     *,
     compare_start: bool = True,
+    own: Tensor | None = None,
 ) -> list[Drift]:
     """Replay episodes.
 
@@ -133,17 +105,20 @@ def replay(
         indices: Which episodes.
         steps: How many steps of an episode at most, evenly spaced, first and last included (``"states"`` only:
             an open loop takes every step); None takes all.
-        compare_start: Also compare what is observed after a reset or a restore; see `restart_deviations`.
+        compare_start: Also compare what is observed after a reset or a restore; see `robopol.evaluation.restart`.
+        own: (D + 1,) float64, how far the world is from itself in each column and in the reward a step after a restore.
+            That much of a deviation does not count; infinity: the column is not compared.
 
     Returns:
         One drift per episode replayed.
     """
-    units, states = _Units(episodes, env), episodes.states
+    units, states = Units(episodes, env), episodes.states
+    own = torch.zeros(len(units.names) + 1, dtype=torch.float64) if own is None else own
     chosen = [index for index in indices if mode == "states" or int(episodes.seed[index]) >= 0]
     found = []
     with progress("replay", len(chosen), "episodes") as report:
         for done, index in enumerate(chosen):
-            tally = _Tally(episodes, env, units, index, compare_start)
+            tally = _Tally(episodes, env, units, index, compare_start, own)
             if mode == "actions" or states is None:
                 _open_loop(tally)
             else:
@@ -173,12 +148,13 @@ def _step_by_step(tally: "_Tally", states: Tensor, steps: int | None) -> None:
         row = tally.rows[position]
         if over:
             tally.env.reset([0], [max(0, tally.seed)])
+            tally.load_model()
         tally.begins(row, tally.env.restore_state(0, states[row]))
         own = tally.env.save_state(0)
         over = tally.steps(row, timed=own is not None and own.shape == states[row].shape)
 
 
-class _Units:
+class Units:
     """What observations and rewards are measured in.
 
     Attributes:
@@ -187,6 +163,7 @@ class _Units:
     """
 
     def __init__(self, episodes: Episodes, env: VectorEnv) -> None:
+        """Take the units from the dataset."""
         self.keys = _shared(episodes, env)
         self._obs = {key: _unit(episodes.obs[key]) for key in self.keys}
         self.reward = float(_unit(episodes.reward[:, None]))
@@ -212,16 +189,25 @@ class _Tally:
         seed: Its seed.
     """
 
-    def __init__(self, episodes: Episodes, env: VectorEnv, units: _Units, index: int, compare_start: bool) -> None:
+    def __init__(
+        self, episodes: Episodes, env: VectorEnv, units: Units, index: int, compare_start: bool, own: Tensor
+    ) -> None:
         start = int(episodes.starts[index])
         self.env, self.seed = env, int(episodes.seed[index])
         self.rows = range(start, start + int(episodes.lengths[index]))
         self._episodes, self._units, self._index = episodes, units, index
-        self._compare_start = compare_start
+        self._compare_start, self._own = compare_start, own
         self._count = self._flags = self._compared = 0
         self._start = self._next = self._sum = self._reward = 0.0
         self._worst = ""
         self._success: bool | None = None
+
+    def load_model(self) -> None:
+        """Go on in the model that the episode was recorded in, where the world has another one and can."""
+        meta, model = self._episodes.meta, self._episodes.model
+        index = -1 if model is None else int(model[self._index])
+        if index >= 0 and self.env.loads_models and meta.models[index] != self.env.model:
+            self.env.load_model(0, meta.models[index])
 
     def begins(self, row: int, obs: dict[str, Tensor]) -> None:
         """Compare the observation before a row."""
@@ -240,10 +226,11 @@ class _Tally:
         result = self.env.step([0], episodes.action[[row]])
         following, known = episodes.next_obs(torch.tensor([row]))
         if bool(known):
-            off = self._units.deviation(result.obs, following)
+            off = (self._units.deviation(result.obs, following) - self._own[:-1]).clamp(min=0)
             self._next, self._sum = max(self._next, self._greatest(off, row)), self._sum + float(off.mean())
             self._compared += 1
         reward = abs(float(result.reward) - float(episodes.reward[row])) / self._units.reward
+        reward = max(0.0, reward - float(self._own[-1]))
         self._reward = max(self._reward, reward if reward < _DIVERGED else _DIVERGED)
         flags = bool(result.terminated) != bool(episodes.terminated[row])
         flags |= timed and bool(result.truncated) != bool(episodes.truncated[row])

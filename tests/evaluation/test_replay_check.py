@@ -13,7 +13,8 @@ from robopol.errors import EnvError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.evaluation.recorded_world import differences, world_of
-from robopol.evaluation.replay import replay, restart_deviations, spaced, why_not
+from robopol.evaluation.replay import replay, spaced, why_not
+from robopol.evaluation.restart import Restart, restart_deviations
 
 DOMAIN = {"mass": [0.5, 2.0], "friction": [0.5, 1.5], "latency": 2}
 MODES = ("states", "actions")
@@ -167,7 +168,9 @@ def test_what_cannot_be_replayed_is_said(reach):
 
 def test_robopols_worlds_go_on_from_a_restored_state_to_the_bit(reach):
     with world_of(reach) as env:
-        assert restart_deviations(reach, env) == (0, 0)
+        found = restart_deviations(reach, env)
+        assert (found.there, found.reward, found.free) == (0, 0, [])
+        assert not found.later.any()
 
 
 def test_a_foreign_world_is_measured_on_itself_first():
@@ -176,14 +179,34 @@ def test_a_foreign_world_is_measured_on_itself_first():
     episodes = wander("AntMaze_UMaze-v5", 1, max_episode_steps=60)
     short = replace(episodes, states=episodes.states[:, 1 : 1 + 15 + 14].contiguous())  # qpos and qvel, as in D4RL
     with world_of(episodes) as env:
-        there, later = restart_deviations(episodes, env)
-        assert there > 0.01
-        assert later == 0
+        found = restart_deviations(episodes, env)
+        assert found.there > 0.01
+        assert found.greatest == 0
+        assert not found.beyond(0).any()
         for recorded, success in ((episodes, True), (short, None)):
             (drift,) = replay(recorded, env, "states", [0], 30, compare_start=False)
             assert drift.within(0)
             assert drift.success is success
             assert drift.start_max is None
+
+
+def test_what_a_world_is_off_by_itself_is_allowed_column_by_column(reach):
+    names = tuple(f"obs.state[{index}]" for index in range(reach.obs["state"].shape[1]))
+    later = torch.zeros(len(names), dtype=torch.float64)
+    later[:3] = torch.tensor([0.005, 0.2, 12.0])
+    restart = Restart(0.0, later, 0.03, names)
+    assert (restart.greatest, restart.free) == (0.2, ["obs.state[2]"])
+    own = restart.beyond(0.01)
+    assert own[:4].tolist() == pytest.approx([0, 0.19, torch.inf, 0])
+    assert float(own[-1]) == pytest.approx(0.02)
+    for column, amount, passes in ((0, 0.02, False), (1, 0.19, True), (1, 0.21, False), (2, 99.0, True)):
+        state = reach.obs["state"].clone()
+        unit = float(state[:, column].double().std(correction=0))
+        state[4, column] += amount * unit
+        altered = replace(reach, obs={"state": state})
+        with world_of(altered) as env:
+            (drift,) = replay(altered, env, "states", [0], compare_start=False, own=own)
+        assert drift.within(0.01) is passes, (column, amount)
 
 
 @pytest.mark.parametrize(

@@ -123,13 +123,13 @@ class _Reader:
         meta = self._own_meta() if own else meta_of(text(data, "env_args"), self._losses)
         demos = self._demos(data, filter)
         has_final = [self._has_final(demo, own) for demo in demos]
+        names = self._obs_names(demos)
         self._note_the_rest(data, demos, filter)
 
         plan = {"action": self._plan(demos, "actions"), "reward": self._plan(demos, "rewards")}
         plan |= {name: self._plan(demos, f"robopol/{name}") for name in EXACT} if own else {}
         plan |= {} if own else {"dones": self._plan(demos, "dones")}
         plan |= {"states": self._plan(demos, "states")} if any("states" in demo.group for demo in demos) else {}
-        names = self._obs_names(demos)
         plan |= {f"obs.{key}": self._plan(demos, f"obs/{name}", key) for key, name in names.items()}
         ended = [demo for demo, known in zip(demos, has_final, strict=True) if known]
         following = {key: self._plan(ended, f"next_obs/{name}", key) for key, name in names.items()}

@@ -7,6 +7,7 @@ task's own check held once, and is truncated after ``max_episode_steps`` or ``ho
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -14,6 +15,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from robopol.envs.foreign.recorded_model import checked
 from robopol.envs.foreign.world import GlobalStream, World
 from robopol.envs.rendering import Renderer, load_triton, offer_backend
 from robopol.errors import EnvError
@@ -109,6 +111,32 @@ class Robosuite(World):
         """The model of the present episode, as robomimic stores it."""
         text: str = self.suite.sim.model.get_xml()
         return text
+
+    def load_model(self, text: str) -> None:
+        """Go on in a recorded model, with the sizes, colours and places that were drawn then; not in its state.
+
+        Args:
+            text: MJCF, not trusted.
+
+        Raises:
+            EnvError: If it may do more than a model should, or is that of another task.
+        """
+        import robosuite
+
+        model = checked(text, Path(robosuite.__file__).parent / "models/assets")
+        size = self.physics[0].nq, self.physics[0].nv, self.physics[0].nu
+        try:
+            with self.scope():
+                self.suite.reset_from_xml_string(model)
+                self.suite.sim.reset()
+                self.suite.sim.forward()
+            found = self.physics[0].nq, self.physics[0].nv, self.physics[0].nu
+            if found != size:
+                raise EnvError(f"it has {found} positions, velocities and controls, needed {size}")
+        except Exception as error:  # robosuite and MuJoCo raise anything
+            raise EnvError(f"{self.id} cannot go on in the recorded model: {error}") from error
+        finally:
+            self.suite.deterministic_reset = False  # upstream leaves it set when it fails
 
     def look(self) -> Any:
         """Observe the present state."""

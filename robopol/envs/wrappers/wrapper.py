@@ -83,6 +83,15 @@ class VectorWrapper(VectorEnv):
         self.memory[slot] = state[size:].to(self.device)
         return observation
 
+    @property
+    def loads_models(self) -> bool:
+        """See `VectorEnv.loads_models`."""
+        return self.env.loads_models
+
+    def load_model(self, slot: int, model: str) -> None:
+        """See `VectorEnv.load_model`."""
+        self.env.load_model(slot, model)
+
 
 def known(env: EnvSpec, kind: str, keys: Sequence[str]) -> None:
     """Check that a world has some observation keys.
