@@ -6,6 +6,7 @@ Compiling takes as long for a hundred steps as for one, and whatever walks or st
 
 from itertools import count
 from types import FunctionType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,7 +51,7 @@ class CompiledDenoiser(ActingDenoiser):
         own = FunctionType(code, take.__globals__, closure=take.__closure__)
         # on a CPU weights that are constants are packed, as by `robopol.networks.packed`: half the time of a U-Net
         frozen = compiler == "inductor" and next(net.parameters()).device.type == "cpu"
-        options = {"freezing": True} if frozen else None
+        options: dict[str, Any] | None = {"freezing": True} if frozen else None
         self._step = torch.compile(own, backend=compiler, fullgraph=True, options=options)
 
     def _walk(self, t: Tensor, cond: Tensor) -> Walk:
