@@ -162,7 +162,7 @@ def test_every_path_and_prediction_goes_the_same_way(kind, name):
 
     So what is known of one path and one prediction, above, holds of every path with every prediction.
     """
-    kappas, known = _way(kind, 0.65 if name == "beso" else 60.0)
+    kappas, known = _way(kind, 0.65 if name == "beso" else 50.0)  # room for churn above
     for prediction in PREDICTED:
         found = way(kind, name, prediction, kappas)
         torch.testing.assert_close(found, known, atol=1e-3, rtol=1e-3, msg=lambda text, p=prediction: f"{p}: {text}")

@@ -73,7 +73,8 @@ class EDM(Sampler[Row]):
             row = rows[i]
             if row.std > 0:
                 scaled = (row.raised.at.alpha / row.visit.at.alpha).item() * x
-                x = move(row.visit, number, x, scaled if x0 is None else x0, scaled, row.std, draw, hook)
+                seen = x / row.visit.at.alpha.item() if x0 is None else x0  # before the first look, what is there
+                x = move(row.visit, number, x, seen, scaled, row.std, draw, hook)
                 number += 1
             y = x / row.raised.at.alpha.item()
             x0, eps = row.raised.estimate(x, network(x, row.looks[0]), clips)
