@@ -194,7 +194,7 @@ def test_what_a_world_is_off_by_itself_is_allowed_column_by_column(reach):
     names = tuple(f"obs.state[{index}]" for index in range(reach.obs["state"].shape[1]))
     later = torch.zeros(len(names), dtype=torch.float64)
     later[:3] = torch.tensor([0.005, 0.25, 12.0])
-    restart = Restart(0.0, later, 0.03, names)
+    restart = Restart(0.0, later, 0.03, names, later > 99)
     assert (restart.greatest, restart.free) == (0.25, ["obs.state[2]"])
     own = restart.beyond(0.01)
     assert own[:4].tolist() == pytest.approx([0, 0.24, torch.inf, 0])
