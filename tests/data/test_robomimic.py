@@ -133,7 +133,7 @@ def test_foreign_columns(tmp_path):
 
 def test_another_version_of_the_simulator_is_said(tmp_path, monkeypatch):
     read = load_episodes(f"{foreign(tmp_path / 'f.hdf5')}?dones=both")
-    world = SimpleNamespace(spec=SimpleNamespace(obs_shapes={}), model=None)
+    world = SimpleNamespace(spec=SimpleNamespace(obs_shapes={}), model=None, loads_models=False)
     for installed, said in (("1.5.0", True), ("1.4.1", False)):
         monkeypatch.setattr(recorded_world, "version", {"robosuite": installed}.get)
         words = f"recorded with robosuite 1.4.1, here is {installed}"

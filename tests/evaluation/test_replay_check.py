@@ -193,13 +193,13 @@ def test_a_foreign_world_is_measured_on_itself_first():
 def test_what_a_world_is_off_by_itself_is_allowed_column_by_column(reach):
     names = tuple(f"obs.state[{index}]" for index in range(reach.obs["state"].shape[1]))
     later = torch.zeros(len(names), dtype=torch.float64)
-    later[:3] = torch.tensor([0.005, 0.2, 12.0])
-    restart = Restart(0.0, later, 0.03, names)
-    assert (restart.greatest, restart.free) == (0.2, ["obs.state[2]"])
+    later[:3] = torch.tensor([0.005, 0.25, 12.0])
+    restart = Restart(0.0, later, 0.03, names, later > 99)
+    assert (restart.greatest, restart.free) == (0.25, ["obs.state[2]"])
     own = restart.beyond(0.01)
-    assert own[:4].tolist() == pytest.approx([0, 0.19, torch.inf, 0])
+    assert own[:4].tolist() == pytest.approx([0, 0.24, torch.inf, 0])
     assert float(own[-1]) == pytest.approx(0.02)
-    for column, amount, passes in ((0, 0.02, False), (1, 0.19, True), (1, 0.21, False), (2, 99.0, True)):
+    for column, amount, passes in ((0, 0.02, False), (1, 0.24, True), (1, 0.26, False), (2, 99.0, True)):
         state = reach.obs["state"].clone()
         unit = float(state[:, column].double().std(correction=0))
         state[4, column] += amount * unit

@@ -19,7 +19,7 @@ from robopol.errors import DataError, EnvError
 robosuite = pytest.importorskip("robosuite")
 pytest.importorskip("robomimic")
 
-STEPS = 6
+STEPS, TOLERANCE = 6, 0.6
 ASSETS = "/robosuite/models/assets/"
 
 
@@ -117,16 +117,16 @@ def test_robomimics_scripts_take_what_we_write(episodes, tmp_path, monkeypatch, 
 
 
 def test_each_episode_is_replayed_in_its_own_model(episodes):
+    """The controller's and the gripper's memory are not in the states: that much a step differs in any case."""
     assert len(set(episodes.meta.models)) == 3  # the cube has another size in each
-    facts, passed = check(episodes, "states", 3, STEPS, 0.05)
-    print(json.dumps(facts, indent=1))
+    facts, passed = check(episodes, "states", 3, STEPS, TOLERANCE)
     assert any("each episode is replayed in its own" in note for note in facts["notes"])
-    assert passed
-    others = replace(episodes, model=episodes.model.roll(1))
-    facts, passed = check(others, "states", 3, STEPS, 0.05)
-    print(json.dumps(facts, indent=1))
+    assert any("the state does not decide obs.robot0_" in note for note in facts["notes"])
+    assert passed, facts
+    swapped = replace(episodes, model=episodes.model.roll(1))
+    facts, passed = check(swapped, "states", 3, STEPS, TOLERANCE)
     assert not passed
-    assert facts["replays"]["states"]["differing"] == 3
+    assert any(drift["worst"].startswith("obs.object[") for drift in facts["replays"]["states"]["drifts"])
 
 
 def test_models_that_do_more_are_not_loaded(episodes):
@@ -142,7 +142,7 @@ def test_models_that_do_more_are_not_loaded(episodes):
     for text, words in spoilt.items():
         assert text != first
         altered = replace(episodes, meta=episodes.meta.model_copy(update={"models": (text, *more)}))
-        facts, passed = check(altered, "states", 1, 1, 0.05)
+        facts, passed = check(altered, "states", 1, 1, TOLERANCE)
         assert not passed
         assert facts["replays"] == {}
         assert [note for note in facts["notes"] if note.startswith("no replay of states: ") and words in note]
