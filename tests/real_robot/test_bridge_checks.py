@@ -17,9 +17,10 @@ def functions_of(name):
     """Return the tests of a file, name -> whether it is slow."""
     (path,) = ROOT.glob(f"tests/**/{name}")
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    all_slow = any(isinstance(node, ast.Assign) and "mark.slow" in ast.unparse(node) for node in tree.body)
+    all_slow = any(ast.unparse(node).startswith("pytestmark = pytest.mark.slow") for node in tree.body)
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return {one.name: all_slow or any("mark.slow" in ast.unparse(d) for d in one.decorator_list) for one in functions}
+    marks = {one.name: any("mark.slow" in ast.unparse(d) for d in one.decorator_list) for one in functions}
+    return {name: all_slow or slow for name, slow in marks.items()}
 
 
 def cases():
