@@ -26,10 +26,11 @@ from robopol.config import parse
 from robopol.configs import load_config
 from robopol.errors import RobopolError
 from robopol.evaluation import rollout
+from robopol.evaluation.fitness import histories
 from robopol.evaluation.rollout import Outcome
 from robopol.evaluation.statistics import mcnemar, paired, wilson
 from robopol.execution import ExecutorConfig, RealTimeChunkingConfig, RecedingHorizonConfig
-from robopol.export.export import export, histories, rolled_out
+from robopol.export.export import export, rolled_out
 from robopol.files import write_json
 from robopol.loading import load_policy
 from robopol.policies import Policy

@@ -139,6 +139,7 @@ KINDS: dict[str, dict[str, str]] = {
         "uniform": "robopol.data.sampling:UniformConfig",
         "trajectory_weighted": "robopol.data.weighting:TrajectoryWeightedConfig",
         "top_k": "robopol.data.weighting:TopKConfig",
+        "interventions": "robopol.data.weighting:InterventionsConfig",
         "hindsight": "robopol.data.hindsight:HindsightConfig",
     },
     "wrapper": {

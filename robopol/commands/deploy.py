@@ -7,7 +7,8 @@
   robopol deploy checkpoint=DIR robot=ur5e_simulated operator=keyboard
 
 The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
-typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy, quit.
+typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy, quit,
+swap CHECKPOINT.
 With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed.
 Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md says what each line means, and
 what to do before a policy moves an arm for the first time.
@@ -23,7 +24,7 @@ import os
 import select
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,8 @@ _WORDS = {
 
 RESTART = "restart policy"
 """Said where it died, or hangs."""
+SWAP = "swap "
+"""Said before the checkpoint of new weights."""
 
 
 class DeployCommand(Speaker):
@@ -64,6 +67,7 @@ class DeployCommand(Speaker):
         operator: The device by which a person takes over; None has none.
         seconds: How long the policy runs; None does what is typed.
         record: Folder that the episodes are recorded in.
+        trials: Folder of recorded episodes that new weights are tried on before they act; None is ``record``.
         out: Dataset that they are written to at the end; the suffix says the format.
         rehearse: Episodes of a rehearsal in simulation; 0 moves the robot.
         latency: Time by which chunks are late in a rehearsal, s.
@@ -75,6 +79,7 @@ class DeployCommand(Speaker):
     operator: Annotated[Any, OneOf("operator")] | None = None
     seconds: float | None = Field(None, gt=0)
     record: str | None = None
+    trials: str | None = None
     out: str | None = None
     rehearse: int = Field(0, ge=0)
     latency: float = Field(0.0, ge=0)
@@ -147,7 +152,8 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
         if supervisor.help:
             print(supervisor.help)
         typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
-        status = _watch(supervisor, command.seconds, typed)
+        tried = record if command.trials is None else Path(command.trials)
+        status = _watch(supervisor, command.seconds, typed, lambda new: supervisor.swap_policy(speaker | new, tried))
     finally:
         supervisor.quit(_print)
         supervisor.close()
@@ -163,7 +169,7 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
     return status
 
 
-def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
+def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callable[[dict[str, Any]], None]) -> int:
     """Pass on what the operator says and print what happens, until the end."""
     end, script, keyboard, failed = None, [] if seconds is None else ["arm"], _Keyboard(), 0
     while True:
@@ -192,17 +198,22 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool) -> int:
         if not listening:
             time.sleep(0.05)
             continue
-        for words in keyboard.lines(0.05):
-            if words in ("quit", None):
+        for line in keyboard.lines(0.05):
+            words = "quit" if line is None else line.lower()
+            if words == "quit":
                 return 0
             if words == RESTART:
                 supervisor.restart_policy()
+            elif line is not None and words.startswith(SWAP):
+                print(f"{line[len(SWAP) :]} is loaded and tried, and the policy that acts goes on", flush=True)
+                swap({"checkpoint": line[len(SWAP) :]})
             elif words.startswith("reset ") and words[6:].isdigit():
                 supervisor.order(Command.RESET, int(words[6:]))
             elif words in _WORDS:
                 supervisor.order(*_WORDS[words])
             elif words:
-                print(f"say one of {', '.join(_WORDS)}, {RESTART}, or reset and the number of the reason")
+                known = f"{', '.join(_WORDS)}, {RESTART}, {SWAP}CHECKPOINT"
+                print(f"say one of {known}, or reset and the number of the reason")
 
 
 def _alarm(name: str, why: str, listening: bool) -> str:
@@ -227,7 +238,7 @@ class _Keyboard:
             return
         found = os.read(0, 4096)  # not by sys.stdin, which keeps lines that select does not know of
         *lines, self._rest = (self._rest + found).split(b"\n")
-        yield from (" ".join(line.decode(errors="replace").lower().split()) for line in lines)
+        yield from (" ".join(line.decode(errors="replace").split()) for line in lines)
         if not found:
             yield None
 

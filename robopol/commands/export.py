@@ -52,7 +52,8 @@ def run(words: list[str]) -> int:
 
     from robopol.checkpoint import find_part, load_policy
     from robopol.errors import ConfigError
-    from robopol.export.export import export, histories, rolled_out
+    from robopol.evaluation.fitness import histories
+    from robopol.export.export import export, rolled_out
     from robopol.networks.precision import RuntimeConfig
 
     RuntimeConfig(device="cpu").build().apply()

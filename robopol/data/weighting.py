@@ -1,4 +1,4 @@
-"""Better episodes more often: sampling by the returns of whole episodes."""
+"""Some steps more often: sampling by the returns of whole episodes, or by who acted."""
 
 import math
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +10,7 @@ from torch import Tensor
 from robopol.data.draws import uniform_numbers
 from robopol.data.episodes import Episodes
 from robopol.data.sampling import Sampling, SamplingConfig, Uniform
+from robopol.errors import ConfigError
 
 if TYPE_CHECKING:
     from robopol.data.windows import Batch, Windows
@@ -56,6 +57,51 @@ class TrajectoryWeighted(Sampling):
         self.weights = torch.full((len(windows.episodes),), math.nan, dtype=torch.float64, device=returns.device)
         self.weights[chosen] = torch.exp((_unit(score, returns.abs().max()) - 1) / config.temperature)
         self._until = self.weights[windows.episode].cumsum(0).cpu()  # (W,)
+
+    def batch(self, step: int, batch_size: int, seed: int) -> "Batch":
+        """See `Sampling.batch`."""
+        where = uniform_numbers((batch_size,), step, seed, purpose=1) * self._until[-1]
+        drawn = torch.searchsorted(self._until, where, right=True).clamp_(max=len(self._until) - 1)
+        return self.windows.gather(drawn)
+
+
+class InterventionsConfig(SamplingConfig):
+    """What a person did in a policy's place more often: so much of a batch, drawn with replacement, however rare it is.
+
+    Half of every batch is how learners from interventions mix them with what the policy did itself (Luo et al. 2024,
+    arXiv 2410.21845, whose demonstrations are the other half; Ball et al. 2023, arXiv 2302.02948).
+
+    Attributes:
+        share: Probability that a window is one in whose present step a person had taken over.
+    """
+
+    kind: Literal["interventions"] = "interventions"
+    share: float = Field(0.5, ge=0, le=1)
+
+    def build(self, windows: "Windows") -> "Interventions":
+        """See `SamplingConfig.build`."""
+        return Interventions(self.share, windows)
+
+
+class Interventions(Sampling):
+    """See `InterventionsConfig`.
+
+    Attributes:
+        taken: (W,), the windows in whose present step a person had taken over.
+    """
+
+    def __init__(self, share: float, windows: "Windows") -> None:
+        """Find the windows; see `InterventionsConfig.build`."""
+        super().__init__(windows)
+        episodes = windows.episodes
+        now = episodes.starts[windows.episode] + windows.start + windows.n_obs_steps - 1
+        self.taken = episodes.intervention[now].cpu()
+        if not self.taken.any() or self.taken.all():
+            of = "every step is" if self.taken.any() else "no step is"
+            raise ConfigError(f"{of} an intervention here, so there is nothing to mix: say sampling.kind=uniform")
+        count = int(self.taken.sum())
+        each = torch.where(self.taken, share / count, (1 - share) / (len(self.taken) - count))
+        self._until = each.double().cumsum(0)  # (W,)
 
     def batch(self, step: int, batch_size: int, seed: int) -> "Batch":
         """See `Sampling.batch`."""

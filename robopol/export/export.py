@@ -9,11 +9,12 @@ from torch import Tensor
 
 from robopol import __version__
 from robopol.checkpoint import write_config
-from robopol.data import Episodes, Windows
+from robopol.data import Episodes
 from robopol.data.episodes import is_image
 from robopol.envs import VectorEnv
 from robopol.errors import ConfigError
 from robopol.evaluation import SEED0, Recorder, rollout
+from robopol.evaluation.fitness import ROWS
 from robopol.evaluation.protocol import check_contract
 from robopol.execution import RecedingHorizon
 from robopol.export.engine import EngineName, engine
@@ -31,8 +32,6 @@ from robopol.export.trace import NOISE, trace
 from robopol.files import whole_folder, write_json
 from robopol.policies import Policy
 
-ROWS = 256
-"""Observation histories of each kind that are compared."""
 TOLERANCE = 1e-4
 """Largest absolute difference of an action entry that is accepted, in environment units."""
 _BLOCK = 32  # rows that are compared at once
@@ -115,23 +114,6 @@ def deviation(policy: Policy, artefact: ExportedPolicy, obs: Mapping[str, Tensor
         return largest
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def histories(episodes: Episodes, policy: Policy) -> dict[str, Tensor]:
-    """Return `ROWS` observation histories from episodes, evenly spaced, key -> (ROWS, To, ...).
-
-    Raises:
-        ConfigError: If the episodes lack an observation that the policy looks at, or have it in another shape.
-    """
-    spec = policy.spec
-    for key, shape in spec.obs_shapes.items():
-        found = tuple(episodes.obs[key].shape[1:]) if key in episodes.obs else "none"
-        if found != tuple(shape):
-            raise ConfigError(f"the recorded observation '{key}' has shape {found}, the policy needs {tuple(shape)}")
-    windows = Windows(episodes, spec.n_obs_steps, spec.horizon)
-    chosen = torch.linspace(0, len(windows) - 1, ROWS).round().long()
-    obs = windows.gather(chosen)["obs"]
-    return {key: obs[key] for key in spec.obs_shapes}
 
 
 def rolled_out(policy: Policy, env: VectorEnv) -> Episodes:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.chunk import ID_BYTES, Chunk
 from robopol.real_robot.events import NUMBERS, Code, Event, Severity
 from robopol.real_robot.film import Film
 from robopol.real_robot.rings import Box, Memory, Ring
@@ -35,6 +35,7 @@ class Channels:
         switch: When the deadman's switch was held, ns.
         policy: Chunks of the policy.
         human: Chunks of the human.
+        successor: Id of a policy that may take the place of the one that speaks.
         steps: Memory for the policy's own record, whose rows are known once the policy is.
         remarks: Events that the policy's process reports.
         films: Name of a camera -> its pictures.
@@ -50,6 +51,7 @@ class Channels:
         self.switch = Box(memories["switch"], 8)
         self.policy = Box(memories["policy"], Chunk.size(robot.columns))
         self.human = Box(memories["human"], Chunk.size(robot.columns))
+        self.successor = Box(memories["successor"], ID_BYTES)
         self.steps = memories["steps"]
         self.remarks = Ring(memories["remarks"], EVENT_ROW)
         self.films = {
@@ -68,6 +70,7 @@ class Channels:
             "switch": Box.size(8),
             "policy": Box.size(Chunk.size(robot.columns)),
             "human": Box.size(Chunk.size(robot.columns)),
+            "successor": Box.size(ID_BYTES),
             "steps": _STEPS,
             "remarks": Ring.size(EVENT_ROW, _EVENTS),
         }

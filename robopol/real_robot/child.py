@@ -39,7 +39,7 @@ class Lifeline:
                 raise SystemExit(1)
             line += byte
         self.setup: dict[str, Any] = json.loads(line)
-        self._cut = False
+        self._cut, self._heard = False, b""
         self._poll = select.poll()
         self._poll.register(0, select.POLLIN | select.POLLHUP)
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -49,8 +49,19 @@ class Lifeline:
     def held(self) -> bool:
         """Say whether the parent is still there."""
         if not self._cut and self._poll.poll(0):
-            self._cut = not os.read(0, 4096)
+            found = os.read(0, 65536)
+            self._cut, self._heard = not found, self._heard + found
         return not self._cut
+
+    def told(self) -> dict[str, Any] | None:
+        """Return the next that the parent said after the setup, None if it has said no more so far."""
+        self.held()
+        line, end, rest = self._heard.partition(b"\n")
+        if not end:
+            return None
+        self._heard = rest
+        said: dict[str, Any] = json.loads(line)
+        return said
 
     def _end(self, number: int, frame: object) -> None:
         self._cut = True

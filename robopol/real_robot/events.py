@@ -110,6 +110,8 @@ class Code(IntEnum):
     """The server of the policy cannot be asked: nothing is planned, and it is asked again in every step."""
     POLICY_BACK = 64
     """Seconds that it was away."""
+    POLICY_SWAPPED = 65
+    """The first plan of new weights was taken, its number; from now on those before are refused."""
     # Cameras: which one is its place in the configuration, from 0
     CAMERA_STALE = 70
     """Camera, age of its newest picture, s: the policy is not asked."""

@@ -17,7 +17,7 @@ from robopol.real_robot.motion import STILL
 from robopol.real_robot.observing import Observation, Observer
 from robopol.real_robot.proposal import ProposalGate
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.sent import Plan, Sent
+from robopol.real_robot.sent import Handover, Plan, Sent
 from robopol.real_robot.sight import Sight
 from robopol.real_robot.states import State
 from robopol.real_robot.steps import NOT_ASKED, Asked, Step
@@ -102,6 +102,20 @@ class PolicyLoop:
         self._epoch, self._since, self._seq = -1, 0, 0
         self._away, self._words = 0, ""
 
+    def hear(self) -> None:
+        """Hear what the arm does and say nothing: another policy speaks."""
+        self._hear(self.clock.now())
+
+    def hand_over(self) -> Handover:
+        """Return what a policy must know that takes the place of this one; nothing more is to be asked of this one."""
+        return Handover(self._epoch, tuple(self._latencies), tuple(self._sent.known))
+
+    def take_over(self, known: Handover) -> None:
+        """Go on in the place of another policy: with the next step it is asked, and told the plan that is followed."""
+        self._epoch, self._since = known.epoch, self._executed
+        self._latencies.extend(known.latencies)
+        self._sent.inherit(known.plans)
+
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
         """Step at the policy's rate while ``alive``; steps that cannot be kept up with are left out."""
         for _ in paced(self.clock, self.dt, alive):
@@ -133,7 +147,7 @@ class PolicyLoop:
             if asked.seq:
                 self._since = 0
         self._since += 1
-        return Step(t, observed, epoch, observation, taken, asked)
+        return Step(t, observed, epoch, observation, taken, asked, self.id)
 
     def _ask(self, observed: int, observation: Observation) -> Asked:
         """Let the policy plan, and send what it says unless that is no plan."""

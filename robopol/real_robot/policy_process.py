@@ -10,19 +10,23 @@ from pydantic import Field
 from robopol.config import Config, parse
 from robopol.data.episodes import is_image
 from robopol.envs.config import EnvConfig
-from robopol.errors import RobopolError
+from robopol.errors import ConfigError, RobopolError
+from robopol.evaluation.fitness import check_successor
 from robopol.files import git_state
-from robopol.policies import Policy, Previous
+from robopol.policies import Policy, PolicySpec, Previous
 from robopol.policies.remote import RemoteOptions
 from robopol.policies.resampling import Acting
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
-from robopol.real_robot.clock import MonotonicClock
+from robopol.real_robot.chunk import ID_BYTES
+from robopol.real_robot.clock import MonotonicClock, paced
+from robopol.real_robot.fitness import try_on
 from robopol.real_robot.observing import ArmObserver, Observation, Observer
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.scenes import Scene
+from robopol.real_robot.sent import Handover
 from robopol.real_robot.sight import Sight, check_cameras, seen_by
 from robopol.real_robot.steps import Step, fill, step_type
 from robopol.real_robot.waypoints import waypoints_for
@@ -110,6 +114,30 @@ def latency_of(policy: Policy, plans: int = 3) -> float:
     return longest
 
 
+def check_heir(policy: Policy, robot: RobotConfig, speaker: Speaker, old: PolicySpec, after: dict[str, Any]) -> None:
+    """See that a policy may take the place of one that acts meanwhile.
+
+    Args:
+        policy: The new one.
+        robot: The robot.
+        speaker: How it speaks.
+        old: What the other one is for.
+        after: ``id`` of the other one, ``record``: folder of recorded episodes; ``scene``: whether both see a scene.
+
+    Raises:
+        ConfigError: If it is for something else, has the same weights, or what it says of what was recorded is no plan.
+    """
+    check_successor(policy.spec, old)
+    if after["scene"] and policy.spec.env != old.env:
+        raise ConfigError(f"the new policy is for the world {policy.spec.env}, and that here is {old.env}")
+    if policy.fingerprint()[:ID_BYTES].hex() == after["id"]:
+        raise ConfigError(f"{speaker.checkpoint} is what acts already, to the last weight")
+    if after["record"] is None:
+        raise ConfigError("there is nothing to try it on: say record=FOLDER, or trials=FOLDER of earlier episodes")
+    if fault := try_on(policy, robot, speaker.executed or old.n_action_steps, after["record"]).fault:
+        raise ConfigError(fault)
+
+
 def main() -> None:
     """Load the policy, tell the parent what it is, and let it speak until the parent is gone."""
     lifeline = Lifeline()
@@ -124,6 +152,8 @@ def main() -> None:
         torch.set_num_threads(speaker.threads)
         policy = speaker.load()
         spec, world = policy.spec, setup.get("world")
+        if setup.get("after"):
+            check_heir(policy, robot, speaker, parse(PolicySpec, setup["after"]["spec"]), setup["after"])
         check_cameras(spec, robot.cameras, bool(setup.get("recorded")))
         observer: Observer
         if world and setup.get("scene") and spec.env is not None:
@@ -168,11 +198,25 @@ def main() -> None:
         config=policy.config.tree(),
         git=git_state(),
     )
+    said = list[dict[str, Any]]()
+
+    def undisturbed() -> bool:
+        """Say whether the parent is there and has said nothing: it tells when to speak, and when to be silent."""
+        said.extend(filter(None, [lifeline.told()]))
+        return lifeline.held() and not said
+
     try:
-        loop.run(lifeline.held, record)
+        if setup.get("after"):
+            for _ in paced(clock, loop.dt, undisturbed):
+                loop.hear()
+            if said and (known := said.pop(0)["known"]) is not None:
+                loop.take_over(Handover.of(known))
+        loop.run(undisturbed, record)
     except RobopolError as error:
         say(error=str(error))
         raise SystemExit(1) from None
+    if said:
+        say(known=loop.hand_over().tree())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from robopol.errors import RobotError
@@ -37,6 +38,13 @@ class Child:
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(setup).encode() + b"\n")
         self.process.stdin.flush()
+
+    def tell(self, **tree: Any) -> None:
+        """Say something to it; one that has ended hears nothing."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(tree).encode() + b"\n")
+            self.process.stdin.flush()
 
     def ready(self) -> dict[str, Any]:
         """Wait until it says that it is ready.

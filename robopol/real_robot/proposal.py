@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from robopol.evaluation.fitness import widened
 from robopol.policies import PolicySpec
 from robopol.real_robot.chunk import GateConfig, Rejection
 from robopol.real_robot.events import Code
@@ -24,10 +25,8 @@ class ProposalGate:
             spec: The box of actions, in the policy's space.
             config: Margin, and whether what lies outside is refused or clipped.
         """
-        low, high = np.array(spec.action_low, np.float64), np.array(spec.action_high, np.float64)
-        width = high - low
-        margin = np.where(np.isfinite(width), config.margin * width, np.inf)
-        self._low, self._high, self._strict = low - margin, high + margin, config.strict
+        self._low, self._high = widened(spec, config.margin)
+        self._strict = config.strict
 
     def judge(self, actions: NDArray[np.float32]) -> Rejection | int:
         """Take actions or refuse them.

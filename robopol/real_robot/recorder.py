@@ -111,6 +111,12 @@ class Recorder:
         if len(ticks) and State(int(ticks["state"][-1])) in _OVER:
             self.end(lost)
 
+    def speaks(self, policy: dict[str, Any]) -> None:
+        """Note that another policy speaks from now on; ``policies`` says which weights an id of a plan stands for."""
+        known = {name: policy[name] for name in ("speaker", "config", "git") if name in policy}
+        named = self._about.get("policies", {}) | {policy["id"]: known}
+        self._about = self._about | {"policy": policy, "policies": named}
+
     def end(self, lost: int) -> None:
         """End the episode that is going on, if there is one."""
         if self._draft is None:
@@ -223,14 +229,21 @@ def main() -> None:
     channels = Channels.open(robot, setup["channels"])
     steps = np.lib.format.descr_to_dtype(_tuples(setup["steps"]))
     rows = {"ticks": tick_type(len(robot.joints)), "events": EVENT_ROW, "steps": steps}
-    about = {"robot": setup["robot"], "policy": setup["policy"], "operator": setup.get("operator")}
+    about = {"robot": setup["robot"], "operator": setup.get("operator")}
     about["monotonic_ns"] = clock.now()
     album = Album({name: film.ring for name, film in channels.films.items()})
     recorder = Recorder(Path(setup["folder"]), rows, about, album)
+    recorder.speaks(setup["policy"])
     rings: dict[str, Ring | Joined] = {"ticks": channels.ticks, "steps": Ring(channels.steps, steps)}
     rings["events"] = Joined(channels.events, channels.remarks)
     say(ready=True)
-    record(recorder, rings, lifeline.held)
+
+    def held() -> bool:
+        while (told := lifeline.told()) is not None:
+            recorder.speaks(told["policy"])
+        return lifeline.held()
+
+    record(recorder, rings, held)
 
 
 def _tuples(tree: Any) -> Any:

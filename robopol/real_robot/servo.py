@@ -59,6 +59,7 @@ class Servo:
         policy: bytes,
         report: Callable[[Event], None],
         publish: Callable[[NDArray[np.void]], None],
+        successor: Mailbox | None = None,
     ) -> None:
         """Make the loop; nothing is connected yet.
 
@@ -71,6 +72,8 @@ class Servo:
             policy: Id of the policy whose chunks are taken.
             report: Told of every event.
             publish: Given the row of every tick, which is used again.
+            successor: Ids of policies that may take the place of the one that speaks, each from its first chunk that is
+                taken on; None if there will be none.
         """
         self.robot, self.clock = robot, clock
         self.life = Lifecycle(robot, driver, clock, report)
@@ -78,6 +81,7 @@ class Servo:
         self._loop = LoopWatch(robot)
         self._gates = {State.RUNNING: robot.make_gate(), State.HUMAN: robot.make_gate()}
         self._gates[State.RUNNING].policies, self._gates[State.HUMAN].policies = {policy}, {HUMAN_ID}
+        self._policy, self._successor = policy, successor
         self.row, self._next = new_tick(len(robot.joints)), Reading(len(robot.joints))
         self._rejections = self._write_failures = self._heard = 0
         self._marks, self.done = Mark(0), False
@@ -160,6 +164,8 @@ class Servo:
 
     def _listen(self, now: int, t: int) -> None:
         """Empty the mailboxes; look at what comes from the one who is wanted, while the arm can be seen."""
+        if self._successor is not None and (heir := self._successor.take()) is not None:
+            self._gates[State.RUNNING].policies = {self._policy, heir}
         for speaker, mailbox in self._mailboxes.items():
             message = mailbox.take()
             heard = self.clock.now()  # reading the arm took its time, and the message may have been made meanwhile
@@ -185,6 +191,10 @@ class Servo:
             self._refuse(found, now, t)
             return
         self._rejections, self._taken = 0, chunk.seq
+        if speaker is State.RUNNING and chunk.policy != self._policy:
+            self._policy = chunk.policy
+            gate.policies = {chunk.policy}
+            self.life.tell(now, Code.POLICY_SWAPPED, Severity.INFO, chunk.seq)
         if machine.state is not speaker:
             motion.begin(t)
             machine.enter(speaker, now)

@@ -62,7 +62,7 @@ def main() -> None:
     mailboxes = {State.RUNNING: channels.policy, State.HUMAN: channels.human}
     policy = bytes.fromhex(setup["policy"])
     try:
-        servo = Servo(robot, driver, clock, desk, mailboxes, policy, channels.report, publish)
+        servo = Servo(robot, driver, clock, desk, mailboxes, policy, channels.report, publish, channels.successor)
         servo.connect()
     except RobopolError as error:
         driver.close()

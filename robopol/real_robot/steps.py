@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from robopol.data.episodes import is_image
 from robopol.policies import PolicySpec
+from robopol.real_robot.chunk import ID_BYTES
 from robopol.real_robot.observing import Observation
 
 
@@ -54,6 +55,7 @@ class Step(NamedTuple):
         observation: What was seen, pictures included.
         taken: Key of a picture -> when it was taken, ns.
         asked: What the policy was asked and said, if it was.
+        policy: Id of the policy, its weights included, `ID_BYTES`; zeros where there is none.
     """
 
     t: int
@@ -62,17 +64,18 @@ class Step(NamedTuple):
     observation: Observation
     taken: dict[str, int]
     asked: Asked = NOT_ASKED
+    policy: bytes = bytes(ID_BYTES)
 
 
 _STEP, _ASKED = ("t", "t_observed", "epoch"), tuple(name for name in Asked._fields if name != "actions")
 
 
 def step_type(spec: PolicySpec) -> np.dtype[np.void]:
-    """Return the row of a policy's step: times, ns, what was seen, and what is in `Asked`.
+    """Return the row of a policy's step: times, ns, whose it is, what was seen, and what is in `Asked`.
 
     Of a picture it has the time, ns, at which it was taken; the picture itself is on the camera's film.
     """
-    head: list[Any] = [(name, np.int64) for name in (*_STEP, *_ASKED)]
+    head: list[Any] = [(name, np.int64) for name in (*_STEP, *_ASKED)] + [("policy", np.uint8, (ID_BYTES,))]
     seen: list[Any] = [
         (f"taken.{key}", np.int64) if is_image(key) else (f"obs.{key}", np.float32, shape)
         for key, shape in spec.obs_shapes.items()
@@ -86,6 +89,7 @@ def fill(row: NDArray[np.void], step: Step) -> None:
         row[name] = getattr(step, name)
     for name in _ASKED:
         row[name] = getattr(step.asked, name)
+    row["policy"] = np.frombuffer(step.policy, np.uint8)
     for key, value in step.observation.items():
         if not is_image(key):
             row[f"obs.{key}"] = value

@@ -19,6 +19,7 @@ from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.stage import Stage
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.succession import Succession
 from robopol.real_robot.world import world_type
 
 _WORLDS = 256  # rows of a simulated world that are kept
@@ -75,6 +76,7 @@ class Supervisor:
         self.help = ""
         self.state, self.coming = State.DISCONNECTED, False
         self._words: list[str] = []
+        self._heir: Succession | None = None
         self.cameras = CameraDesk(robot, self.channels.films, self._start_camera, self._clock)
         self._observes = {"scene": world is not None, "recorded": record is not None}
         try:
@@ -111,10 +113,49 @@ class Supervisor:
 
         The arm goes on with its next chunk, if it was to follow the policy before.
         """
+        self._give_up()
         self._children.pop(self._eyes).end(0.0)
         self._dead.discard(self._eyes)
         self._children[self._eyes] = self._child(self._eyes, speaker=self._speaker, **self._observes)
         self.coming, self._until = True, time.monotonic() + START_TIME
+
+    def swap_policy(self, speaker: dict[str, Any], record: Path | None) -> None:
+        """Let another policy take the place of the one that speaks, once it was tried; `alarms` says how it goes.
+
+        Args:
+            speaker: Tree of its `robopol.real_robot.policy_process.Speaker`.
+            record: Folder of recorded episodes that it is tried on.
+        """
+        self._give_up()
+        folder, known = None if record is None else str(record), self.policy
+        after = {"spec": known["spec"], "id": known["id"], "record": folder, "scene": self._observes["scene"]}
+        self._heir = Succession(self._child(self._eyes, speaker=speaker, after=after, **self._observes), speaker)
+
+    def _give_up(self) -> None:
+        """End a policy that was to take the place of the one that speaks, and has not yet."""
+        if self._heir is not None:
+            self._heir.child.end(0.0)
+            self._heir = None
+
+    def _succeed(self, heir: Succession) -> None:
+        """Take the next step of a succession, if it is time."""
+        old = self._children[self._eyes]
+        try:
+            if heir.fit() and heir.said is not None:
+                self.channels.successor.put(bytes.fromhex(heir.said["id"]))
+                heir.part(old)
+        except RobotError as error:
+            self._words.append(f"the new weights are refused, and those before go on: {error}")
+            self._give_up()
+            return
+        if heir.said is None or not heir.parted(old):
+            return
+        self._dead.discard(self._eyes)
+        self._children[self._eyes], self._heir, self.coming = heir.child, None, False
+        self._speaker, self.policy = heir.speaker, heir.said
+        if (recorder := self._children.get("recorder")) is not None:
+            recorder.tell(policy={"speaker": heir.speaker} | heir.said)
+        self._words.append(f"new weights act from their next plan on: {heir.speaker['checkpoint']}, {heir.said['id']}")
 
     def _welcome(self) -> None:
         """Hear whether a policy that was started anew is ready, and the same as before."""
@@ -183,6 +224,8 @@ class Supervisor:
         """
         if self.coming:
             self._welcome()
+        elif self._heir is not None:
+            self._succeed(self._heir)
         silent = self._pulse.alarm(self._clock.now())
         said, self._words = [*self._words, *([silent] if silent else [])], []
         return said + self.cameras.tend()
@@ -192,7 +235,9 @@ class Supervisor:
         servo = self._children["servo_process"]
         if servo.alive and self._pulse.lost(self._clock.now()):
             servo.end(0.0)
-        found = [name for name, child in self._children.items() if not child.alive and name not in self._dead]
+        leaving = self._eyes if self._heir is not None and self._heir.said is not None else None
+        known = {*self._dead, leaving}
+        found = [name for name, child in self._children.items() if not child.alive and name not in known]
         self._dead.update(found)
         if "operator_process" in found and self._terminal is not None:
             self._terminal.close()
@@ -208,6 +253,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more."""
+        self._give_up()
         order = (("servo_process", END_TIME), ("recorder", END_TIME), ("operator_process", 2.0), (self._eyes, 2.0))
         for name, patience in order:
             child = self._children.pop(name, None)

@@ -2,5 +2,6 @@
 
 from robopol.serving.served import Served
 from robopol.serving.server import Server
+from robopol.serving.swapping import swap
 
-__all__ = ["Served", "Server"]
+__all__ = ["Served", "Server", "swap"]

@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from struct import pack
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from robopol.errors import ConfigError, MessageError, MissingExtraError, RemoteError, RobopolError
 from robopol.policies.remote.message import MAX_BYTES, decode, encode
@@ -26,6 +27,7 @@ FAREWELL = 2.0
 """Seconds that clients have to take leave when the server ends."""
 GLANCE = 0.5
 """Seconds after which who waits for a request looks up: a signal that came just before the wait is seen then."""
+Result = TypeVar("Result")
 ENDED = RemoteError("the server ends")
 _QUIET = logging.Logger(__name__, logging.CRITICAL)  # who knocks and goes away again is no news
 
@@ -38,6 +40,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _answer(served: Served, request: Request) -> bytes:
+    begun = time.perf_counter()
+    windows = served.plan(request).numpy()
+    timing = {"server_timing": {"infer_ms": 1000 * (time.perf_counter() - begun)}}
+    return encode(request.answer(windows, served.metadata.spec.n_obs_steps) | timing)
+
+
 class Server:
     """Serves a policy.
 
@@ -45,10 +54,13 @@ class Server:
     A client has one request under way at a time, so that no more than ``clients`` of them ever wait. A request that
     makes no sense is answered by one text that says why, and the connection goes on.
 
+    A connection is to one policy for as long as it lasts. Another one may take its place (`swap`) for those who come
+    from then on, so nobody is ever answered by other weights than those that the first message named.
+
     Pages in a browser may open connections to this machine too. They say where they are from, and are refused.
 
     Attributes:
-        served: What is served.
+        served: What is served to those who come now.
     """
 
     def __init__(
@@ -77,8 +89,7 @@ class Server:
         except ImportError as error:
             raise MissingExtraError("websockets", "remote", "serving a policy") from error
         self.served, self._token, self._clients = served, token, clients
-        self._hello = encode(served.metadata.message())
-        self._asked: SimpleQueue[tuple[Request, Future[bytes]] | None] = SimpleQueue()
+        self._asked: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._lock = threading.Condition()
         self._talking: set[Any] = set()
         self._answering = 0
@@ -133,9 +144,9 @@ class Server:
                         continue
                     if asked is None:
                         break
-                    request, answer = asked
+                    job, answer = asked
                     try:
-                        answer.set_result(self._answer(request))
+                        answer.set_result(job())
                     except BaseException as error:  # whoever asked is told
                         answer.set_exception(error if isinstance(error, Exception) else ENDED)
                         if not isinstance(error, Exception):
@@ -148,6 +159,23 @@ class Server:
     def stop(self) -> None:
         """Let `run` end once it has answered what was asked before; a signal's handler may call it."""
         self._asked.put(None)
+
+    def do(self, job: Callable[[], Result]) -> Result:
+        """Run something in the thread of `run`, when it is its turn, and return what it returns.
+
+        Raises:
+            RemoteError: If the server ends.
+        """
+        answer = Future[Result]()
+        with self._lock:
+            if self._over:
+                raise ENDED
+            self._asked.put((job, answer))
+        return answer.result()
+
+    def swap(self, served: Served) -> None:
+        """Serve another policy to those who come from now on; those who are there go on with the one that they have."""
+        self.served = served
 
     def _admit(self, connection: Any, request: Any) -> Any:
         """Refuse who does not have the token, and who is too many."""
@@ -169,24 +197,25 @@ class Server:
             if self._over or len(self._talking) >= self._clients:
                 return
             self._talking.add(connection)
+        served = self.served
         try:
             # else one that reads nothing would hold this thread for ever
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, pack("ll", PATIENCE, 0))
-            connection.send(self._hello)
+            connection.send(encode(served.metadata.message()))
             for data in connection:
-                self._respond(connection, data)
+                self._respond(connection, data, served)
         except (ConnectionClosed, OSError):
             pass
         finally:
             with self._lock:
                 self._talking.discard(connection)
 
-    def _respond(self, connection: Any, data: bytes | str) -> None:
+    def _respond(self, connection: Any, data: bytes | str, served: Served) -> None:
         """Answer one message."""
         with self._lock:
             self._answering += 1
         try:
-            reply: bytes | str = self._reply(data)
+            reply: bytes | str = self._reply(data, served)
         except RobopolError as error:
             reply = str(error)
         except Exception as error:
@@ -199,21 +228,11 @@ class Server:
                 self._answering -= 1
                 self._lock.notify_all()
 
-    def _reply(self, data: bytes | str) -> bytes:
+    def _reply(self, data: bytes | str, served: Served) -> bytes:
         if isinstance(data, str):
             raise MessageError("a request is a binary message: docs/other-policies.md has the format")
-        request, answer = Request.read(decode(data), self.served.metadata), Future[bytes]()
-        with self._lock:
-            if self._over:
-                raise ENDED
-            self._asked.put((request, answer))
-        return answer.result()
-
-    def _answer(self, request: Request) -> bytes:
-        begun = time.perf_counter()
-        windows = self.served.plan(request).numpy()
-        timing = {"server_timing": {"infer_ms": 1000 * (time.perf_counter() - begun)}}
-        return encode(request.answer(windows, self.served.metadata.spec.n_obs_steps) | timing)
+        request = Request.read(decode(data), served.metadata)
+        return self.do(lambda: _answer(served, request))
 
     def _end(self) -> None:
         """Answer what is under way, refuse what came too late, and close all connections."""

@@ -11,9 +11,10 @@ from robopol.config import parse
 from robopol.envs import make_env
 from robopol.envs.config import EnvConfig
 from robopol.errors import CheckpointError, ConfigError, MissingExtraError
+from robopol.evaluation.fitness import ROWS
 from robopol.export import export as module
 from robopol.export import load_exported
-from robopol.export.export import ROWS, TOLERANCE, export
+from robopol.export.export import TOLERANCE, export
 from robopol.export.exported import digest_of
 from robopol.export.simplify import Simplifier
 from robopol.loading import load_policy

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from robopol.checkpoint import save_part
 from robopol.data import load_episodes
@@ -20,15 +21,15 @@ from robopol.real_robot.states import State
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 # the machine that tests run on may be busy: what is late is not what is tested here
-CALM = ["robot.watch.missed=100", "robot.watch.stale=2", "robot.watch.lost=5", "robot.driver.watchdog=0"]
+CALM = ["robot.watch.missed=100", "robot.watch.stale=2", "robot.watch.lost=5"]
+SIMULATED = ["robot=so101_simulated", "robot.driver.watchdog=0"]
 CALM += ["robot.gate.max_age=3", "robot.gate.max_latency=2", "robot.watch.rejections=1000"]
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """A policy without training: small changes of the joints, the same ones for ever."""
+def untrained(folder, seed=0, **fields):
+    """Write a policy without training: small changes of the joints, the same ones for ever."""
     spec = PolicySpec(
         obs_shapes={"state": (6,)},
         action_names=NAMES,
@@ -39,18 +40,24 @@ def policy(tmp_path_factory):
         n_obs_steps=1,
         horizon=16,
         n_action_steps=4,
-    )
-    folder = tmp_path_factory.mktemp("policy")
+    ).model_copy(update=fields)
+    torch.manual_seed(seed)
+    folder.mkdir(exist_ok=True)
     save_part(DeterministicConfig(n_obs_steps=1, horizon=16, n_action_steps=4).build(spec), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("policy"))
 
 
 class Deployment:
     """The program, what it says and what it is told."""
 
-    def __init__(self, policy, folder, *words):
+    def __init__(self, policy, folder, *words, robot=SIMULATED):
         self.record, told = folder / "record", (folder / "said.txt").open("wb")
-        command = [sys.executable, "-m", "robopol.cli", "deploy", f"checkpoint={policy}", "robot=so101_simulated"]
+        command = [sys.executable, "-m", "robopol.cli", "deploy", f"checkpoint={policy}", *robot]
         command += ["observe={state: [q, gripper]}", f"record={self.record}", *CALM, *words]
         self._said = folder / "said.txt"
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=told, stderr=told)
@@ -60,9 +67,9 @@ class Deployment:
     def said(self):
         return self._said.read_text()
 
-    def until(self, words, patience=90.0):
+    def until(self, words, times=1, patience=300.0):
         end = time.monotonic() + patience
-        while words not in self.said:
+        while self.said.count(words) < times:
             assert time.monotonic() < end, self.said
             assert self.process.poll() is None or words in self.said, self.said
             time.sleep(0.02)
@@ -169,11 +176,56 @@ def test_a_servo_loop_that_is_killed_or_hangs_ends_everything(policy, tmp_path, 
     assert json.loads((folder / "episode.json").read_text())["success"] is None
 
 
+def test_new_weights_are_swapped_in_and_bad_ones_are_not(policy, tmp_path, shared):
+    """Hot: the arm moves, and goes on moving, whatever comes of them."""
+    new = untrained(tmp_path / "New", seed=1)
+    slow = untrained(tmp_path / "slow", control_hz=5.0)
+    one, refused = Deployment(policy, tmp_path, "executed=12"), "the new weights are refused, and those before go on"
+    one.moving()
+    one.say(f"swap {new}")  # nothing was recorded so far
+    one.until(refused)
+    assert "has no recorded episodes" in one.said
+    one.say("stop success")
+    one.until("STOPPING -> ARMED")
+    one.say("run")
+    one.until("ARMED -> RUNNING", 2)
+    one.say(f"swap {slow}")
+    one.until(refused, 2)
+    assert "control_hz: 5.0 instead of 10.0" in one.said
+    one.say(f"swap {tmp_path / 'nowhere'}")
+    one.until(refused, 3)
+    one.say(f"swap {new}")
+    one.until("new weights act from their next plan on")
+    one.until("policy swapped")
+    time.sleep(1.5)
+    assert "policy_process has died" not in one.said
+    children = one.children()
+    assert set(children) == {"policy_process", "servo_process", "recorder"}
+    one.say("stop success")
+    one.until("STOPPING -> ARMED", 2)
+    time.sleep(0.5)
+    one.say("quit")
+    one.ends(children, 0)
+    assert not left(shared)
+    _, second = sorted(one.record.glob("2*"))
+    found, about = load(second)
+    steps, ticks = found["steps"], found["ticks"]
+    made = {int(step["seq"]): about["policies"][step["policy"].tobytes().hex()] for step in steps if step["seq"]}
+    seqs = [seq for seq in ticks["chunk"].tolist() if seq in made]
+    moves = ticks["command_speed"][np.isin(ticks["chunk"], list(made))]
+    assert np.abs(np.diff(ticks["command"], n=2, axis=0)).max() <= 10.0 * 0.01**2 * (1 + 1e-6)
+    assert np.abs(moves[-100:]).max() > 0.01
+    followed = [made[seq]["speaker"]["checkpoint"] for seq in seqs]
+    assert followed == [str(policy)] * followed.count(str(policy)) + [str(new)] * followed.count(str(new))
+    assert set(followed) == {str(policy), str(new)}
+    assert about["policy"]["speaker"]["checkpoint"] == str(new)
+
+
 def test_a_session_of_demonstrations_from_the_first_key_to_the_dataset(tmp_path, shared):
     """`robopol record`: an arm led by a leader that sways, keys from a pipe."""
     out, said = tmp_path / "demos.hdf5", tmp_path / "said.txt"
     command = [sys.executable, "-m", "robopol.cli", "record", "robot=so101_simulated", f"out={out}", "episodes=1"]
-    command += ["operator={kind: leader, driver: {kind: swaying}}", "reset=0", *CALM]
+    command += ["operator={kind: leader, driver: {kind: swaying}}", "reset=0", *CALM, *SIMULATED[1:]]
     with said.open("wb") as told:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=told, stderr=told)
 

@@ -5,18 +5,23 @@ import os
 import sys
 import threading
 import time
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from arms_on_wires import Rig
 from lockstep import MS, POLICY, Bench, Box, robot
 
+from robopol.real_robot.channels import Channels, event_of
 from robopol.real_robot.driver import Status
 from robopol.real_robot.emulators.bus import TICK
 from robopol.real_robot.emulators.dynamixel import DynamixelBus
 from robopol.real_robot.emulators.feetech import FeetechBus
+from robopol.real_robot.emulators.oracle import Oracle
 from robopol.real_robot.events import Code
 from robopol.real_robot.servo import Servo
+from robopol.real_robot.servo_process import Desk
 from robopol.real_robot.states import Command, State
 from robopol.registry import lookup
 
@@ -29,11 +34,12 @@ class WiredBench(Bench):
     def __init__(self, rig, **fields):
         self.robot, self.clock, self.driver = robot(**fields), rig.clock, rig.driver
         self.orders, self.held_at, self.seq = [], 0, 0
-        self.policy, self.human = Box(), Box()
+        self.policy, self.human, self.heirs = Box(), Box(), Box()
         self.events, self.rows = [], []
         boxes = {State.RUNNING: self.policy, State.HUMAN: self.human}
         publish = lambda row: self.rows.append(row[0].copy())  # noqa: E731
-        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, self.events.append, publish)
+        told = (self.events.append, publish, self.heirs)
+        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, *told)
         self.servo.connect()
         self.t = self.clock.now() // (10 * MS) * (10 * MS)
 
@@ -43,6 +49,13 @@ def rig(request, tmp_path):
     bus, package = BUSES[request.param]
     pytest.importorskip(package, reason=f"needs the vendor's client: pip install 'robopol[{request.param}]'")
     return Rig(bus, lookup("driver", request.param), tmp_path, robot=robot(), max_speed=6.0, max_accel=60.0)
+
+
+@pytest.fixture
+def feetech(tmp_path):
+    bus, package = BUSES["feetech"]
+    pytest.importorskip(package, reason="needs the vendor's client: pip install 'robopol[feetech]'")
+    return Rig(bus, lookup("driver", "feetech"), tmp_path, robot=robot(), max_speed=6.0, max_accel=60.0)
 
 
 def test_nothing_out_of_limits_is_on_the_wire_whatever_the_policy_says(rig):
@@ -112,6 +125,96 @@ def test_a_silent_bus_is_a_fault_after_a_tenth_of_a_second(rig):
     bench.run(0.2)
     assert bench.state is State.FAULT
     assert len(rig.oracle.log) == logged
+
+
+def still(rig, after):
+    """Return when, after a time, the goal of a servo last was another than before, ns."""
+    changed = [after]
+    for servo in range(6):
+        goals = [goal for goal in rig.oracle.log if goal.servo == servo]
+        changed += [goal.t for last, goal in pairwise(goals) if goal.position != last.position and goal.t > after]
+    return max(changed)
+
+
+def fast(bench):
+    """Let it move; return its greatest speed, and how long it takes to brake from there, ns."""
+    for _ in range(4):
+        bench.send(bench.q + np.linspace(0.1, 0.8, 8)[:, None] * [1, 0.5, -0.5, 1, -1])
+        bench.run(0.1)
+    speed = float(np.abs(bench.dq).max())
+    assert speed > 1.2
+    return round(speed / (0.9 * 15.0) * 1e9)
+
+
+def test_without_a_policy_the_wire_is_still_soon_after_the_last_plan(feetech):
+    """T3: a policy that is gone, at full speed; then an old chunk, and a fresh one."""
+    bench = WiredBench(feetech).ready()
+    braking, end = fast(bench), bench.servo.life.motion.plan.end
+    old = bench.chunk(bench.q)
+    bench.run(1.0)
+    assert bench.state is State.HOLD
+    # a goal is written some ms after its tick, and rounded to a count of the servo
+    assert still(feetech, bench.t - 1_400 * MS) <= end + braking + 3 * bench.robot.period_ns
+    logged = [goal.position for goal in feetech.oracle.log[-6:]]
+    bench.policy.message = old.pack()
+    bench.run(0.05)
+    assert [goal.position for goal in feetech.oracle.log[-6:]] == logged
+    bench.send(bench.q - 0.05)
+    bench.run(0.1)
+    assert [goal.position for goal in feetech.oracle.log[-6:]] != logged
+    assert feetech.oracle.violations == []
+
+
+def test_without_a_supervisor_the_wire_is_still_after_the_way_of_braking(feetech):
+    """T5: what its process hears once the pipe is cut, and what becomes of it; nothing is sent after the arm rests."""
+    bench, gone = WiredBench(feetech).ready(), []
+    lifeline = SimpleNamespace(held=lambda: not gone)
+    channels = Channels.new(bench.robot)
+    events = Channels.open(bench.robot, channels.handles()).events
+    bench.servo._operator = Desk(channels, lifeline, bench.clock)
+    braking, t = fast(bench), bench.clock.now()
+    gone.append(True)
+    each = lambda: bench.servo.done or bench.send(bench.q + 0.1)  # noqa: E731 - the policy goes on
+    for _ in range(60):
+        if not bench.servo.done:
+            bench.run(0.01, each)
+    assert bench.servo.done
+    assert still(feetech, t) - t <= 100 * MS + braking
+    assert bench.clock.now() - t <= 100 * MS + braking
+    assert [event_of(row).code for row in events.take()] == [Code.SUPERVISOR_LOST]
+    assert feetech.oracle.violations == []
+    channels.close()
+
+
+def test_lost_answers_are_told_of_and_too_many_stop_the_arm(feetech):
+    """T6 end to end: no goal jumps, whatever was heard; after five reads without an answer nothing is written."""
+    bench = WiredBench(feetech).ready()
+    feetech.faults.set("seed=3")
+
+    def on(seconds, loss):
+        feetech.faults.drop = loss
+        for _ in range(round(seconds / 0.1)):
+            bench.send(bench.q + np.linspace(0.01, 0.08, 8)[:, None])
+            bench.run(0.1)
+
+    before = len(feetech.oracle.log) - 6  # the last at rest
+    on(0.8, 0.05)
+    assert bench.state is State.RUNNING
+    assert feetech.driver.retries > 5
+    # what is asked again makes goals of a tick late by most of a period, so they are judged by their order
+    witness = Oracle.of(bench.robot, TICK, (feetech.oracle.low[5], feetech.oracle.high[5]))
+    goals = feetech.oracle.log[before:]
+    assert len(goals) == 6 * 81
+    for k, goal in enumerate(goals):
+        witness.goal(k // 6 * bench.robot.period_ns, goal.servo, goal.position, (goal.position, goal.position))
+    assert witness.violations == []
+    on(0.5, 0.5)
+    assert bench.state is State.FAULT
+    assert bench.codes().count(Code.READ_FAILED) >= 5
+    logged = len(feetech.oracle.log)
+    on(0.2, 0.0)
+    assert bench.state is State.FAULT
+    assert len(feetech.oracle.log) == logged
 
 
 def test_a_step_of_the_arm_is_answered_at_the_wire_within_two_periods(rig):

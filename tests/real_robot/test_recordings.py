@@ -1,5 +1,6 @@
 """What was recorded of an arm becomes a dataset: who did what, and that exactly."""
 
+import dataclasses
 import shutil
 from types import SimpleNamespace
 
@@ -9,16 +10,16 @@ import torch
 from lockstep import MS, POLICY, Bench, robot
 from reaching import Reacher, ReacherConfig, reach_policy
 
-from robopol.data import load_episodes, save_episodes
+from robopol.data import Windows, load_episodes, save_episodes
+from robopol.data.weighting import InterventionsConfig
 from robopol.doctor import check_policy, check_weights
 from robopol.errors import ConfigError, DataError
 from robopol.policies.policy import standard_normal
 from robopol.real_robot.channels import EVENT_ROW
 from robopol.real_robot.dataset import episodes_of
-from robopol.real_robot.events import Code
 from robopol.real_robot.fitness import fitness
 from robopol.real_robot.policy_loop import PolicyLoop
-from robopol.real_robot.policy_process import Speaker
+from robopol.real_robot.policy_process import Speaker, check_heir
 from robopol.real_robot.recorder import Recorder, load
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.steps import fill, latencies, step_type
@@ -107,6 +108,47 @@ def test_an_export_is_a_dataset_like_any_other(taken, tmp_path):
     assert again.meta.source_names == ("policy", "human")
 
 
+@pytest.mark.parametrize("name", ["robot.hdf5", "lerobot:robot"])
+def test_interventions_are_exported_and_weigh_in_training_again(taken, tmp_path, monkeypatch, name):
+    """T15: what a person did is told apart in both formats, and half of every batch, at the neutral settings none."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    episodes = episodes_of([taken[1]])
+    save_episodes(episodes, name)
+    again = load_episodes(name)
+    np.testing.assert_array_equal(again.intervention, episodes.intervention)
+    np.testing.assert_array_equal(again.source, episodes.source)
+    np.testing.assert_allclose(again.action, episodes.action, atol=1e-6)
+    windows = Windows(again, 1, 4)
+    drawn = InterventionsConfig(share=0.5).build(windows)
+    human = again.action[again.intervention]
+    count = 0
+    for step in range(20):
+        first = drawn.batch(step, 64, 0)["action"][:, 0]
+        count += int((first[:, None] == human).all(-1).any(-1).sum())
+    assert abs(count / 1280 - 0.5) < 0.06
+    assert again.intervention.float().mean() < 0.42
+    rare = InterventionsConfig(share=0.0).build(windows).batch(0, 64, 0)["action"][:, 0]
+    assert not (rare[:, None] == human).all(-1).any()
+    alone = dataclasses.replace(again, intervention=torch.zeros_like(again.intervention))
+    with pytest.raises(ConfigError, match="no step is an intervention"):
+        InterventionsConfig().build(Windows(alone, 1, 4))
+
+
+def test_what_was_proposed_commanded_and_achieved_is_told_apart(taken):
+    """T15: in the steps where a person acted, what the policy proposed is not what was commanded."""
+    ticks, folder = taken
+    found, _ = load(folder)
+    human = found["ticks"]["state"] == State.HUMAN
+    assert human.sum() > 50
+    assert "actions" in found["steps"].dtype.names  # proposed
+    command, achieved = found["ticks"]["command"], found["ticks"]["q"]
+    assert np.abs(command[human] - achieved[human]).max() > 1e-3  # the arm lags what is commanded
+    assert set(found["ticks"]["chunk"][human].tolist()) == {0}  # and follows no plan of the policy
+    assert found["ticks"]["chunk"][found["ticks"]["state"] == State.RUNNING].min() > 0
+    np.testing.assert_array_equal(command, ticks["command"][-len(command) :])
+
+
 class Noisy(Reacher):
     """Gives small joint changes that its noise decides."""
 
@@ -167,7 +209,7 @@ def test_new_weights_are_tried_on_what_was_recorded(taken, tmp_path, monkeypatch
     contract = spec("joint_pos").model_copy(update={"n_obs_steps": 1, "control_hz": 0.01})  # there is time enough
     policy = Noisy(ReacherConfig(n_obs_steps=1, horizon=12, n_action_steps=4), contract).eval()
     found = fitness(policy, robot(), episodes_of([taken[1]]))
-    assert (found.refused, found.why) == (0.0, None)
+    assert (found.refused, found.why) == (0.0, "")
     monkeypatch.setattr(Speaker, "load", lambda self: policy)
     tree = {"checkpoint": "x", "record": str(taken[1].parent)}
     patient = robot(gate={"max_latency": 100.0})
@@ -182,7 +224,7 @@ def test_new_weights_are_tried_on_what_was_recorded(taken, tmp_path, monkeypatch
     monkeypatch.setattr(policy, "plan", astray)
     found = fitness(policy, robot(), episodes_of([taken[1]]))
     assert 0 < found.refused < 1
-    assert found.why.code is Code.CHUNK_NOT_FINITE
+    assert found.why == "chunk not finite"
     check = check_weights(robot(), policy, 4, str(taken[1].parent))
     assert check.status == "fail"
     assert "are refused, the first one as chunk not finite" in check.detail
@@ -195,3 +237,63 @@ def test_an_episode_without_steps_is_an_error_in_words(taken, tmp_path):
     (folder / "steps.bin").write_bytes(b"")
     with pytest.raises(DataError, match="0 steps"):
         episodes_of([folder])
+
+
+# New weights while others act
+
+
+# there is time enough on a machine that is busy
+PATIENT = spec("joint_delta").model_copy(update={"n_obs_steps": 1, "horizon": 12, "control_hz": 0.01})
+
+
+class Steady(Reacher):
+    """Moves every joint by ``change`` a step."""
+
+    def __init__(self, change):
+        super().__init__(ReacherConfig(n_obs_steps=1, horizon=12, n_action_steps=4), PATIENT)
+        self.change = change
+
+    def plan(self, obs, n=1, generator=None, previous=None):
+        window = torch.full((len(obs["state"]), n, self.spec.horizon, 6), self.change)
+        window[..., 5] = 0.5
+        return window
+
+
+def after(folder, **fields):
+    return {"id": bytes(16).hex(), "record": None if folder is None else str(folder), "scene": False} | fields
+
+
+def test_weights_that_pass_may_take_over_and_others_are_refused_in_words(taken, monkeypatch):
+    monkeypatch.setattr("robopol.evaluation.fitness.ROWS", 16)
+    tried = taken[1].parent
+    arm, speaker = robot(gate={"max_latency": 100.0}), Speaker(checkpoint="runs/new")
+    policy = Steady(0.1)
+    check_heir(policy, arm, speaker, PATIENT, after(tried))
+    for change, words in ((np.nan, "100% of its plans .* chunk not finite"), (50.0, "chunk range")):
+        with pytest.raises(ConfigError, match=words):
+            check_heir(Steady(change), arm, speaker, PATIENT, after(tried))
+    with pytest.raises(ConfigError, match=r"take up to .* are allowed"):
+        check_heir(policy, robot(gate={"max_latency": 1e-9}), speaker, PATIENT, after(tried))
+    with pytest.raises(ConfigError, match="what acts already"):
+        check_heir(policy, arm, speaker, PATIENT, after(tried, id=policy.fingerprint()[:16].hex()))
+    with pytest.raises(ConfigError, match="nothing to try it on"):
+        check_heir(policy, arm, speaker, PATIENT, after(None))
+    with pytest.raises(ConfigError, match="no recorded episodes"):
+        check_heir(policy, arm, speaker, PATIENT, after(tried / "none"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"obs_shapes": {"state": (6,)}}, r"obs_shapes: \{'state': \(5,\)\} instead of \{'state': \(6,\)\}"),
+        ({"action_high": (2.0,) * 5 + (1.0,)}, "action_high"),
+        ({"action_space": "joint_pos"}, "action_space: joint_delta instead of joint_pos"),
+        ({"control_hz": 20.0}, "control_hz: 0.01 instead of 20"),
+        ({"horizon": 16}, "horizon: 12 instead of 16"),
+        ({"n_action_steps": 2, "control_hz": 5.0}, "control_hz: .*; n_action_steps: 4 instead of 2"),
+    ],
+)
+def test_what_is_for_something_else_does_not_take_over(change, words):
+    old = PATIENT.model_copy(update=change)
+    with pytest.raises(ConfigError, match=words):
+        check_heir(Steady(0.1), robot(), Speaker(checkpoint="x"), old, after(None))

@@ -1,7 +1,9 @@
-"""The servo loop over ur-rtde, unmodified, to an emulated controller that stands still between two ticks (T10, T12)."""
+"""The loop over ur-rtde, unmodified, to an emulated controller that stands still between ticks (T10, T12, T19)."""
 
+import ctypes
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -76,6 +78,24 @@ def test_whatever_the_policy_says_the_wire_stays_within_the_robots_limits(bench)
     assert outside == 0
     commands = np.array([row["command"] for row in bench.rows if row["written"]])
     assert np.ptp(commands, axis=0).max() > 0.05
+
+
+@pytest.mark.skipif("WALL_CLOCK" not in os.environ, reason="needs a C compiler, to step the clock of one process")
+def test_the_wall_clock_is_of_no_account(bench):
+    """T19: an hour on and back, under a client that is compiled and has threads of its own."""
+    step = ctypes.CDLL(os.environ["WALL_CLOCK"]).step_wall_clock
+    bench.run(0.1)
+    before, events, real = bench.told()[0], len(bench.events), time.time()
+    for hour in (3600, -3600, 3600, 0):
+        step(hour)
+        assert abs(time.time() - real - hour) < 600
+        bench.walk(0.1)
+        bench.run(0.08)
+        assert bench.state is State.RUNNING
+    assert {event.code for event in bench.events[events:]} <= {Code.STATE_CHANGED, Code.CHUNK_CLIPPED}
+    goals, outside = bench.told()
+    assert goals >= before + 6 * 40
+    assert outside == 0
 
 
 def test_a_stop_is_no_step_on_the_wire_and_motion_begins_anew_from_there(bench):
