@@ -19,7 +19,7 @@ from robopol.errors import DataError, EnvError
 robosuite = pytest.importorskip("robosuite")
 pytest.importorskip("robomimic")
 
-STEPS, TOLERANCE = 6, 0.6
+STEPS, TOLERANCE = 6, 1.0
 ASSETS = "/robosuite/models/assets/"
 
 
