@@ -260,14 +260,14 @@ class Supervisor:
     def close(self) -> None:
         """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more."""
         self._give_up()
-        for child in self._left:
-            child.end(0.0)
         order = (("servo_process", END_TIME), ("recorder", END_TIME), ("operator_process", 2.0), (self._eyes, 2.0))
         for name, patience in order:
             child = self._children.pop(name, None)
             if child is not None:
                 child.end(patience)
             self.cameras.close()
+        for child in self._left:
+            child.end(0.0)
         if self._terminal is not None:
             self._terminal.close()
             os.close(self._terminal.fd)
