@@ -229,9 +229,9 @@ class Supervisor:
             self._welcome()
         elif self._heir is not None:
             self._succeed(self._heir)
-        for child in [child for child in self._left if not child.alive]:
-            child.end(0.0)
-            self._left.remove(child)
+        for gone in [child for child in self._left if not child.alive]:
+            gone.end(0.0)
+            self._left.remove(gone)
         silent = self._pulse.alarm(self._clock.now())
         said, self._words = [*self._words, *([silent] if silent else [])], []
         return said + self.cameras.tend()
@@ -266,8 +266,8 @@ class Supervisor:
             if child is not None:
                 child.end(patience)
             self.cameras.close()
-        for child in self._left:
-            child.end(0.0)
+        for gone in self._left:
+            gone.end(0.0)
         if self._terminal is not None:
             self._terminal.close()
             os.close(self._terminal.fd)
