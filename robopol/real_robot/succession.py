@@ -57,6 +57,6 @@ class Succession:
                 return False
         except RobotError:  # it died, or had died before: there is nothing to be known of it
             pass
-        old.end(0.0)  # killed: it has nothing more to do, and two must never speak at a time
+        old.process.kill()  # it has nothing more to do, and two must never speak at a time
         self.child.tell(known=known)
         return True

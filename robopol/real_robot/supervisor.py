@@ -77,6 +77,7 @@ class Supervisor:
         self.state, self.coming = State.DISCONNECTED, False
         self._words: list[str] = []
         self._heir: Succession | None = None
+        self._left: list[Child] = []  # killed, and not waited for: meanwhile nobody would hear the servo loop
         self.cameras = CameraDesk(robot, self.channels.films, self._start_camera, self._clock)
         self._observes = {"scene": world is not None, "recorded": record is not None}
         try:
@@ -134,7 +135,8 @@ class Supervisor:
     def _give_up(self) -> None:
         """End a policy that was to take the place of the one that speaks, and has not yet."""
         if self._heir is not None:
-            self._heir.child.end(0.0)
+            self._heir.child.process.kill()
+            self._left.append(self._heir.child)
             self._heir = None
 
     def _succeed(self, heir: Succession) -> None:
@@ -151,6 +153,7 @@ class Supervisor:
         if heir.said is None or not heir.parted(old):
             return
         self._dead.discard(self._eyes)
+        self._left.append(old)
         self._children[self._eyes], self._heir, self.coming = heir.child, None, False
         self._speaker, self.policy = heir.speaker, heir.said
         if (recorder := self._children.get("recorder")) is not None:
@@ -226,6 +229,9 @@ class Supervisor:
             self._welcome()
         elif self._heir is not None:
             self._succeed(self._heir)
+        for gone in [child for child in self._left if not child.alive]:
+            gone.end(0.0)
+            self._left.remove(gone)
         silent = self._pulse.alarm(self._clock.now())
         said, self._words = [*self._words, *([silent] if silent else [])], []
         return said + self.cameras.tend()
@@ -260,6 +266,8 @@ class Supervisor:
             if child is not None:
                 child.end(patience)
             self.cameras.close()
+        for gone in self._left:
+            gone.end(0.0)
         if self._terminal is not None:
             self._terminal.close()
             os.close(self._terminal.fd)
