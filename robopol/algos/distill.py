@@ -243,8 +243,8 @@ def _pair(student: Policy, teacher: Policy, name: str) -> tuple[ConsistencyPolic
     guidance = student.config.guidance
     if guidance is not None and guidance.weight != 1:
         raise ConfigError(
-            f"policy.guidance.weight={guidance.weight} would pull the student to the goal once more than its teacher, "
-            "whose pull it learns: leave it at 1, and let the teacher have the weight"
+            f"policy.guidance.weight={guidance.weight} would weigh the student's goal once more than its teacher does, "
+            "whose weight it learns: leave it at 1, and let the teacher have the weight"
         )
     mine, theirs = (policy.spec.tree() | _unpulled(policy) for policy in (student, teacher))
     faults = [f"{key} is {mine[key]}, there {theirs[key]}" for key in (*SHARED, *SCALED) if mine[key] != theirs[key]]

@@ -232,11 +232,8 @@ def refusals():
     yield "window", student(size={"horizon": 2}), teacher, "trajectory", "horizon is 2, there 1"
     scaled = student(obs_normalization="zscore")
     yield "scaling", scaled, teacher, "trajectory", "obs_normalization is zscore, there minmax"
-    pulled, far = (
-        {"goal": True, "guidance": {"weight": 1.5}},
-        build("edm", path=VE, goal=True, guidance={"weight": 1.5}),
-    )
-    yield "pull", student(**pulled), far, "trajectory", "would pull the student to the goal once more"
+    far, blind = build("edm", path=VE, goal=True, guidance={"weight": 1.5}), {"goal": True, "guidance": {"weight": 0.0}}
+    yield "pull", student(**blind), far, "trajectory", "would weigh the student's goal once more"
     yield "drop", student(goal=True, guidance={"drop": 0.5}), far, "trajectory", "guidance is .*0.5.*, there .*0.1"
     yield "levels", student(), build("edm"), "trajectory", r"from 0.05 to 20, reach beyond .* 0.005 to 1: set"
     yield "steps", student(sampler=two), teacher, "same_noise", "set policy.sampler.steps=1"
