@@ -43,6 +43,7 @@ _OVER = (State.ARMED, State.CONNECTED, State.FAULT, State.ESTOP)
 AGAIN = 2.0
 """From an episode whose files could not be made to the next try, s."""
 _EVERY = 0.05  # s
+_LINGER = 1.0  # s
 
 
 class Recorder:
@@ -81,6 +82,11 @@ class Recorder:
         self._discarded = False
         self.written: list[Path] = []
         self.dropped = 0
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether no episode is going on."""
+        return self._draft is None
 
     def add(self, found: dict[str, NDArray[np.void]], lost: int) -> None:
         """Take new rows of all kinds; they are recorded if an episode is going on.
@@ -208,14 +214,18 @@ class Recorder:
 
 
 def record(recorder: Recorder, rings: Mapping[str, Ring | Joined], alive: Callable[[], bool]) -> None:
-    """Empty the rings into a recorder while ``alive``, and once more."""
-    going = True
-    while going:
+    """Empty the rings into a recorder while ``alive``, and then until the arm rests or nothing more is heard of it."""
+    heard = time.monotonic()
+    while True:
         going = alive()
         lost = sum(ring.lost for ring in rings.values())
-        recorder.add({name: ring.take() for name, ring in rings.items()}, lost)
-        if going:
-            time.sleep(_EVERY)
+        found = {name: ring.take() for name, ring in rings.items()}
+        recorder.add(found, lost)
+        if len(found["ticks"]):
+            heard = time.monotonic()
+        if not going and (recorder.at_rest or time.monotonic() - heard > _LINGER):
+            break
+        time.sleep(_EVERY)
     recorder.end(sum(ring.lost for ring in rings.values()))
 
 

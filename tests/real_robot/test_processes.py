@@ -306,25 +306,32 @@ def test_a_folder_that_cannot_be_written_is_counted_too(tmp_path):
     assert not made.written
 
 
-def test_an_episode_is_what_lies_between_motion_and_stop(tmp_path):
-    made, times = recorder_in(tmp_path), iter([True, True, False])
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_episode_is_what_lies_between_motion_and_stop(tmp_path, ends, monkeypatch):
+    """Also where the supervisor is gone meanwhile, and where nothing more is heard of the arm."""
+    monkeypatch.setattr("robopol.real_robot.recorder._LINGER", 0.1)
+    made, times = recorder_in(tmp_path), iter([True, True])
 
     class Slow:
         lost = 0
 
-        def __init__(self, *parts):
-            self.parts = list(parts)
+        def __init__(self, none, *parts):
+            self.none, self.parts = none, list(parts)
 
         def take(self):
-            return self.parts.pop(0)
+            return self.parts.pop(0) if self.parts else self.none
 
     ticks = Slow(
+        tick(State.ARMED)[:0],
         np.concatenate([tick(s) for s in (State.CONNECTED, State.ARMED)]),
         np.concatenate([tick(s) for s in (State.ARMED, State.RUNNING, State.HOLD)]),
-        np.concatenate([tick(s) for s in (State.RUNNING, State.STOPPING)]),
+        tick(State.RUNNING),
+        tick(State.STOPPING),
+        *[tick(State.ARMED)] * ends,
     )
-    record(made, {"ticks": ticks, "events": Slow(*[np.zeros(0, EVENT_ROW)] * 3)}, lambda: next(times))
+    record(made, {"ticks": ticks, "events": Slow(np.zeros(0, EVENT_ROW))}, lambda: next(times, False))
     (folder,) = made.written
     found = np.fromfile(Path(folder, "ticks.bin"), tick_type(5))
-    assert found["state"].tolist() == [State.ARMED, State.RUNNING, State.HOLD, State.RUNNING, State.STOPPING]
+    states = [State.ARMED, State.RUNNING, State.HOLD, State.RUNNING, State.STOPPING, *[State.ARMED] * ends]
+    assert found["state"].tolist() == states
     assert json.loads(Path(folder, "episode.json").read_text())["success"] is None
