@@ -137,8 +137,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "Success over 100 held-out episodes a seed, as the world itself says it, beside that of the expert who "
         "demonstrated; or D4RL's normalised return, beside that of the data (D4RL's references, gymnasium's v5 worlds, "
         "data of public agents of Stable-Baselines3's zoo). Only PointMaze is shown by an expert of robopol's own: "
-        "upstream has none. The flow's network says velocities, as published; on the arm suite one that says clean chunks "
-        "does better. 95% intervals. `python benchmarks/worlds.py`",
+        "upstream has none. The flow's network says velocities, as published; on the arm suite clean chunks do better. "
+        "95% intervals. `python benchmarks/worlds.py`",
         "",
         "| world | shown by | data | diffusion | flow | seeds |",
         "|---|---|---|---|---|---|",
