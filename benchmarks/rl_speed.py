@@ -86,7 +86,6 @@ def robopol_ppo(algo: str, env: str, threads: int, precision: str) -> Turn:
 def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
-    from stable_baselines3.common.noise import NormalActionNoise
 
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
@@ -103,37 +102,30 @@ def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
             return ROLLOUT / (time.perf_counter() - begin)
 
         return rollout
-    more: dict[str, Any] = {"policy_kwargs": {"net_arch": [256, 256]}, "learning_rate": 3e-4, "device": "cpu"}
-    agent = getattr(stable_baselines3, algo.upper())(
-        "MlpPolicy", env, seed=0, batch_size=256, buffer_size=CAPACITY, learning_starts=WARM_UP, **more
-    )
-    if algo != "sac":
-        size = agent.action_space.shape[0]
-        agent.action_noise = NormalActionNoise(np.zeros(size), 0.1 * np.ones(size))
-    agent.learn(WARM_UP + 20)
-
-    def turn() -> float:
-        begin = time.perf_counter()
-        agent.learn(steps, reset_num_timesteps=False)
-        return steps / (time.perf_counter() - begin)
-
-    return turn
+    return replayed(stable_baselines3, algo, env, steps, {"device": "cpu"})
 
 
 def sbx(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     """The agents of sbx: the same loop, and whole updates compiled by XLA, which takes what threads it finds."""
-    import sbx as peer
+    import sbx as agents
+
+    return replayed(agents, algo, env, steps, {})
+
+
+def replayed(agents: Any, algo: str, env: str, steps: int, more: dict[str, Any]) -> Turn:
+    """Learn from a replay with an agent of Stable-Baselines3 or of sbx."""
     from stable_baselines3.common.noise import NormalActionNoise
 
-    agent = getattr(peer, algo.upper())(
+    agent = getattr(agents, algo.upper())(
         "MlpPolicy",
         env,
         seed=0,
-        batch_size=256,
+        batch_size=BATCH,
         buffer_size=CAPACITY,
         learning_starts=WARM_UP,
         learning_rate=3e-4,
         policy_kwargs={"net_arch": [256, 256]},
+        **more,
     )
     if algo != "sac":
         size = agent.action_space.shape[0]
