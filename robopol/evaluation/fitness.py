@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from robopol.policies import Policy, PolicySpec
 ROWS = 256
 """Recorded observations that a policy is tried on."""
 _WARM = 3  # plans that are not timed
-Reason = TypeVar("Reason")
 
 
 class Fitness(NamedTuple):

@@ -49,7 +49,7 @@ class CompiledDenoiser(ActingDenoiser):
         # torch keeps what it compiles with a function's code, and only so many of it: each network has code of its own
         code = take.__code__.replace(co_name=f"step_{next(_NUMBERS)}")
         own = FunctionType(code, take.__globals__, closure=take.__closure__)
-        # on a CPU weights that are constants are packed, as by `robopol.networks.packed`: half the time of a U-Net
+        # on a CPU weights that are constants are packed, as by `robopol.networks.packed`
         frozen = compiler == "inductor" and next(net.parameters()).device.type == "cpu"
         options: dict[str, Any] | None = {"freezing": True} if frozen else None
         self._step = torch.compile(own, backend=compiler, fullgraph=True, options=options)

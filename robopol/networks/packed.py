@@ -4,7 +4,7 @@ The products of a single plan have so few rows that they take as long as their w
 packed weights they come at nearly the memory's speed, and half as many bytes take half as long. A convolution in
 (time, batch, channel) layout is to oneDNN that of one image, time high and batch wide, its channels last: taps, bias
 and padding are one call. Weights in half precision are FBGEMM's: few CPUs multiply halves or bfloat16, but all of them
-read half the bytes in half the time, and FBGEMM widens weights to float32 on their way to the product.
+have less to read, and FBGEMM widens weights to float32 on their way to the product.
 """
 
 import copy

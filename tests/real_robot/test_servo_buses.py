@@ -113,7 +113,7 @@ def test_nothing_that_is_no_goal_is_on_the_wire(rig, value, where):
 
 
 @pytest.mark.parametrize("count", [1_500, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_no_wrong_value_in_ten_thousand_reads_however_late_an_answer_is(ramp, count):
+def test_no_wrong_value_is_read_however_late_an_answer_is(ramp, count):
     """T7: a servo's state is wrong if it is of another register, servo or time than what was asked."""
     rng = np.random.default_rng(0)
     reads = wrong = worst = 0

@@ -117,7 +117,10 @@ def test_robomimics_scripts_take_what_we_write(episodes, tmp_path, monkeypatch, 
 
 
 def test_each_episode_is_replayed_in_its_own_model(episodes):
-    """The controller's and the gripper's memory are not in the states: that much a step differs in any case."""
+    """The controller's and the gripper's memory are not in the states: that much a step differs in any case.
+
+    In their own models the three are 0.5, 0.5 and 0.8 off at most, in each other's 3.9, 1.8 and 4.8.
+    """
     assert len(set(episodes.meta.models)) == 3  # the cube has another size in each
     facts, passed = check(episodes, "states", 3, STEPS, TOLERANCE)
     assert any("each episode is replayed in its own" in note for note in facts["notes"])
@@ -126,7 +129,8 @@ def test_each_episode_is_replayed_in_its_own_model(episodes):
     swapped = replace(episodes, model=episodes.model.roll(1))
     facts, passed = check(swapped, "states", 3, STEPS, TOLERANCE)
     assert not passed
-    assert any(drift["worst"].startswith("obs.object[") for drift in facts["replays"]["states"]["drifts"])
+    drifts = facts["replays"]["states"]["drifts"]
+    assert all(drift["next_max"] > TOLERANCE and drift["worst"].startswith("obs.object[") for drift in drifts)
 
 
 def test_models_that_do_more_are_not_loaded(episodes):
