@@ -104,10 +104,10 @@ def measure_base(name: str, kind: str, seed: int, words: argparse.Namespace) -> 
         return {"score": score(evaluate(load_policy(run), env, words.episodes, SEED0), task)}
 
 
-def curve(name: str, row: str, seed: int, words: argparse.Namespace) -> dict[str, Any]:
+def curve(name: str, row: str, seed: int, steps: int, words: argparse.Namespace) -> dict[str, Any]:
     """Return the score before the first step and after a growing share of them, and what was spent by then."""
     task, (kind, said) = TASKS[name], ROWS[row]
-    steps, folder = words.steps or task.steps, base(name, kind, seed, words)
+    folder = base(name, kind, seed, words)
     said = [word.format(base=folder, demos=demonstrations(name, seed, words)) for word in said]
     said += [*world(task), *task.words, f"seed={seed}", "run=none", f"runtime.threads={words.threads}"]
     found: dict[str, list[float]] = {key: [] for key in ("env_steps", "updates", "seconds", "score")}
@@ -162,11 +162,11 @@ def measures(curves: list[dict[str, Any]], bases: list[float]) -> dict[str, list
     return found
 
 
-def table(name: str, ledger: Ledger) -> dict[str, Any]:
-    """Return the figures of every method that was measured on a task, by name."""
+def table(name: str, steps: int, ledger: Ledger) -> dict[str, Any]:
+    """Return the figures of every method that was measured on a task over so many steps, by name."""
     found: dict[str, Any] = {}
     for row, (kind, _) in ROWS.items():
-        key = f"{name}, {row}"
+        key = f"{name}, {steps} steps, {row}"
         if key in ledger.measured:
             seeds = ledger.seeds(key)
             curves, bases = ledger.of(key), [one["score"] for one in ledger.of(f"{name}, base {kind}", seeds)]
@@ -216,17 +216,18 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the records")
     parser.add_argument("--out", type=Path, default=RESULTS / "finetune.json")
     words = parser.parse_args()
-    budget = {name: words.steps or task.steps for name, task in TASKS.items()}
-    ledger = Ledger(words.out, {"steps": budget, "episodes": words.episodes})
+    steps = words.steps or TASKS[words.task].steps
+    title = f"{words.task}, {steps} steps"
+    ledger = Ledger(words.out, {"episodes": words.episodes})
     for seed in words.seeds:  # all rows of a seed before the next, so that an interrupted run compares equals
         for row in words.rows:
             kind = ROWS[row][0]
             ledger.measure(f"{words.task}, base {kind}", seed, partial(measure_base, words.task, kind, seed, words))
-            made = ledger.measure(f"{words.task}, {row}", seed, partial(curve, words.task, row, seed, words))
+            made = ledger.measure(f"{title}, {row}", seed, partial(curve, words.task, row, seed, steps, words))
             print(f"{row} seed {seed}: " + " ".join(f"{value:.2f}" for value in made["score"]), flush=True)
-            ledger.tables[words.task] = table(words.task, ledger)
+            ledger.tables[title] = table(words.task, steps, ledger)
             ledger.write()
-    for row, figures in ledger.tables[words.task].items():
+    for row, figures in ledger.tables[title].items():
         for what in MEASURES:
             low, high = figures[what]["ci95"]
             print(f"{row:20} {what:5} {figures[what]['iqm']:6.3f}  [{low:.3f} .. {high:.3f}], {figures['seeds']} seeds")

@@ -33,7 +33,7 @@ class Task(NamedTuple):
 
 TASKS = {
     "goals": Task("robopol/MultiGoal-v0", {"max_episode_steps": 30}, 20),
-    "maze": Task("robopol/MultiGoal-v0", {"obstacles": "maze"}, 100, 3000),
+    "maze": Task("robopol/MultiGoal-v0", {"obstacles": "maze"}, 100, 3000, steps=38_400),
     "reach": Task("robopol/Reach-v0", {}, 10),
     "push": Task("robopol/Push-v0", {}, 60, {"diffusion": 1500, "flow": 900}),
     "hopper": Task(
