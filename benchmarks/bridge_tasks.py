@@ -6,8 +6,8 @@ Every row is the same policy in the same episodes, from the same seeds, so diffe
 simulator that it was trained in, with the executors of docs/execution.md. The other rows: servo loop, filter, the
 driver `ur`, the unmodified ur-rtde, an emulated controller that holds the same scene, in lock-step, so how busy the
 machine is does not matter. Late plans are executed as they come (naive), by the times that they were made for
-(matched), or made to go on from the last plan besides (RTC: ``merging=continue``, and the policy steered by
-`real_time_chunking`, told d with every plan). Every episode is written as it ends, and is not run again.
+(matched), or made to go on from the last plan besides (RTC: ``execution=real_time_chunking``, told d with every plan).
+Every episode is written as it ends, and is not run again.
 """
 
 import argparse
@@ -34,12 +34,10 @@ from robopol.export.export import export, rolled_out
 from robopol.files import write_json
 from robopol.loading import load_policy
 from robopol.policies import Policy
-from robopol.real_robot.merging import ContinueConfig
 from robopol.real_robot.placing import modelled
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.rigs import OnUR
 from robopol.real_robot.robot import RobotConfig
-from robopol.steering import RealTimeChunkingConfig as Pulled
 
 SEED = 300_000
 PERIOD = 0.008
@@ -54,9 +52,9 @@ BRIDGE: dict[str, dict[str, Any]] = {
     "bridge": {},
     "bridge, 100 ms late, naive": {"latency": 0.1, "matched": False},
     "bridge, 100 ms late, matched": {"latency": 0.1},
-    "bridge, 100 ms late, RTC": {"latency": 0.1, "rtc": True},
+    "bridge, 100 ms late, RTC": {"latency": 0.1, "execution": RealTimeChunkingConfig(n_action_steps=8)},
     "bridge, 200 ms late, matched": {"latency": 0.2},
-    "bridge, 200 ms late, RTC": {"latency": 0.2, "rtc": True},
+    "bridge, 200 ms late, RTC": {"latency": 0.2, "execution": RealTimeChunkingConfig(n_action_steps=8)},
     "bridge, 200 ms late, naive": {"latency": 0.2, "matched": False},
 }
 BESIDE = {
@@ -112,9 +110,6 @@ def through_bridge(policy: Policy, kept: Kept, name: str, seeds: Sequence[int]) 
     told: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         robot = robot_of(Path(folder))
-        if options.pop("rtc", False):
-            policy = policy.steered(Pulled())
-            robot = robot.model_copy(update={"merging": ContinueConfig()})
         rig, before = OnUR(robot), (0, 0)
 
         def ended(outcome: Outcome) -> None:

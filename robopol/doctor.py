@@ -152,11 +152,11 @@ def check_policy(robot: "RobotConfig", tree: dict[str, Any]) -> Iterator[Check]:
     from robopol.real_robot.waypoints import waypoints_for
 
     speaker = parse(Speaker, {key: value for key, value in tree.items() if key in Speaker.model_fields})
-    policy = speaker.load()
+    policy = speaker.ready()
     waypoints_for(policy.spec, robot)
     if robot.driver.kind != "simulated" or robot.driver.model or robot.cameras:
         fits(policy.spec, robot.cameras, recorded=True)
-    executed = speaker.executed or policy.spec.n_action_steps
+    executed = speaker.period(policy.spec)
     said = verdict(robot, latency_of(policy), executed, policy.spec.tree())
     slow = "TOO SLOW" in said
     yield Check(

@@ -1,8 +1,9 @@
 """Let a policy move a robot.
 
-  robopol deploy checkpoint=DIR robot=NAME [robot.speed=0.1] [seconds=20] [record=FOLDER] [out=FILE.hdf5] [executed=4]
+  robopol deploy checkpoint=DIR robot=NAME [robot.speed=0.1] [seconds=20] [record=FOLDER] [out=FILE.hdf5]
   robopol deploy checkpoint=DIR robot=ur5e_simulated seconds=10
   robopol deploy checkpoint=DIR robot=ur5e_simulated rehearse=20 [latency=0.1] [matched=false]
+  robopol deploy checkpoint=DIR robot=NAME execution=temporal_ensemble
   robopol deploy checkpoint=ws://127.0.0.1:8000 robot=NAME 'observe={state: [q, gripper]}'
   robopol deploy checkpoint=DIR robot=ur5e_simulated operator=keyboard
 
@@ -124,7 +125,7 @@ def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
         seeds,
         latency=command.latency,
         matched=command.matched,
-        executed=command.executed,
+        execution=command.execution,
         report=lambda seed, event: told.update([event.code.name.lower()]),
         on_outcome=lambda outcome: print(
             f"seed {outcome.seed}: {'success' if outcome.success else 'no success'} in {outcome.length} steps"

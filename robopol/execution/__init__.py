@@ -1,6 +1,6 @@
 """How the plans of a policy are executed: when it plans again, and what is done with several plans or none."""
 
-from robopol.execution.executor import BLOCK, Decision, Executor, ExecutorConfig
+from robopol.execution.executor import BLOCK, Decision, Executor, ExecutorConfig, check_period
 from robopol.execution.inpainting import InpaintingConfig
 from robopol.execution.open_loop import OpenLoopConfig
 from robopol.execution.real_time_chunking import RealTimeChunkingConfig
@@ -21,4 +21,5 @@ __all__ = [
     "TemporalEnsemble",
     "TemporalEnsembleConfig",
     "WarmStartConfig",
+    "check_period",
 ]

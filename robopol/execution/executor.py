@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -10,20 +10,50 @@ from torch import Tensor
 
 from robopol.config import Config
 from robopol.errors import ConfigError
-from robopol.policies import Policy, Previous
+from robopol.policies import Policy, PolicySpec, Previous
 
 BLOCK = 16
 """Rows that a policy always plans for at once; see `Executor`."""
 
 
 class ExecutorConfig(Config):
-    """What all executors are told.
+    """What all executors are told, and what they say.
+
+    How the policy is prepared, after how many steps it is asked again, and what a new plan does to the one that is
+    followed: that holds wherever a policy acts. In simulation time is counted in control steps, by `Executor`; on a
+    robot, in nanoseconds, by `robopol.real_robot`.
 
     Attributes:
-        latency: Control steps by which every plan but an episode's first is late; 0 plans in no time.
+        latency: Control steps by which every plan but an episode's first is late; 0 plans in no time. On a robot plans
+            are as late as they are.
     """
 
     latency: int = Field(0, ge=0)
+
+    @property
+    def merging(self) -> dict[str, Any]:
+        """What becomes of the plan that is followed when a new one comes: the tree of a ``merging``, of a robot."""
+        return {"kind": "replace"}
+
+    def prepared(self, policy: Policy) -> Policy:
+        """Return a policy, steered as its plans are to be.
+
+        Raises:
+            ConfigError: If it cannot be.
+        """
+        return policy
+
+    def period(self, spec: PolicySpec) -> int:
+        """Return the control steps after which a policy is asked for the next plan, if the last has come by then."""
+        return spec.n_action_steps
+
+    def build(self, policy: Policy) -> "Executor":
+        """Return the executor of a policy.
+
+        Raises:
+            ConfigError: If it cannot be prepared, its plans do not last so long, or they are over when they arrive.
+        """
+        return Executor(self.prepared(policy), self.period(policy.spec), self.latency)
 
 
 class Decision(NamedTuple):
@@ -120,8 +150,7 @@ class Executor:
             ConfigError: If its plans do not last so long.
         """
         chunk = policy.spec.chunk
-        if not 1 <= period <= chunk:
-            raise ConfigError(f"{period} actions of a plan cannot be executed: the policy plans {chunk} from now on")
+        check_period(policy.spec, period)
         if not 0 <= latency < chunk:
             raise ConfigError(
                 f"a plan that arrives {latency} steps late is over: the policy plans {chunk} actions from now on, so "
@@ -173,8 +202,13 @@ class Executor:
             torch.tensor([not episode.plans for episode in episodes]),
         )
 
-    def _blend(self, actions: Tensor) -> Tensor:
-        """Return the action (A,) of a step that one or more plans have an action for, (n, A), oldest plan first."""
+    def _merged(self, actions: Tensor, since: Sequence[int]) -> Tensor:
+        """Return the action of a step that one or more plans have an action for.
+
+        Args:
+            actions: Theirs, (n, A), oldest plan first.
+            since: Steps since each of these plans arrived.
+        """
         return actions[-1]
 
     def _windows(self, slots: Sequence[int]) -> dict[int, Tensor]:
@@ -214,5 +248,16 @@ class Executor:
         """Return the action (A,) of this step."""
         if episode.plans or episode.action is None:
             now = self.policy.spec.n_obs_steps - 1 + episode.step
-            episode.action = self._blend(torch.stack([plan.window[now - plan.step] for plan in episode.plans]))
+            actions = torch.stack([plan.window[now - plan.step] for plan in episode.plans])
+            episode.action = self._merged(actions, [episode.step - plan.ready for plan in episode.plans])
         return episode.action
+
+
+def check_period(spec: PolicySpec, period: int) -> None:
+    """See that a policy's plans last until the next is asked for.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    if not 1 <= period <= spec.chunk:
+        raise ConfigError(f"{period} actions of a plan cannot be executed: the policy plans {spec.chunk} from now on")

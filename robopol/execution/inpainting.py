@@ -1,12 +1,11 @@
 """Hard inpainting: the next plan begins with what is executed of the last one while it is made."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from robopol.execution.executor import ExecutorConfig
-from robopol.execution.receding_horizon import RecedingHorizon
-from robopol.policies import Policy
+from robopol.policies import Policy, PolicySpec
 from robopol.steering.inpainting import InpaintingConfig as Inpainting
 
 
@@ -20,10 +19,15 @@ class InpaintingConfig(ExecutorConfig):
     kind: Literal["inpainting"] = "inpainting"
     n_action_steps: int = Field(1, ge=1)
 
-    def build(self, policy: Policy) -> RecedingHorizon:
-        """Return the executor of a policy.
+    @property
+    def merging(self) -> dict[str, Any]:
+        """See `ExecutorConfig.merging`."""
+        return {"kind": "continue"}
 
-        Raises:
-            ConfigError: If the policy walks no field, or its plans do not last so long.
-        """
-        return RecedingHorizon(policy.steered(Inpainting(delay=self.latency)), self.n_action_steps, self.latency)
+    def prepared(self, policy: Policy) -> Policy:
+        """See `ExecutorConfig.prepared`."""
+        return policy.steered(Inpainting(delay=self.latency))
+
+    def period(self, spec: PolicySpec) -> int:
+        """See `ExecutorConfig.period`."""
+        return self.n_action_steps

@@ -3,8 +3,7 @@
 from typing import Literal
 
 from robopol.execution.executor import ExecutorConfig
-from robopol.execution.receding_horizon import RecedingHorizon
-from robopol.policies import Policy
+from robopol.policies import PolicySpec
 
 
 class OpenLoopConfig(ExecutorConfig):
@@ -12,10 +11,6 @@ class OpenLoopConfig(ExecutorConfig):
 
     kind: Literal["open_loop"] = "open_loop"
 
-    def build(self, policy: Policy) -> RecedingHorizon:
-        """Return the executor of a policy.
-
-        Raises:
-            ConfigError: If its plans are over when they arrive.
-        """
-        return RecedingHorizon(policy, policy.spec.chunk, self.latency)
+    def period(self, spec: PolicySpec) -> int:
+        """See `ExecutorConfig.period`."""
+        return spec.chunk

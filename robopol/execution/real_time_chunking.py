@@ -1,12 +1,11 @@
 """Real-time chunking: while a plan is executed the next one is made, so that it goes on from it (Black et al. 2025)."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from robopol.execution.executor import ExecutorConfig
-from robopol.execution.receding_horizon import RecedingHorizon
-from robopol.policies import Policy
+from robopol.policies import Policy, PolicySpec
 from robopol.steering.real_time_chunking import Mask
 from robopol.steering.real_time_chunking import RealTimeChunkingConfig as RealTimeChunking
 
@@ -27,11 +26,17 @@ class RealTimeChunkingConfig(ExecutorConfig):
     mask: Mask = "exp"
     jacobian: bool = True
 
-    def build(self, policy: Policy) -> RecedingHorizon:
-        """Return the executor of a policy.
+    @property
+    def merging(self) -> dict[str, Any]:
+        """See `ExecutorConfig.merging`."""
+        return {"kind": "continue"}
 
-        Raises:
-            ConfigError: If the policy walks no field, or its plans do not last so long.
-        """
-        pull = RealTimeChunking(delay=self.latency, beta=self.beta, mask=self.mask, jacobian=self.jacobian)
-        return RecedingHorizon(policy.steered(pull), self.n_action_steps, self.latency)
+    def prepared(self, policy: Policy) -> Policy:
+        """See `ExecutorConfig.prepared`."""
+        return policy.steered(
+            RealTimeChunking(delay=self.latency, beta=self.beta, mask=self.mask, jacobian=self.jacobian)
+        )
+
+    def period(self, spec: PolicySpec) -> int:
+        """See `ExecutorConfig.period`."""
+        return self.n_action_steps

@@ -1,6 +1,7 @@
 """Temporal ensembling: plan in every step and average what all plans say about it."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from robopol.ensembling import weights
 from robopol.execution.executor import Executor, ExecutorConfig
-from robopol.policies import Policy
+from robopol.policies import Policy, PolicySpec
 
 
 class TemporalEnsembleConfig(ExecutorConfig):
@@ -24,12 +25,17 @@ class TemporalEnsembleConfig(ExecutorConfig):
     kind: Literal["temporal_ensemble"] = "temporal_ensemble"
     m: float = Field(0.01, allow_inf_nan=False)
 
-    def build(self, policy: Policy) -> "TemporalEnsemble":
-        """Return the executor of a policy.
+    @property
+    def merging(self) -> dict[str, Any]:
+        """See `ExecutorConfig.merging`."""
+        return {"kind": "ensemble", "m": self.m}
 
-        Raises:
-            ConfigError: If its plans are over when they arrive.
-        """
+    def period(self, spec: PolicySpec) -> int:
+        """See `ExecutorConfig.period`."""
+        return 1
+
+    def build(self, policy: Policy) -> "TemporalEnsemble":
+        """See `ExecutorConfig.build`."""
         return TemporalEnsemble(policy, self.m, self.latency)
 
 
@@ -41,5 +47,5 @@ class TemporalEnsemble(Executor):
         super().__init__(policy, 1, latency)
         self._weights = [torch.from_numpy(weights(m, count)) for count in range(1, policy.spec.chunk + 1)]
 
-    def _blend(self, actions: Tensor) -> Tensor:
+    def _merged(self, actions: Tensor, since: Sequence[int]) -> Tensor:
         return (self._weights[len(actions) - 1][:, None] * actions).sum(0).float()

@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from robopol.execution.executor import ExecutorConfig
-from robopol.execution.receding_horizon import RecedingHorizon
-from robopol.policies import Policy
+from robopol.policies import Policy, PolicySpec
 from robopol.steering.warm_start import WarmStartConfig as WarmStart
 
 
@@ -24,11 +23,10 @@ class WarmStartConfig(ExecutorConfig):
     renoise: bool = False
     n_action_steps: int = Field(1, ge=1)
 
-    def build(self, policy: Policy) -> RecedingHorizon:
-        """Return the executor of a policy.
+    def prepared(self, policy: Policy) -> Policy:
+        """See `ExecutorConfig.prepared`."""
+        return policy.steered(WarmStart(steps=self.steps, renoise=self.renoise))
 
-        Raises:
-            ConfigError: If the policy cannot refine a plan, or its plans do not last so long.
-        """
-        steered = policy.steered(WarmStart(steps=self.steps, renoise=self.renoise))
-        return RecedingHorizon(steered, self.n_action_steps, self.latency)
+    def period(self, spec: PolicySpec) -> int:
+        """See `ExecutorConfig.period`."""
+        return self.n_action_steps

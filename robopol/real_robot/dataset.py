@@ -48,6 +48,7 @@ def episodes_of(folders: Sequence[str | Path]) -> Episodes:
 def _episode(folder: Path) -> Episodes:
     found, about = load(folder)
     ticks, steps = found["ticks"], found["steps"]
+    about["robot"].pop("merging", None)  # once was the robot's
     robot, spec = parse(RobotConfig, about["robot"]), parse(PolicySpec, about["policy"]["spec"])
     reach = int(about["policy"]["speaker"].get("reach", 1))
     waypoints, dt = waypoints_for(spec, robot), round(1e9 / spec.control_hz)

@@ -1,15 +1,17 @@
 """What becomes of the running plan when a new chunk comes."""
 
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from robopol.config import Config
+from robopol.config import Config, parse
 from robopol.ensembling import weights
 from robopol.real_robot.chunk import Chunk, Usable
 from robopol.real_robot.plan import Plan
+from robopol.registry import lookup
 
 Vector = NDArray[np.float64]
 Times = NDArray[np.int64]
@@ -38,6 +40,12 @@ class Merging(Protocol):
 
     def reset(self) -> None:
         """Forget what came so far: the plan that was made of it is given up."""
+
+
+def merging_of(tree: Mapping[str, Any]) -> Merging:
+    """Return the rule of a tree, as `robopol.execution.ExecutorConfig.merging` says it."""
+    rule: Merging = parse(lookup("merging", tree["kind"]), tree).build()
+    return rule
 
 
 class ReplaceConfig(Config):

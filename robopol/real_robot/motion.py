@@ -7,7 +7,7 @@ from robopol.real_robot.chunk import Chunk, Usable
 from robopol.real_robot.filter import Filter, Filtered
 from robopol.real_robot.geometry import Geometry
 from robopol.real_robot.limiter import RESERVE
-from robopol.real_robot.merging import Merging
+from robopol.real_robot.merging import Merging, Replace
 from robopol.real_robot.plan import Plan
 from robopol.real_robot.robot import RobotConfig
 
@@ -28,6 +28,7 @@ class Motion:
         hand: Limits the gripper, one entry or none.
         reference: Joint positions (n,), rad, that the plan asked for last.
         speed: Their speeds (n,), rad/s.
+        merging: What becomes of the plan when a chunk comes.
     """
 
     def __init__(self, robot: RobotConfig) -> None:
@@ -44,7 +45,7 @@ class Motion:
             robot.check_within("the model robot.geometry.model", geometry.low.tolist(), geometry.high.tolist())
         self.filter = Filter(robot.make_limiter(), geometry)
         self.hand = robot.make_gripper_limiter()
-        self._merging: Merging = robot.merging.build()
+        self.merging: Merging = Replace()
         self._period = robot.period_ns
         self._delay = self._period + round(robot.latency * 1e9)
         self._hand_delay = self._period + round((robot.gripper.latency if robot.gripper else 0.0) * 1e9)
@@ -63,7 +64,7 @@ class Motion:
         self.plan = Plan(start + self._delay, joints.q, joints.dq, RESERVE * joints.acceleration)
         self.hand_plan = Plan(start + self._hand_delay, hand.q, hand.dq, RESERVE * hand.acceleration)
         self.reference, self.speed = joints.q, joints.dq
-        self._merging.reset()
+        self.merging.reset()
 
     def holds_at(self, t: int) -> int:
         """Return when a command that is written in the tick at ``t`` holds, ns."""
@@ -79,7 +80,7 @@ class Motion:
         Returns:
             Whether it continued the plan as it was asked to.
         """
-        merged = self._merging.merge(self.plan, self.hand_plan, chunk, usable)
+        merged = self.merging.merge(self.plan, self.hand_plan, chunk, usable)
         n, last = len(self.robot.joints), t - self._period
         self.plan.go_on(last + self._delay, merged.times, merged.points[:, :n])
         ahead = merged.times > last + self._hand_delay

@@ -2,16 +2,17 @@
 
 import sys
 import time
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from robopol.config import Config, parse
+from robopol.config import Config, OneOf, parse
 from robopol.data.episodes import is_image
 from robopol.envs.config import EnvConfig
 from robopol.errors import ConfigError, RobopolError
 from robopol.evaluation.fitness import check_successor
+from robopol.execution import RecedingHorizonConfig, check_period
 from robopol.files import git_state
 from robopol.policies import Policy, PolicySpec, Previous
 from robopol.policies.remote import RemoteOptions
@@ -48,7 +49,7 @@ class Speaker(Config):
             tool.
         reach: Steps from an action to the time at which it is to hold: 1 where actions were recorded as targets that
             are reached a step later, as in the arm suite; 0 where as positions at their own time.
-        executed: Actions of a plan after which the next is asked for; None is the policy's own number.
+        execution: How plans are executed.
         seed: All noise is drawn from it.
         threads: Processor threads of the policy.
     """
@@ -61,9 +62,18 @@ class Speaker(Config):
     steering: Steerings = ()
     observe: dict[str, tuple[str, ...]] = {"state": ("q", "tool", "gripper")}  # noqa: RUF012 - pydantic copies it
     reach: int = Field(1, ge=0)
-    executed: int | None = Field(None, ge=1)
+    execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _as_late_as_they_are(self) -> Self:
+        if self.execution.latency:
+            raise ValueError(
+                f"execution.latency={self.execution.latency} makes plans late in a simulated world; on a robot they "
+                "are as late as they are, and in a rehearsal by latency=SECONDS: leave it out"
+            )
+        return self
 
     def load(self) -> Policy:
         """Return the policy, steered and walked as it is to be."""
@@ -74,6 +84,21 @@ class Speaker(Config):
             policy = policy.steered(*self.steering)
         self.policy.apply(policy)
         return policy
+
+    def ready(self) -> Policy:
+        """Return the policy as it speaks: loaded, and prepared for how its plans are executed.
+
+        Raises:
+            ConfigError: If they cannot be executed so.
+        """
+        policy: Policy = self.execution.prepared(self.load())
+        check_period(policy.spec, self.period(policy.spec))
+        return policy
+
+    def period(self, spec: PolicySpec) -> int:
+        """Return the actions of a plan after which the next is asked for."""
+        found: int = self.execution.period(spec)
+        return found
 
 
 class SceneObserver:
@@ -134,7 +159,7 @@ def check_heir(policy: Policy, robot: RobotConfig, speaker: Speaker, old: Policy
         raise ConfigError(f"{speaker.checkpoint} is what acts already, to the last weight")
     if after["record"] is None:
         raise ConfigError("there is nothing to try it on: say record=FOLDER, or trials=FOLDER of earlier episodes")
-    if fault := try_on(policy, robot, speaker.executed or old.n_action_steps, after["record"]).fault:
+    if fault := try_on(policy, robot, speaker.period(old), after["record"]).fault:
         raise ConfigError(fault)
 
 
@@ -150,7 +175,7 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(speaker.threads)
-        policy = speaker.load()
+        policy = speaker.ready()
         spec, world = policy.spec, setup.get("world")
         if setup.get("after"):
             check_heir(policy, robot, speaker, parse(PolicySpec, setup["after"]["spec"]), setup["after"])
@@ -176,7 +201,7 @@ def main() -> None:
         channels.policy.put,
         sight=Sight(films, places, robot.gate.max_age, channels.remark) if films else None,
         reach=speaker.reach,
-        executed=speaker.executed,
+        executed=speaker.period(spec),
         seed=speaker.seed,
         report=channels.remark,
         complain=lambda words: print(words, file=sys.stderr, flush=True),
@@ -192,7 +217,8 @@ def main() -> None:
         ready=True,
         id=loop.id.hex(),
         latency=latency,
-        executed=speaker.executed or spec.n_action_steps,
+        executed=speaker.period(spec),
+        merging=speaker.execution.merging,
         spec=spec.tree(),
         steps=np.lib.format.dtype_to_descr(row_type),
         config=policy.config.tree(),

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from robopol.envs.config import EnvConfig
 from robopol.evaluation.rollout import Outcome
+from robopol.execution import ExecutorConfig, RecedingHorizonConfig, check_period
 from robopol.policies import Policy
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.events import Event
 from robopol.real_robot.eyes import Eyes, with_cameras
+from robopol.real_robot.merging import merging_of
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rigs import InProcess, Rig
 from robopol.real_robot.robot import RobotConfig
@@ -63,7 +65,7 @@ def rehearse(
     *,
     latency: float = 0.0,
     matched: bool = True,
-    executed: int | None = None,
+    execution: ExecutorConfig | None = None,
     rig: Rig | None = None,
     report: Callable[[int, Event], None] = lambda seed, event: None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
@@ -83,7 +85,7 @@ def rehearse(
         latency: Time by which chunks are late, s.
         matched: Whether chunks say truly when their observation was made; if not, as a bridge would have it that knows
             nothing of latency, their actions are executed when they come.
-        executed: Actions of a plan after which the next is asked for; None is the policy's own number.
+        execution: How its plans are executed; None is receding horizon.
         rig: Where the arm is; None is the simulated driver, and others have an emulated wire between.
         report: Told of every event, with the seed of its episode.
         on_outcome: Told of each episode as it ends.
@@ -97,7 +99,10 @@ def rehearse(
     scene, rig, outcomes = Scene(env), rig or InProcess(), []
     robot = with_cameras(robot, policy.spec, policy.spec.control_hz)
     check_cameras(policy.spec, robot.cameras, recorded=False)
-    robot = robot.heard_every((executed or policy.spec.n_action_steps) / policy.spec.control_hz + latency)
+    execution = execution or RecedingHorizonConfig()
+    policy = execution.prepared(policy)
+    check_period(policy.spec, execution.period(policy.spec))
+    robot = robot.heard_every(execution.period(policy.spec) / policy.spec.control_hz + latency)
     late = round(latency * 1e9)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path, stage = Path(folder, "scene.xml"), None
@@ -106,7 +111,7 @@ def rehearse(
             if robot.cameras and stage is None:
                 stage = Stage(str(path), lambda: None)
                 stack.callback(stage.close)
-            one = _Episode(policy, placed, scene, rig, seed, late, matched, executed, report, stage)
+            one = _Episode(policy, placed, scene, rig, seed, late, matched, execution, report, stage)
             outcomes.append(one.run())
             on_outcome(outcomes[-1])
     return outcomes
@@ -124,7 +129,7 @@ class _Episode:
         seed: int,
         latency: int,
         matched: bool,
-        executed: int | None,
+        execution: ExecutorConfig,
         report: Callable[[int, Event], None],
         stage: Stage | None,
     ) -> None:
@@ -145,12 +150,22 @@ class _Episode:
             self._seen,
             self._post,
             sight=None if self.eyes is None else self.eyes.sight,
-            executed=executed,
+            executed=execution.period(policy.spec),
             seed=seed,
             report=told,
         )
         mailboxes = {State.RUNNING: self.mailbox}
-        self.servo = Servo(robot, self.driver, self.clock, self.operator, mailboxes, self.loop.id, told, self._publish)
+        self.servo = Servo(
+            robot,
+            self.driver,
+            self.clock,
+            self.operator,
+            mailboxes,
+            self.loop.id,
+            told,
+            self._publish,
+            merging=merging_of(execution.merging),
+        )
 
     def run(self) -> Outcome:
         """Run it to its end."""

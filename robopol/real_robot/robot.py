@@ -13,7 +13,6 @@ from robopol.real_robot.chunk import Gate, GateConfig
 from robopol.real_robot.driver import DeviceInfo
 from robopol.real_robot.geometry import GeometryConfig
 from robopol.real_robot.limiter import Limiter
-from robopol.real_robot.merging import ReplaceConfig
 
 Vector = NDArray[np.float64]
 _ROUNDING = 1e-9  # rad
@@ -98,7 +97,6 @@ class RobotConfig(Config):
         period: T_s, time between two commands, s.
         latency: L_act, time from a command until it holds, s.
         speed: Share of the speed limits that is used at all; begin with 0.1 on a new arm.
-        merging: What becomes of the plan when a chunk comes.
         gate: Which chunks are taken.
         watch: When motion ends by itself.
         geometry: Its model and workspace; None looks at joints only.
@@ -112,7 +110,6 @@ class RobotConfig(Config):
     period: float = Field(gt=0)
     latency: float = Field(0.0, ge=0)
     speed: float = Field(1.0, gt=0, le=1)
-    merging: Annotated[Any, OneOf("merging")] = ReplaceConfig()
     gate: GateConfig = GateConfig()
     watch: WatchConfig = WatchConfig()
     geometry: GeometryConfig | None = None

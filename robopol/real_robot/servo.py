@@ -13,6 +13,7 @@ from robopol.real_robot.driver import Driver, Reading
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.filter import Mark
 from robopol.real_robot.lifecycle import Lifecycle
+from robopol.real_robot.merging import Merging, Replace
 from robopol.real_robot.outlet import CommandRefused
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import LATCHED, MOVING, WRITING, State
@@ -60,6 +61,7 @@ class Servo:
         report: Callable[[Event], None],
         publish: Callable[[NDArray[np.void]], None],
         successor: Mailbox | None = None,
+        merging: Merging | None = None,
     ) -> None:
         """Make the loop; nothing is connected yet.
 
@@ -74,6 +76,7 @@ class Servo:
             publish: Given the row of every tick, which is used again.
             successor: Ids of policies that may take the place of the one that speaks, each from its first chunk that is
                 taken on; None if there will be none.
+            merging: What a chunk of the policy does to its plan; None replaces it. A human's always does.
         """
         self.robot, self.clock = robot, clock
         self.life = Lifecycle(robot, driver, clock, report)
@@ -82,6 +85,7 @@ class Servo:
         self._gates = {State.RUNNING: robot.make_gate(), State.HUMAN: robot.make_gate()}
         self._gates[State.RUNNING].policies, self._gates[State.HUMAN].policies = {policy}, {HUMAN_ID}
         self._policy, self._successor = policy, successor
+        self._merging = {State.RUNNING: merging or Replace(), State.HUMAN: Replace()}
         self.row, self._next = new_tick(len(robot.joints)), Reading(len(robot.joints))
         self._rejections = self._write_failures = self._heard = 0
         self._marks, self.done = Mark(0), False
@@ -196,6 +200,7 @@ class Servo:
             gate.policies = {chunk.policy}
             self.life.tell(now, Code.POLICY_SWAPPED, Severity.INFO, chunk.seq)
         if machine.state is not speaker:
+            motion.merging = self._merging[speaker]
             motion.begin(t)
             machine.enter(speaker, now)
         if found.clipped:

@@ -15,6 +15,7 @@ from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.driver import Driver, StopLevel
 from robopol.real_robot.drivers.simulated import SimulatedDriver
 from robopol.real_robot.events import Code, Event, Severity
+from robopol.real_robot.merging import merging_of
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.servo import Servo
@@ -60,9 +61,10 @@ def main() -> None:
         publish = _with_world(publish, driver, setup["world"])
     desk = Desk(channels, lifeline, clock)
     mailboxes = {State.RUNNING: channels.policy, State.HUMAN: channels.human}
-    policy = bytes.fromhex(setup["policy"])
+    policy, merging = bytes.fromhex(setup["policy"]), merging_of(setup["merging"])
+    told = channels.report, publish, channels.successor, merging
     try:
-        servo = Servo(robot, driver, clock, desk, mailboxes, policy, channels.report, publish, channels.successor)
+        servo = Servo(robot, driver, clock, desk, mailboxes, policy, *told)
         servo.connect()
     except RobopolError as error:
         driver.close()

@@ -33,7 +33,7 @@ class Supervisor:
     Attributes:
         channels: The memory that they share.
         policy: What the policy, or who observes in its place, says of itself: ``id``, ``latency``, ``executed``,
-            ``spec``.
+            ``merging``, ``spec``.
         help: How the operator's device is used; empty without one.
         scheduling: How the servo loop is scheduled.
         cameras: Looks after the cameras.
@@ -93,7 +93,7 @@ class Supervisor:
                 camera.ready()
             often = self.policy["executed"] / self.policy["spec"]["control_hz"] + self.policy["latency"]
             self.robot = robot.heard_every(often)
-            said = self._start("servo_process", policy=self.policy["id"])
+            said = self._start_servo()
             self.scheduling: str = said["scheduling"]
             self._pulse = Pulse(self._clock.now())
             if record is not None:
@@ -189,8 +189,11 @@ class Supervisor:
         self.quit(tell)
         self._children.pop("servo_process").end(END_TIME)
         self.robot, self.state = robot.model_copy(update={"watch": self.robot.watch}), State.DISCONNECTED
-        self._start("servo_process", policy=self.policy["id"])
+        self._start_servo()
         self._pulse = Pulse(self._clock.now())
+
+    def _start_servo(self) -> dict[str, Any]:
+        return self._start("servo_process", policy=self.policy["id"], merging=self.policy["merging"])
 
     def order(self, command: Command, argument: int = 0) -> None:
         """Tell the servo loop what the operator says."""

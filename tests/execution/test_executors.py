@@ -98,6 +98,13 @@ def test_no_action_is_executed_in_a_step_that_it_was_not_planned_for(kind, to, c
         ]
 
 
+def test_a_new_plan_is_faded_in():
+    """The k-th of its actions weighs k / (B + 1): of plans made in steps 0, 2 and 4, which say when they were."""
+    actions, *_ = play(RecedingHorizon(Clock(), n_action_steps=2, blend=2), 6)
+    assert actions[:, 0].tolist() == pytest.approx(range(6))
+    assert actions[:, 1].tolist() == pytest.approx([0, 0, 2 / 3, 4 / 3, (4 + 2 * 2) / 3, (2 * 4 + 2) / 3])
+
+
 @pytest.mark.parametrize("m", [0.01, 0.0, 1.0, -0.5, -1000.0])
 def test_ensembling_is_the_published_weighted_mean(m):
     """ACT keeps what step t planned for step s in a table [t, s] and weighs the filled part of a column, top first."""

@@ -8,6 +8,7 @@ from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.driver import StopLevel
 from robopol.real_robot.drivers.simulated import SimulatedConfig, SimulatedDriver
 from robopol.real_robot.emulators.oracle import Oracle
+from robopol.real_robot.merging import merging_of
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.servo import HUMAN_ID, Servo
 from robopol.real_robot.states import Command, State
@@ -89,7 +90,7 @@ class Box:
 class Bench:
     """Everything of one arm; time moves by `run` only."""
 
-    def __init__(self, config=None, start=None):
+    def __init__(self, config=None, start=None, merging="replace"):
         self.robot = config or robot()
         self.clock = VirtualClock(1_000 * MS)
         self.driver = Wire(SimulatedConfig(), self.clock, self.robot)
@@ -98,7 +99,9 @@ class Bench:
         self.events, self.rows = [], []
         boxes = {State.RUNNING: self.policy, State.HUMAN: self.human}
         publish = lambda row: self.rows.append(row[0].copy())  # noqa: E731
-        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, self.events.append, publish)
+        rule = merging_of({"kind": merging} if isinstance(merging, str) else merging)
+        told = self.events.append, publish, None, rule
+        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, *told)
         self.servo.connect()
         if start is not None:
             self.driver.device.data.qpos[:5] = start

@@ -48,7 +48,7 @@ def test_what_is_wrong_with_an_arm_is_said(capsys):
     [
         ({"joints": []}, "joints"),
         ({"joints": [{"name": "a", "low": 1.0, "high": 0.0, "speed": 1.0, "acceleration": 1.0}]}, "must be less"),
-        ({"merging": "replce"}, "did you mean replace"),
+        ({"driver": "simulatd"}, "did you mean simulated"),
         ({"speed": 1.5}, "less than or equal to 1"),
         ({"period": 0.0}, "greater than 0"),
         ({"geometry": {"model": "x", "stop": 0.1, "slow": 0.05}}, "must be less than slow"),

@@ -180,7 +180,10 @@ def test_new_weights_are_swapped_in_and_bad_ones_are_not(policy, tmp_path, share
     """Hot: the arm moves, and goes on moving, whatever comes of them."""
     new = untrained(tmp_path / "New", seed=1)
     slow = untrained(tmp_path / "slow", control_hz=5.0)
-    one, refused = Deployment(policy, tmp_path, "executed=12"), "the new weights are refused, and those before go on"
+    one, refused = (
+        Deployment(policy, tmp_path, "execution.n_action_steps=12"),
+        "the new weights are refused, and those before go on",
+    )
     one.moving()
     one.say(f"swap {new}")  # nothing was recorded so far
     one.until(refused)

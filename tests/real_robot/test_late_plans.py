@@ -8,11 +8,11 @@ from lockstep import robot as arm
 from reaching import Reacher, ReacherConfig, reach_policy
 from test_rehearsal import ur5e
 
+from robopol.execution import RecedingHorizonConfig
 from robopol.policies.policy import Previous
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.events import Code
-from robopol.real_robot.merging import ContinueConfig
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.rigs import InProcess, OnBus
@@ -254,21 +254,28 @@ def test_the_servo_loop_says_which_chunk_the_arm_follows():
     assert {row["chunk"] for row in bench.rows if row["state"] != State.RUNNING} == {0}
 
 
-def run(rig=None, merging=None, limit=80, **options):
+class Continued(RecedingHorizonConfig):
+    """Of plans that continue the last one by themselves."""
+
+    @property
+    def merging(self):
+        return {"kind": "continue"}
+
+
+def run(rig=None, limit=80, **options):
     policy, env = reach_policy()
     env = env.model_copy(update={"options": {**env.options, "max_episode_steps": limit}})
-    told = {"geometry": None} | ({} if merging is None else {"merging": merging})
     events = []
-    robot = ur5e().model_copy(update=told)
+    robot = ur5e().model_copy(update={"geometry": None})
     outcomes = rehearse(policy, robot, env, [101], rig=rig, report=lambda _, event: events.append(event), **options)
     return outcomes[0], [event.code for event in events]
 
 
 def test_late_plans_continue_and_later_ones_than_were_foreseen_are_blended():
-    outcome, codes = run(merging=ContinueConfig(), latency=0.2)
+    outcome, codes = run(execution=Continued(), latency=0.2)
     assert outcome.success
     assert Code.CHUNK_NOT_CONTINUED not in codes  # d = 2 <= s = 4 <= H - d
-    outcome, codes = run(merging=ContinueConfig(), latency=0.45, limit=8)
+    outcome, codes = run(execution=Continued(), latency=0.45, limit=8)
     assert Code.CHUNK_NOT_CONTINUED in codes  # d = 5 > s
 
 
@@ -283,8 +290,8 @@ def test_a_task_is_done_over_the_vendors_client(kind, package, tmp_path):
     """T17 in small: a policy, the bridge, the unmodified client, an emulated bus around the task's own scene."""
     pytest.importorskip(package, reason=f"needs the vendor's client: pip install 'robopol[{kind}]'")
     rig = OnBus(kind, tmp_path)
-    outcome, codes = run(rig, ContinueConfig(), latency=0.1)
-    direct, _ = run(None, ContinueConfig(), latency=0.1)
+    outcome, codes = run(rig, execution=Continued(), latency=0.1)
+    direct, _ = run(execution=Continued(), latency=0.1)
     assert outcome.success
     assert abs(outcome.length - direct.length) <= 2
     assert rig.goals > 300

@@ -9,9 +9,9 @@ from execution.clock import Clock, play
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robopol.execution import TemporalEnsemble
+from robopol.execution import RecedingHorizonConfig, TemporalEnsemble
 from robopol.real_robot.chunk import Chunk, Usable
-from robopol.real_robot.merging import BlendConfig, ContinueConfig, EnsembleConfig, ReplaceConfig
+from robopol.real_robot.merging import BlendConfig, ContinueConfig, EnsembleConfig, ReplaceConfig, merging_of
 from robopol.real_robot.plan import Plan, monotone_tangents
 
 MS = 1_000_000
@@ -153,6 +153,23 @@ def test_an_ensemble_leads_through_the_actions_that_evaluation_executes(m):
         made = chunk(window[policy.spec.n_obs_steps - 1 :].numpy(), t_first=DT * (1 + step))
         merged = rule.merge(NONE, NONE, made, usable(made, made.t_first))
         np.testing.assert_allclose(merged.points[0], action, rtol=0, atol=1e-6)
+
+
+@given(st.integers(1, 6), st.integers(0, 5))
+@settings(max_examples=15)
+def test_a_plan_leads_through_the_actions_that_evaluation_executes(period, blend):
+    told, policy = RecedingHorizonConfig(n_action_steps=period, blend=min(blend, 6 - period)), Clock()
+    rule, plan = merging_of(told.merging), Plan(0, np.zeros(3), np.zeros(3), np.ones(3))
+    executed, asked, *_ = play(told.build(policy), 20, seed=3)
+    generator = torch.Generator().manual_seed(3)
+    for step, action in enumerate(executed.numpy()):
+        if asked[step]:
+            window = policy.plan({"state": torch.full((1, 2, 1), step / 1000)}, 1, [generator])[0, 0]
+            made = chunk(window[policy.spec.n_obs_steps - 1 :].numpy(), t_first=DT * (1 + step))
+            merged = rule.merge(plan, NONE, made, usable(made, made.t_first)) if step else made
+            points = merged.points if step else made.data
+            plan.go_on(DT * step, made.times(), points)
+        np.testing.assert_allclose(plan.at(DT * (1 + step))[0], action, rtol=0, atol=1e-5)
 
 
 def test_an_ensemble_reads_chunks_off_the_grid_between_their_actions():

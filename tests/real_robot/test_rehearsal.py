@@ -13,7 +13,7 @@ from robopol.envs.control import CONTROLS
 from robopol.envs.kinematics import HOME, ToolKinematics
 from robopol.errors import ConfigError
 from robopol.evaluation import rollout
-from robopol.execution import RecedingHorizonConfig
+from robopol.execution import OpenLoopConfig, RecedingHorizonConfig, TemporalEnsembleConfig
 from robopol.real_robot.events import Code
 from robopol.real_robot.motion import Motion
 from robopol.real_robot.observing import ArmObserver
@@ -55,6 +55,38 @@ def test_it_succeeds_as_in_the_simulator_and_latency_matching_recovers_what_late
     naive, _ = run(latency=0.2, matched=False)
     assert steps(naive) > steps(direct) + 4
     assert steps(matched) - steps(direct) <= (steps(naive) - steps(direct)) / 2
+
+
+class Counted:
+    """Counts the plans that a policy is asked for."""
+
+    def __init__(self, policy):
+        self.asked, plan = 0, policy.plan
+
+        def counting(obs, n=1, generator=None, previous=None):
+            self.asked += 1
+            return plan(obs, n, generator, previous)
+
+        policy.plan = counting
+
+
+@pytest.mark.parametrize(
+    "execution",
+    [RecedingHorizonConfig(n_action_steps=2, blend=3), OpenLoopConfig(), TemporalEnsembleConfig()],
+    ids=lambda execution: execution.kind,
+)
+def test_plans_are_executed_on_a_robot_as_they_are_in_evaluation(execution):
+    policy, env = reach_policy()
+    there, seen = ur5e().model_copy(update={"geometry": None}), Counted(policy)
+    with env.make(1) as made:
+        (simulated,) = rollout(execution.build(policy), made, [101])
+    asked, seen.asked = seen.asked, 0
+    (direct,) = rehearse(policy, there, env, [101], execution=execution)
+    assert simulated.success
+    assert direct.success
+    assert abs(direct.length - simulated.length) <= 2
+    assert abs(seen.asked - asked) <= 2
+    assert asked == -(-simulated.length // execution.period(policy.spec))
 
 
 def test_a_rehearsal_is_a_function_of_its_seeds():
@@ -131,6 +163,7 @@ def test_the_arm_is_observed_by_the_fields_that_are_named():
         (["checkpoint=/nowhere", "robot=ur5e_simulated"], "/nowhere"),
         (["checkpoint=x", "robot=ur5e_simulated", "robot.watch.deadman=0.1"], "deadman"),
         (["checkpoint=x", "robot=ur5e_simulated", "robot.perid=0.01"], "did you mean period"),
+        (["checkpoint=x", "robot=ur5e_simulated", "execution=open_loop", "execution.latency=1"], "leave it out"),
     ],
 )
 def test_wrong_commands_get_one_clear_error_before_anything_moves(words, text, capsys):

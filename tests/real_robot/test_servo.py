@@ -206,7 +206,7 @@ def test_whatever_is_sent_the_wire_stays_within_the_limits(seed):
     rng = np.random.default_rng(seed)
     merging = ["replace", "blend", {"kind": "ensemble", "m": 0.1}, "continue"][seed % 4]
     gate = {"jump": 10.0, "strict": False, "margin": 3.0}  # let nearly everything through to the filter
-    bench = Bench(robot(merging=merging, gate=gate)).ready()
+    bench = Bench(robot(gate=gate), merging=merging).ready()
     words = [Command.RUN, Command.HOLD, Command.STOP, Command.HUMAN]
     for _ in range(30):
         rows = int(rng.integers(1, 12))
@@ -225,7 +225,7 @@ def test_whatever_is_sent_the_wire_stays_within_the_limits(seed):
 
 @pytest.mark.parametrize("merging", ["replace", "blend"])
 def test_a_late_chunk_keeps_the_old_plan(merging):
-    bench = Bench(robot(merging=merging)).ready()
+    bench = Bench(robot(), merging=merging).ready()
     bench.send(bench.q + RAMP)
     bench.run(0.2)
     bench.send(bench.q + RAMP[:3], late=0.3)

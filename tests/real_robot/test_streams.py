@@ -14,7 +14,7 @@ SPEED, ACCELERATION = 3.0, 15.0
 
 
 def bench_of(number):
-    return Bench(robot(merging=MERGINGS[number % len(MERGINGS)], gate=GATE)).ready()
+    return Bench(robot(gate=GATE), merging=MERGINGS[number % len(MERGINGS)]).ready()
 
 
 def wild(bench, rng):
