@@ -8,8 +8,8 @@
   robopol deploy checkpoint=DIR robot=ur5e_simulated operator=keyboard
 
 The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
-typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy, quit,
-swap CHECKPOINT.
+typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy,
+restart servo, swap CHECKPOINT, quit.
 With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed.
 Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md says what each line means, and
 what to do before a policy moves an arm for the first time.
@@ -56,6 +56,8 @@ _WORDS = {
 
 RESTART = "restart policy"
 """Said where it died, or hangs."""
+REBUILD = "restart servo"
+"""Said where the servo loop died, or was killed because it hung."""
 SWAP = "swap "
 """Said before the checkpoint of new weights."""
 
@@ -185,7 +187,12 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
             if name == "servo_process":
                 why = supervisor.why(name) or "the arm's own watchdog stops it, if it has one"
                 print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
-                raise RobotError(f"the servo loop has ended: {why}")
+                if not listening:
+                    raise RobotError(f"the servo loop has ended: {why}")
+                print(
+                    f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed", flush=True
+                )
+                continue
             listening = listening or (name == "operator_process" and seconds is None)
             print(_alarm(name, supervisor.why(name), listening), flush=True)
         if seconds is not None:
@@ -205,6 +212,8 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
                 return 0
             if words == RESTART:
                 supervisor.restart_policy()
+            elif words == REBUILD:
+                supervisor.rebuild_servo()
             elif line is not None and words.startswith(SWAP):
                 print(f"{line[len(SWAP) :]} is loaded and tried, and the policy that acts goes on", flush=True)
                 swap({"checkpoint": line[len(SWAP) :]})
@@ -213,7 +222,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
             elif words in _WORDS:
                 supervisor.order(*_WORDS[words])
             elif words:
-                known = f"{', '.join(_WORDS)}, {RESTART}, {SWAP}CHECKPOINT"
+                known = f"{', '.join(_WORDS)}, {RESTART}, {REBUILD}, {SWAP}CHECKPOINT"
                 print(f"say one of {known}, or reset and the number of the reason")
 
 

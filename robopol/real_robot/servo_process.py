@@ -65,6 +65,7 @@ def main() -> None:
     told = channels.report, publish, channels.successor, merging
     try:
         servo = Servo(robot, driver, clock, desk, mailboxes, policy, *told)
+        servo.life.machine.epoch = setup["epoch"]
         servo.connect()
     except RobopolError as error:
         driver.close()

@@ -75,6 +75,7 @@ class Supervisor:
         self._terminal: Terminal | None = None
         self.help = ""
         self.state, self.coming = State.DISCONNECTED, False
+        self._epoch, self._anew = -1, False
         self._words: list[str] = []
         self._heir: Succession | None = None
         self._left: list[Child] = []  # killed, and not waited for: meanwhile nobody would hear the servo loop
@@ -93,7 +94,7 @@ class Supervisor:
                 camera.ready()
             often = self.policy["executed"] / self.policy["spec"]["control_hz"] + self.policy["latency"]
             self.robot = robot.heard_every(often)
-            said = self._start_servo()
+            said = self._new_servo().ready()
             self.scheduling: str = said["scheduling"]
             self._pulse = Pulse(self._clock.now())
             if record is not None:
@@ -189,11 +190,40 @@ class Supervisor:
         self.quit(tell)
         self._children.pop("servo_process").end(END_TIME)
         self.robot, self.state = robot.model_copy(update={"watch": self.robot.watch}), State.DISCONNECTED
-        self._start_servo()
+        self._new_servo().ready()
         self._pulse = Pulse(self._clock.now())
 
-    def _start_servo(self) -> dict[str, Any]:
-        return self._start("servo_process", policy=self.policy["id"], merging=self.policy["merging"])
+    def rebuild_servo(self) -> None:
+        """Start the loop of an arm anew, with a new driver, after it died; `alarms` says when it is there, or why not.
+
+        The arm is only connected then: what chunks were made for before counts for nothing. A loop that runs is left
+        alone.
+        """
+        if self._children["servo_process"].alive:
+            self._words.append("the servo loop runs; it is started anew only after it died")
+            return
+        self._children.pop("servo_process").end(0.0)
+        self._dead.discard("servo_process")
+        self._new_servo()
+        self.state, self._pulse = State.DISCONNECTED, Pulse(self._clock.now())
+        self._anew = True
+
+    def _new_servo(self) -> Child:
+        # what is left of chunks of the loop before is of an epoch that this one never has
+        told = {"policy": self.policy["id"], "merging": self.policy["merging"], "epoch": self._epoch + 1}
+        child = self._children["servo_process"] = self._child("servo_process", **told)
+        return child
+
+    def _hear_servo(self) -> None:
+        """Hear whether a loop that was started anew is ready."""
+        try:
+            if self._children["servo_process"].heard() is None:
+                return
+            self._words.append("the servo loop is back and its arm connected; it does not move until it is armed")
+        except RobotError as error:
+            self._dead.add("servo_process")
+            self._words.append(f"the servo loop could not be started anew: {error}")
+        self._anew = False
 
     def order(self, command: Command, argument: int = 0) -> None:
         """Tell the servo loop what the operator says."""
@@ -218,7 +248,7 @@ class Supervisor:
         """Return what happened since the last call."""
         ticks = self.channels.ticks.take()
         if len(ticks):
-            self.state = State(int(ticks["state"][-1]))
+            self.state, self._epoch = State(int(ticks["state"][-1])), int(ticks["epoch"][-1])
             words = self._pulse.hear(self.state, int(ticks["t"][-1] + ticks["late"][-1]))
             self._words += [words] if words else []
         return [event_of(row) for ring in (self.channels.events, self.channels.remarks) for row in ring.take()]
@@ -228,6 +258,8 @@ class Supervisor:
 
         To be called after `events`, by which the servo loop's ticks are heard.
         """
+        if self._anew:
+            self._hear_servo()
         if self.coming:
             self._welcome()
         elif self._heir is not None:
@@ -235,7 +267,7 @@ class Supervisor:
         for gone in [child for child in self._left if not child.alive]:
             gone.end(0.0)
             self._left.remove(gone)
-        silent = self._pulse.alarm(self._clock.now())
+        silent = self._pulse.alarm(self._clock.now()) if self._children["servo_process"].alive else None
         said, self._words = [*self._words, *([silent] if silent else [])], []
         return said + self.cameras.tend()
 

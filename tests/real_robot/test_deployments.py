@@ -163,8 +163,9 @@ def test_a_recorder_that_was_killed_is_told_of_and_the_arm_goes_on(policy, tmp_p
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_servo_loop_that_is_killed_or_hangs_ends_everything(policy, tmp_path, shared, how):
     """T4, the supervisor's part; one that hangs is told of at once, and killed when it does not come back."""
-    one = Deployment(policy, tmp_path)
-    children = one.moving()
+    one = Deployment(policy, tmp_path, "seconds=60")  # where nobody types who could have it started anew
+    one.until("-> RUNNING")
+    children = one.children()
     os.kill(children["servo_process"], how)
     t = time.monotonic()
     one.until("ALARM: " + ("servo_process has died" if how is signal.SIGKILL else "the servo loop has not ticked"))

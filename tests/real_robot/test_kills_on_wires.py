@@ -97,6 +97,35 @@ def test_a_policy_is_killed_and_started_anew(wired, tmp_path):
     wired.end()
 
 
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_servo_loop_dies_or_hangs_and_its_client_is_built_anew(wired, tmp_path, how):
+    """Nothing is sent before somebody arms the arm again, whatever was said while it was gone (T4, T9)."""
+    one = Deployment(untrained(tmp_path / "policy"), tmp_path, robot=wired.words)
+    children = one.moving()
+    wired.moves()
+    os.kill(children["servo_process"], how)
+    one.until("ALARM: servo_process has died")
+    wired.rests()
+    goals = wired.state()["goals"]
+    one.say("run")
+    time.sleep(0.5)
+    one.say("restart servo")
+    one.until("the servo loop is back and its arm connected")
+    one.until("DISCONNECTED -> CONNECTED", 2)
+    wired.rests()
+    assert wired.state()["goals"] == goals
+    children |= one.children()
+    one.say("arm")
+    one.until("CONNECTED -> ARMED", 2)
+    one.say("run")
+    one.until("ARMED -> RUNNING", 2)
+    wired.moves()
+    one.say("quit")
+    one.ends(children, 0)
+    assert len(list(one.record.glob("2*"))) == 2
+    wired.end()
+
+
 def test_the_supervisor_is_killed(wired, tmp_path):
     one = Deployment(untrained(tmp_path / "policy"), tmp_path, robot=wired.words)
     children = one.moving()
