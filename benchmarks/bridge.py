@@ -52,7 +52,6 @@ class Loop:
         self.robot = parse(RobotConfig, load_config("deploy", words)["robot"])
         self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
         setup = {"robot": self.robot.tree(), "channels": self.channels.handles(), "policy": POLICY.hex()}
-        setup["merging"] = {"kind": "replace"}
         self.child = Child("servo_process", setup, self.channels.descriptors)
         self.scheduling = self.child.ready()["scheduling"]
         self.rows: list[Any] = []

@@ -94,7 +94,6 @@ class Loop:
         self.robot = parse(RobotConfig, tree)
         self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
         setup = {"robot": self.robot.tree(), "channels": self.channels.handles(), "policy": POLICY.hex()}
-        setup["merging"] = {"kind": "replace"}
         self.child = Child("servo_process", setup, self.channels.descriptors)
         self.scheduling = self.child.ready()["scheduling"]
         self.rows: list[Any] = []

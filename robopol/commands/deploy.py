@@ -189,9 +189,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
                 print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
                 if not listening:
                     raise RobotError(f"the servo loop has ended: {why}")
-                print(
-                    f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed", flush=True
-                )
+                print(f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed", flush=True)
                 continue
             listening = listening or (name == "operator_process" and seconds is None)
             print(_alarm(name, supervisor.why(name), listening), flush=True)

@@ -46,7 +46,6 @@ def main() -> None:
         id=NOBODY.hex(),
         latency=0.0,
         executed=1,
-        merging={"kind": "replace"},
         spec=spec.tree(),
         steps=np.lib.format.dtype_to_descr(row_type),
         demonstration=True,

@@ -61,11 +61,11 @@ def main() -> None:
         publish = _with_world(publish, driver, setup["world"])
     desk = Desk(channels, lifeline, clock)
     mailboxes = {State.RUNNING: channels.policy, State.HUMAN: channels.human}
-    policy, merging = bytes.fromhex(setup["policy"]), merging_of(setup["merging"])
+    policy, merging = bytes.fromhex(setup["policy"]), merging_of(setup.get("merging", {"kind": "replace"}))
     told = channels.report, publish, channels.successor, merging
     try:
         servo = Servo(robot, driver, clock, desk, mailboxes, policy, *told)
-        servo.life.machine.epoch = setup["epoch"]
+        servo.life.machine.epoch = setup.get("epoch", 0)
         servo.connect()
     except RobopolError as error:
         driver.close()

@@ -35,7 +35,7 @@ class Alone:
     def __init__(self, **fields):
         self.robot = robot(**fields)
         self.channels, self.clock = Channels.new(self.robot), MonotonicClock()
-        self.child = self.child_of("servo_process", policy=POLICY.hex(), merging={"kind": "replace"})
+        self.child = self.child_of("servo_process", policy=POLICY.hex())
         self.child.ready()
         self.rows, self.events, self.seq = [], [], 0
 
@@ -149,7 +149,6 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
     config = robot(driver={"kind": "simulated", "model": "/nowhere.xml"})
     channels = Channels.new(config)
     setup = {"robot": config.tree(), "channels": channels.handles(), "policy": POLICY.hex()}
-    setup["merging"] = {"kind": "replace"}
     child = Child("servo_process", setup, channels.descriptors)
     with pytest.raises(RobotError, match="nowhere"):
         child.ready()
