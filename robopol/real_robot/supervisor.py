@@ -210,11 +210,9 @@ class Supervisor:
 
     def _new_servo(self) -> Child:
         # what is left of chunks of the loop before is of an epoch that this one never has
-        told = {
-            "policy": self.policy["id"],
-            "merging": self.policy.get("merging", {"kind": "replace"}),
-            "epoch": self._epoch + 1,
-        }
+        told = {"policy": self.policy["id"], "epoch": self._epoch + 1}
+        if "merging" in self.policy:
+            told["merging"] = self.policy["merging"]
         child = self._children["servo_process"] = self._child("servo_process", **told)
         return child
 
