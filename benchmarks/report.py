@@ -40,6 +40,7 @@ SCRIPTS = (
     "critics",
     "finetune",
     "rl_curves",
+    "trust_regions",
     "train_speed",
     "plan_speed",
     "export_speed",

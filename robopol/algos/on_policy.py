@@ -292,8 +292,10 @@ class OnPolicy(Algorithm):
         said = self.say(part)
         log_ratio = self.scoring.log_ratio(said, part.old, part.trace)
         ratio = log_ratio.exp()
+        divergence = self.scoring.kl(said, part.old)
         told = {
-            "train/kl": self.scoring.kl(said, part.old).mean(),
+            "train/kl": divergence.mean(),
+            "train/kl_max": divergence.max(),
             "train/ratio_kl": (ratio - 1 - log_ratio).mean(),
             "train/ratio_deviation": (ratio - 1).abs().mean(),
         }
