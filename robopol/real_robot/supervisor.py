@@ -13,8 +13,9 @@ from robopol.real_robot.clock import MonotonicClock
 from robopol.real_robot.events import Event
 from robopol.real_robot.operator import OperatorConfig
 from robopol.real_robot.operators.keys import Terminal
-from robopol.real_robot.process import START_TIME, Child
+from robopol.real_robot.process import Child
 from robopol.real_robot.pulse import Pulse
+from robopol.real_robot.renewal import Renewal
 from robopol.real_robot.rings import Memory, Ring
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.stage import Stage
@@ -38,7 +39,6 @@ class Supervisor:
         scheduling: How the servo loop is scheduled.
         cameras: Looks after the cameras.
         state: The newest state of the arm that was seen.
-        coming: Whether a policy that was started anew is not ready yet.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class Supervisor:
         self._memory: Memory | None = None
         self._terminal: Terminal | None = None
         self.help = ""
-        self.state, self.coming = State.DISCONNECTED, False
-        self._epoch, self._anew = -1, False
+        self.state, self._epoch = State.DISCONNECTED, -1
+        self._renewals: dict[str, Renewal] = {}
         self._words: list[str] = []
         self._heir: Succession | None = None
         self._left: list[Child] = []  # killed, and not waited for: meanwhile nobody would hear the servo loop
@@ -118,8 +118,9 @@ class Supervisor:
         self._give_up()
         self._children.pop(self._eyes).end(0.0)
         self._dead.discard(self._eyes)
-        self._children[self._eyes] = self._child(self._eyes, speaker=self._speaker, **self._observes)
-        self.coming, self._until = True, time.monotonic() + START_TIME
+        child = self._children[self._eyes] = self._child(self._eyes, speaker=self._speaker, **self._observes)
+        back = ", and the arm goes on with its next plan if it was told to run"
+        self._renewals[self._eyes] = Renewal("the policy", child, back, self.policy["id"])
 
     def swap_policy(self, speaker: dict[str, Any], record: Path | None) -> None:
         """Let another policy take the place of the one that speaks, once it was tried; `alarms` says how it goes.
@@ -155,31 +156,23 @@ class Supervisor:
             return
         self._dead.discard(self._eyes)
         self._left.append(old)
-        self._children[self._eyes], self._heir, self.coming = heir.child, None, False
+        self._children[self._eyes], self._heir = heir.child, None
         self._speaker, self.policy = heir.speaker, heir.said
         if (recorder := self._children.get("recorder")) is not None:
             recorder.tell(policy={"speaker": heir.speaker} | heir.said)
         self._words.append(f"new weights act from their next plan on: {heir.speaker['checkpoint']}, {heir.said['id']}")
 
-    def _welcome(self) -> None:
-        """Hear whether a policy that was started anew is ready, and the same as before."""
-        child, wrong = self._children[self._eyes], f"it was not ready after {START_TIME:.0f} s"
-        try:
-            said = child.heard()
-            if said is None and time.monotonic() < self._until:
-                return
-            if said is not None and said["id"] == self.policy["id"]:
-                self.coming = False
-                self._words.append("the policy is back, and the arm goes on with its next plan if it was told to run")
-                return
-            if said is not None:
-                wrong = "it is another one than the servo loop was told to trust; start anew"
-        except RobotError as error:
-            wrong = str(error)
-        self.coming = False
-        self._dead.add(self._eyes)
-        child.process.kill()
-        self._words.append(f"the policy could not be started anew: {wrong}")
+    def _renew(self) -> None:
+        """Hear whether what was started anew is ready."""
+        for name, renewal in list(self._renewals.items()):
+            try:
+                words = renewal.settled()
+            except RobotError as error:
+                words = str(error)
+                self._dead.add(name)
+            if words is not None:
+                self._words.append(words)
+                del self._renewals[name]
 
     def restart_servo(self, robot: RobotConfig, tell: Callable[[Event], None]) -> None:
         """Stop the arm and start its loop anew, as with a simulated arm that is placed elsewhere.
@@ -204,9 +197,9 @@ class Supervisor:
             return
         self._children.pop("servo_process").end(0.0)
         self._dead.discard("servo_process")
-        self._new_servo()
+        back = " and its arm connected; it does not move until it is armed"
+        self._renewals["servo_process"] = Renewal("the servo loop", self._new_servo(), back)
         self.state, self._pulse = State.DISCONNECTED, Pulse(self._clock.now())
-        self._anew = True
 
     def _new_servo(self) -> Child:
         # what is left of chunks of the loop before is of an epoch that this one never has
@@ -215,17 +208,6 @@ class Supervisor:
             told["merging"] = self.policy["merging"]
         child = self._children["servo_process"] = self._child("servo_process", **told)
         return child
-
-    def _hear_servo(self) -> None:
-        """Hear whether a loop that was started anew is ready."""
-        try:
-            if self._children["servo_process"].heard() is None:
-                return
-            self._words.append("the servo loop is back and its arm connected; it does not move until it is armed")
-        except RobotError as error:
-            self._dead.add("servo_process")
-            self._words.append(f"the servo loop could not be started anew: {error}")
-        self._anew = False
 
     def order(self, command: Command, argument: int = 0) -> None:
         """Tell the servo loop what the operator says."""
@@ -260,11 +242,8 @@ class Supervisor:
 
         To be called after `events`, by which the servo loop's ticks are heard.
         """
-        if self._anew:
-            self._hear_servo()
-        if self.coming:
-            self._welcome()
-        elif self._heir is not None:
+        self._renew()
+        if self._heir is not None and self._eyes not in self._renewals:
             self._succeed(self._heir)
         for gone in [child for child in self._left if not child.alive]:
             gone.end(0.0)
