@@ -13,9 +13,10 @@ def test_after_an_update_no_state_is_farther_than_the_bound(name, lr):
     for step in range(3):
         batch = rollout(algo, 16, 4, seed=step, minibatch=16)
         lesson, _ = algo.lesson(batch)
-        algo.update(batch, step, rng(step))
+        told = algo.update(batch, step, rng(step))
         divergence = algo.scoring.kl(algo.say(lesson), lesson.old)
         assert divergence.max() <= 0.05
+        assert told["train/kl_max"] == divergence.max()
         moved = max(moved, divergence.max().item())
     assert moved > 0 or lr == 1e-1
 
