@@ -24,7 +24,7 @@ Fields = Mapping[str, Array]
 
 def flat(x: Array) -> Array:
     """Return each world's entries in one row, (n, ...) to (n, D)."""
-    return x.reshape(len(x), math.prod(x.shape[1:]))
+    return x if x.ndim == 2 else x.reshape(len(x), math.prod(x.shape[1:]))
 
 
 def never(now: Fields) -> Array:
@@ -89,7 +89,7 @@ class Locomotion(ABC):
         """Draw where an episode starts.
 
         Args:
-            rng: The episode's generator, ``gymnasium.utils.seeding.np_random(seed)[0]``.
+            rng: The episode's generator, a PCG64 of its seed, as gymnasium's.
 
         Returns:
             Positions (nq,) and velocities (nv,).

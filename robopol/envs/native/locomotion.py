@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.utils import seeding
+from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,7 +52,9 @@ class NativeLocomotion(VectorEnv):
             definition.fields,
             "mj_rnePostConstraint" if "cfrc_ext" in definition.fields else None,
             threads,
+            ("qpos", "qvel"),
         )
+        self._nq = self._model.nq
         self._rows = np.zeros_like(self._worlds.rows)  # what every world shows now
         # the common case, all of them: views that are made once
         self._shown_before, self._shown_now = map(self._worlds.fields, (self._rows, self._worlds.rows))
@@ -63,15 +65,13 @@ class NativeLocomotion(VectorEnv):
     def reset(self, slots: Sequence[int], seeds: Sequence[int]) -> Observation:
         """See `VectorEnv.reset`."""
         slots = self.check_slots(slots)
-        for slot, seed in zip(slots, self.check_seeds(slots, seeds), strict=True):
-            data = self._data[slot]
-            mujoco.mj_resetData(self._model, data)
-            data.qpos[:], data.qvel[:] = self._task.start(seeding.np_random(seed)[0])
-            mujoco.mj_forward(self._model, data)
-            self._rows[slot] = self._worlds.read(slot)
+        for start, seed in zip(self._worlds.start, self.check_seeds(slots, seeds), strict=False):
+            start[: self._nq], start[self._nq :] = self._task.start(Generator(PCG64(seed)))  # as gymnasium draws
+        rows = self._worlds.restart(slots)
+        self._rows[slots] = rows
         self._steps[slots] = 0
         self._running[slots] = True
-        return self._observation(self._worlds.fields(self._rows[slots]))
+        return self._observation(self._worlds.fields(rows))
 
     def step(self, slots: Sequence[int], actions: Tensor) -> StepResult:
         """See `VectorEnv.step`."""

@@ -23,21 +23,21 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN_NS 100000 /* a little more than lies between the calls of a loop that does nothing else */
+#define SPIN_NS 250000 /* a little more than lies between the calls of a loop that does nothing else */
 
 typedef void (*physics)(const void *model, void *data);
 
 /* What one call does; mirrored by `_Plan` in worlds.py. A row of `worlds` is the address of the model, of the
- * data, of its controls, and of every array to be copied out. */
+ * data, of every array to be written before the steps, and of every array to be copied out after them. */
 struct plan {
-    physics step, finish;     /* finish: after the last step, or NULL */
-    int64_t nu, segments, sources;
-    const int64_t *repeats;   /* (segments) steps under each row of controls */
-    const int64_t *sizes;     /* (sources) doubles to copy from each array */
-    const uintptr_t *worlds;  /* (all worlds, 3 + sources) */
-    const int64_t *slots;     /* (n) which worlds */
-    const double *control;    /* (n, segments, nu) */
-    double *rows;             /* (n, sum of sizes) */
+    physics begin, step, finish;    /* begin: before anything is written, finish: after the last step; or NULL */
+    int64_t segments, targets, sources;
+    const int64_t *repeats;         /* (segments) steps after each row of what is written */
+    const int64_t *sizes;           /* (targets + sources) doubles to copy into and from each array */
+    const uintptr_t *worlds;        /* (all worlds, 2 + targets + sources) */
+    const int64_t *slots;           /* (n) which worlds */
+    const double *given;            /* (n, segments, sum of the targets' sizes) */
+    double *rows;                   /* (n, sum of the sources' sizes) */
 };
 
 struct helper {
@@ -87,21 +87,29 @@ void robopol_catch_errors(void (**handler)(const char *)) {
     }
 }
 
+static int64_t total(const int64_t *sizes, int64_t count) {
+    int64_t sum = 0;
+    while (count--) sum += *sizes++;
+    return sum;
+}
+
 static void advance_world(const struct plan *plan, int64_t i) {
-    const uintptr_t *world = plan->worlds + plan->slots[i] * (3 + plan->sources);
+    const int64_t *in = plan->sizes, *out = in + plan->targets;
+    const uintptr_t *world = plan->worlds + plan->slots[i] * (2 + plan->targets + plan->sources);
+    const uintptr_t *targets = world + 2, *sources = targets + plan->targets;
     const void *model = (const void *)world[0];
     void *data = (void *)world[1];
-    const double *control = plan->control + i * plan->segments * plan->nu;
-    for (int64_t s = 0; s < plan->segments; s++, control += plan->nu) {
-        memcpy((void *)world[2], control, plan->nu * sizeof(double));
+    if (plan->begin) plan->begin(model, data);
+    const double *given = plan->given + i * plan->segments * total(in, plan->targets);
+    for (int64_t s = 0; s < plan->segments; s++) {
+        for (int64_t t = 0; t < plan->targets; given += in[t++])
+            memcpy((void *)targets[t], given, in[t] * sizeof(double));
         for (int64_t k = 0; k < plan->repeats[s]; k++) plan->step(model, data);
     }
     if (plan->finish) plan->finish(model, data);
-    int64_t width = 0;
-    for (int64_t s = 0; s < plan->sources; s++) width += plan->sizes[s];
-    double *row = plan->rows + i * width;
-    for (int64_t s = 0; s < plan->sources; row += plan->sizes[s++])
-        memcpy(row, (const void *)world[3 + s], plan->sizes[s] * sizeof(double));
+    double *row = plan->rows + i * total(out, plan->sources);
+    for (int64_t s = 0; s < plan->sources; row += out[s++])
+        memcpy(row, (const void *)sources[s], out[s] * sizeof(double));
 }
 
 static void advance_or_report(struct pool *pool, int64_t i) {
