@@ -152,7 +152,7 @@ class PolicyLoop:
     def _ask(self, observed: int, observation: Observation) -> Asked:
         """Let the policy plan, and send what it says unless that is no plan."""
         committed, seed, t = self._committed(), self._next_seed(), self.clock.now()
-        asked = Asked(t, seed=seed, committed=committed, executed=self._executed)
+        asked = Asked(t, seed=seed, committed=committed, executed=max(self._executed, committed))
         try:
             window = self._plan(observed, observation, committed, seed)
         except RemoteError as error:
@@ -190,11 +190,13 @@ class PolicyLoop:
         self._conversions.append(created - planned)
         self._latencies.append(created - observed)
         self._seq = max(self._seq + 1, created)  # greater than those of a process that died
-        chunk = Chunk(self.id, self._seq, self._epoch, observed, created, first, self.dt, points)
-        self._post(Chunk(**{**vars(chunk), "committed": committed, "executed": self._executed}).pack())
+        # it is followed until the next one comes, which is as late: d steps at least
+        executed = max(self._executed, committed)
+        chunk = Chunk(self.id, self._seq, self._epoch, observed, created, first, self.dt, points, committed, executed)
+        self._post(chunk.pack())
         sent = self.clock.now()
         self._sent.send(Plan(self._seq, sent, window, first - self._reach * self.dt, chunk.times(), points))
-        return asked._replace(t_created=created, t_sent=sent, seq=self._seq, committed=committed)
+        return asked._replace(t_created=created, t_sent=sent, seq=self._seq, committed=committed, executed=executed)
 
     def _settle(self) -> None:
         """Wait for the tick that takes the last plan, if it was sent only just now: a step is much to be late by."""

@@ -40,7 +40,7 @@ class Reacher(Policy):
         raise NotImplementedError
 
 
-def reach_policy():
+def reach_policy(horizon=12):
     """Return the policy and its world."""
     env = EnvConfig(id="robopol/Reach-v0")
     with env.make(1) as made:
@@ -53,8 +53,8 @@ def reach_policy():
         action_space=spec.action_space,
         control_hz=spec.control_hz,
         n_obs_steps=2,
-        horizon=12,
+        horizon=horizon,
         n_action_steps=4,
         env=env,
     )
-    return Reacher(ReacherConfig(n_obs_steps=2, horizon=12, n_action_steps=4), contract).eval(), env
+    return Reacher(ReacherConfig(n_obs_steps=2, horizon=horizon, n_action_steps=4), contract).eval(), env

@@ -10,9 +10,11 @@ from test_rehearsal import ur5e
 
 from robopol.execution import RecedingHorizonConfig
 from robopol.policies.policy import Previous
-from robopol.real_robot.chunk import Chunk
+from robopol.real_robot.chunk import Chunk, Usable
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.events import Code
+from robopol.real_robot.merging import ContinueConfig
+from robopol.real_robot.plan import Plan
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.rigs import InProcess, OnBus
@@ -92,6 +94,17 @@ def test_the_last_plan_d_and_s_reach_the_sampler_and_the_servo_loop():
     assert [(old.passed, old.delay) for old in (second, third)] == [(3, 2), (4, 2)]
     torch.testing.assert_close(second.window[:, :5], torch.full((12, 5), 0.01))
     assert [(chunk.committed, chunk.executed) for chunk in talk.sent[1:]] == [(2, 4), (2, 4)]
+
+
+def test_a_plan_is_executed_for_as_many_steps_as_the_next_one_is_late():
+    """Black et al. 2025: s = max(d, the least that was asked for), so that a slow policy's plans still continue."""
+    talk = Talk(executed=1)
+    talk.policy.seconds = 0.06
+    talk.step(8)
+    assert {(chunk.committed, chunk.executed) for chunk in talk.sent[1:]} == {(2, 2)}
+    new, none = talk.sent[-1], Plan(0, *np.zeros((3, 0)))
+    left = Usable(new.times()[new.committed :], new.data[new.committed :], 0)
+    assert ContinueConfig().build().merge(none, none, new, left).continued
 
 
 def test_d_is_of_the_longest_of_the_last_plans_and_of_the_arms_own_latency():
@@ -262,8 +275,8 @@ class Continued(RecedingHorizonConfig):
         return {"kind": "continue"}
 
 
-def run(rig=None, limit=80, **options):
-    policy, env = reach_policy()
+def run(rig=None, limit=80, horizon=12, **options):
+    policy, env = reach_policy(horizon)
     env = env.model_copy(update={"options": {**env.options, "max_episode_steps": limit}})
     events = []
     robot = ur5e().model_copy(update={"geometry": None})
@@ -271,12 +284,14 @@ def run(rig=None, limit=80, **options):
     return outcomes[0], [event.code for event in events]
 
 
-def test_late_plans_continue_and_later_ones_than_were_foreseen_are_blended():
+def test_late_plans_continue_unless_most_of_them_is_over():
     outcome, codes = run(execution=Continued(), latency=0.2)
     assert outcome.success
     assert Code.CHUNK_NOT_CONTINUED not in codes  # d = 2 <= s = 4 <= H - d
     outcome, codes = run(execution=Continued(), latency=0.45, limit=8)
-    assert Code.CHUNK_NOT_CONTINUED in codes  # d = 5 > s
+    assert Code.CHUNK_NOT_CONTINUED not in codes  # d = s = 5, H = 11
+    outcome, codes = run(execution=Continued(), latency=0.45, limit=8, horizon=9)
+    assert Code.CHUNK_NOT_CONTINUED in codes  # d = 5 > H - s = 3
 
 
 def test_an_episode_whose_plans_are_all_too_late_ends():

@@ -187,3 +187,11 @@ def test_a_chunk_that_cannot_continue_the_plan_is_blended(committed, executed, f
     merged = ContinueConfig(waypoints=2).build().merge(plan, NONE, new, usable(new))
     assert merged.continued == fits
     assert merged.points[0, 0] == (1.0 if fits else pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("late", [2, 3])
+def test_a_chunk_that_comes_later_than_it_was_made_for_is_blended(late):
+    new = chunk([[1.0, 1.0]] * 6, committed=2, executed=3)
+    left = usable(new, due=(1 + late) * DT)
+    merged = ContinueConfig(waypoints=2).build().merge(moving((0, 0)), NONE, new, left)
+    assert merged.continued == (late == 2)

@@ -99,9 +99,7 @@ class Worlds:
     ) -> tuple[NDArray[np.float64], int]:
         """Return an array (worlds, segments, sum of the targets' sizes) and the address of the plan that reads it."""
         physics = mujoco_library()
-        views = [
-            [np.asarray(getattr(data, field)) for field in (*targets, *self._fields)] for _, data in self._worlds
-        ]
+        views = [[np.asarray(getattr(data, field)) for field in (*targets, *self._fields)] for _, data in self._worlds]
         sizes = np.array([view.size for view in views[0]], dtype=np.int64)
         counts = np.array(repeats, dtype=np.int64)
         addresses = np.array(
