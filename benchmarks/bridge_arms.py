@@ -28,6 +28,8 @@ LOOKS = 0.05
 """Time between two looks of `robopol deploy` at its processes, s."""
 POLICY = b"benchmark".ljust(16, b"\0")
 STEP = 50_000_000
+FAR, BRISK = 0.5, 40.0
+"""A probe's way, rad, and the joints' accelerations, rad/s^2: the first period's way is one that a servo resolves."""
 ARMS = (("feetech", 0.01), ("dynamixel", 0.01), ("ur", 0.002), ("ur", 0.008))
 TOLERANT = {"missed": 100, "lost": 5.0, "stale": 5.0, "tracking": 3.0}
 """On a machine that is busy the loop is to go on, so that it can be seen how late it is."""
@@ -86,6 +88,7 @@ class Loop:
         tree: Any = load_config("deploy", ["checkpoint=x", f"robot={name}"])["robot"]
         self.emulator = Emulator(kind, folder)
         tree |= {"period": period, "driver": self.emulator.driver, "geometry": None, "watch": TOLERANT}
+        tree["joints"] = [joint | {"acceleration": BRISK} for joint in tree["joints"]]
         if kind == "ur":
             tree["driver"] |= {"period": period}
             tree["gripper"] = None
@@ -173,19 +176,21 @@ def punctuality(loop: Loop, seconds: float) -> dict[str, Any]:
 def probed(loop: Loop, times: int) -> dict[str, Any]:
     """Time from a step in the arm's state to the first goal at the wire that was made of it (T2).
 
-    Whoever stands for the policy infers nothing: it waits for the step in the rows, and answers at once.
+    Whoever stands for the policy infers nothing: it waits for the step in the rows, and answers at once. It does not
+    keep a core busy meanwhile, which the emulator may need.
     """
     found = []
     for k in range(times):
-        loop.sway(0.0)
-        time.sleep(1.0 + 0.0037 * (k % 10))  # at rest, and at another place of the period each time
+        time.sleep(1.3 + 0.0037 * (k % 10))  # at rest, and at another place of the period each time
         row = loop.look()
-        before = float(row["q"][0])
+        if row["state"] not in (State.RUNNING, State.HOLD) and not loop.begin():
+            break
+        before, far = float(row["q"][0]), -FAR if row["command"][0] > 0 else FAR
         told = json.loads(loop.emulator.tell("push 0.1"))
         end = time.monotonic() + 1.0
         while time.monotonic() < end and abs(float(loop.look()["q"][0]) - before) < 0.05:
-            pass
-        loop.send(0.2)
+            time.sleep(0.0002)
+        loop.send(far)
         time.sleep(0.3)
         first = json.loads(loop.emulator.tell(f"moved {told}"))
         if first is not None:

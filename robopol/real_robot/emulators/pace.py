@@ -16,8 +16,8 @@ from robopol.real_robot.emulators.ur_server import URServer
 
 AGAIN = 300_000_000
 """Time of the machine after which one that stands still says its state again, ns."""
-SLIP = 50_000_000
-"""Most time that passes between two looks at what clients say, ns."""
+SLIP = 20_000_000
+"""Most time that passes between two looks at what clients say, ns: less than a program's watchdog waits for a goal."""
 
 
 class Pace:
@@ -48,7 +48,7 @@ class Pace:
         ``free``: time passes by itself. ``hold``: it stands still. ``pass N``: hear what was said, let N ns pass, tell
         the state. ``scene FILE``: another arm, six of whose servos are the controller's. Each answers, as JSON, with
         the controller's time, ns, and where all is: MuJoCo's positions, those of mocap bodies, their orientations.
-        ``push X``: see `Arm.push`; answers with the time alone.
+        ``push X``: see `Arm.push`; answers with the time alone, that of the cycle in which it happens.
         """
         word, _, rest = line.strip().partition(" ")
         with self._lock:
@@ -61,7 +61,7 @@ class Pace:
                 self.server.cycle(self._t)
             elif word == "push":
                 self.server.controller.arm.push(float(rest))
-                return str(self.server.controller.t)
+                return str(self.server.controller.t + PERIOD)
             elif word == "scene":
                 controller = self.server.controller
                 controller.end()
