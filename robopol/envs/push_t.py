@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from robopol.envs.arrays import Array, arrays
@@ -143,7 +144,7 @@ def _goal(view: View) -> Array:
 def coverage(block: Array, goal: Array) -> Array:
     """Return the part of the mark's area that the block covers, exactly.
 
-    One pair of poses on the CPU is measured by cutting polygons, which is the fastest there; many at once by
+    On the CPU each pair of poses is measured by cutting polygons, which is the fastest there; tensors by
     `rectangles.overlap`, which has no branches. They agree but for rounding.
 
     Args:
@@ -153,13 +154,14 @@ def coverage(block: Array, goal: Array) -> Array:
     Returns:
         Area of the intersection over the area of the T, (...) 0 to 1.
     """
-    xp = arrays(block)
     place, turn = to_frame(block[..., :2], goal), block[..., 2] - goal[..., 2]
     # The rectangles of a T do not overlap, so its area is the sum of theirs.
-    if block.ndim > 1:
-        pose = xp.concatenate((place, turn[..., None]), axis=-1)
+    if isinstance(block, torch.Tensor):
+        pose = torch.concatenate((place, turn[..., None]), dim=-1)
         area = sum(overlap(part, pose, window) for part in (BAR, STEM) for window in (BAR, STEM))
         return (area / AREA).clip(max=1.0)
+    if block.ndim > 1:
+        return np.array([coverage(*pair) for pair in zip(block, goal, strict=True)])
     x, y = place.tolist()
     cos, sin = math.cos(turn), math.sin(turn)
     area = 0.0

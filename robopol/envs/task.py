@@ -267,6 +267,16 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         mujoco.mj_kinematics(self.model, self.data)  # mj_step leaves the poses one physics step behind
         return self.conclude()
 
+    def share(self, memory: Vector, episode: Vector) -> None:
+        """Keep what is remembered of the episode in arrays of somebody who judges many tasks at once.
+
+        Args:
+            memory: (memory_size,).
+            episode: (3,), see `Outcome.episode`.
+        """
+        memory[:], episode[:] = self.memory, self._episode
+        self.memory, self._episode = memory, episode
+
     def aim(self, action: NDArray[Any]) -> Vector:
         """Take an action and say where the servos go during the control step: the first part of `step`.
 
@@ -414,8 +424,8 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
         self._actions[0] = action
         return self._actions[self._domain.latency]
 
-    def _observation(self) -> Observation:
-        state = self.state(self.view)
+    def observed(self, state: Vector) -> Observation:
+        """Return the observation where the state (S,), without noise, is that of the simulation."""
         if self._domain.observation_noise > 0:
             state = state + self.np_random.normal(0.0, self._domain.observation_noise, state.shape)
         observation: Observation = {"state": state.astype(np.float32)}
@@ -424,6 +434,9 @@ class Task(gymnasium.Env[Any, NDArray[Any]]):
             for camera in self.options.cameras:
                 observation[f"images.{camera}"] = self._picture(camera, self.options.image_size)
         return observation
+
+    def _observation(self) -> Observation:
+        return self.observed(self.state(self.view))
 
     def _picture(self, camera: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         if size not in self._renderers:

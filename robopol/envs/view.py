@@ -7,6 +7,10 @@ from robopol.envs.engine import mujoco
 from robopol.envs.gripper import STROKE
 
 
+FIELDS = ("qpos", "qvel", "xpos", "xquat", "xmat", "site_xpos", "site_xmat")
+"""The fields of ``mujoco.MjData`` that a view reads."""
+
+
 class View:
     """Poses and speeds in worlds of one model.
 

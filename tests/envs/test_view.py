@@ -101,7 +101,7 @@ def test_overlap_of_rectangles_is_the_clipped_area(pose):
 @given(POSE, POSE)
 def test_coverage_of_many_is_that_of_each(block, goal):
     poses = np.array([block, goal])
-    many = coverage(poses, poses[::-1])
+    many = coverage(torch.from_numpy(poses), torch.from_numpy(poses[::-1].copy()))
     for i in range(2):
         assert many[i] == pytest.approx(coverage(poses[i], poses[1 - i]), abs=1e-7)
 
