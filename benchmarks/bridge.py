@@ -4,7 +4,8 @@
         [--kept FILE.json] [--out FILE.json]
 
 The servo loop runs in its own process, as in `robopol deploy`: with the simulated SO-101, and over each vendor's client
-to an emulated arm (bridge_arms.py). ``--busy`` processes that only compute take the processors besides. With a
+to an emulated arm (bridge_arms.py). While it is measured how punctual it is, ``--busy`` processes that only compute
+take the processors besides; in the other cases those who answer it, an emulator above all, are to have them. With a
 checkpoint of a task of the arm suite that leaves the gripper where it is, such as Push, its engines are timed, and its
 success is compared in the simulator and through bridge, ur-rtde and emulated controller, with plans that are in time
 and late, over the same seeds, in virtual time (bridge_tasks.py). Figures of time are this machine's, which is printed
@@ -16,8 +17,6 @@ import argparse
 import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -161,8 +160,8 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## The bridge in real time",
         "",
-        f"The servo loop in its own process, {tree['busy']} other(s) computing, {machine['cpu']}, {machine['cores']} "
-        f"cores, load {machine['load'][0]:.1f}. {tree.get('note', '')} `python benchmarks/bridge.py`",
+        f"The servo loop in its own process; {tree['busy']} others compute while its lateness is measured. "
+        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load'][0]:.1f}. {tree.get('note', '')} `python benchmarks/bridge.py`",
         "",
         "| loop | scheduling | late, p50 / p99 | ticks missed | order to braking, p50 / worst |",
         "|---|---|---|---|---|",
@@ -209,17 +208,13 @@ def main() -> None:
         "busy": args.busy,
         "seconds": args.seconds,
     }
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(args.busy)]
-    try:
-        for period in (0.01, 0.004):
+    for period in (0.01, 0.004):
+        with bridge_arms.computing(args.busy):
             found[f"loop_{round(1 / period)}_hz"] = punctuality(period, args.seconds, args.orders)
-        found["killed"] = killed()
-        found["arms"] = bridge_arms.arms(args.seconds, args.probes)
-        if args.soak:
-            found["soak"] = soak(args.soak)
-    finally:
-        for process in busy:
-            process.kill()
+    found["killed"] = killed()
+    found["arms"] = bridge_arms.arms(args.seconds, args.probes, args.busy)
+    if args.soak:
+        found["soak"] = soak(args.soak)
     if args.checkpoint:
         torch.set_num_threads(1)
         loop = Loop(**TOLERANT)

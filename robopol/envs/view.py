@@ -6,7 +6,6 @@ from robopol.envs.arrays import Array, arrays
 from robopol.envs.engine import mujoco
 from robopol.envs.gripper import STROKE
 
-
 FIELDS = ("qpos", "qvel", "xpos", "xquat", "xmat", "site_xpos", "site_xmat")
 """The fields of ``mujoco.MjData`` that a view reads."""
 

@@ -1,7 +1,6 @@
 """The tasks of the arm, their physics stepped by native threads."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
