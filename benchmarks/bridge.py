@@ -161,7 +161,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "## The bridge in real time",
         "",
         f"The servo loop in its own process; {tree['busy']} others compute while its lateness is measured. "
-        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load'][0]:.1f}. {tree.get('note', '')} `python benchmarks/bridge.py`",
+        f"{machine['cpu']}, {machine['cores']} cores, load {machine['load'][0]:.1f}. {tree.get('note', '')} "
+        "`python benchmarks/bridge.py`",
         "",
         "| loop | scheduling | late, p50 / p99 | ticks missed | order to braking, p50 / worst |",
         "|---|---|---|---|---|",
