@@ -21,7 +21,7 @@ def length(vector: Array) -> Array:
     return xp.sqrt(xp.linalg.vecdot(vector, vector))
 
 
-def clip(x: Array, low: float, high: float) -> Array:
+def clip(x: Array, low: Array | float, high: Array | float) -> Array:
     """Return an array held within low..high; numpy's own ``clip`` takes several times as long for a small one."""
     return x.clip(low, high) if isinstance(x, torch.Tensor) else np.minimum(np.maximum(x, low), high)
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from robopol.envs.arrays import Array, arrays, constant
+from robopol.envs.arrays import Array, arrays, clip, constant
 from robopol.envs.kinematics import Kinematics
 from robopol.envs.ur5e import JOINT_NAMES, POSITION_LIMIT, SPEED_LIMIT
 
@@ -91,10 +91,9 @@ class Control(ABC):
 
     def command(self, action: Array) -> None:
         """Move the reference by one action, (..., A), which is clipped to the box."""
-        xp = arrays(action)
-        action = xp.clip(action, self._low, self._high)
-        self.opening += xp.clip(action[..., -1:] - self.opening, -self._gripper_step, self._gripper_step)
-        move = xp.clip(self._target(action[..., :-1]), -self._limit, self._limit) - self.q
+        action = clip(action, self._low, self._high)
+        self.opening += clip(action[..., -1:] - self.opening, -self._gripper_step, self._gripper_step)
+        move = clip(self._target(action[..., :-1]), -self._limit, self._limit) - self.q
         # All joints slow down alike, so the direction of the motion is kept.
         self.q += move * self._slowed(move)
 
@@ -188,9 +187,8 @@ class _ToolControl(Control):
 
     def _move_tool(self, move: Array) -> Array:
         """Move the commanded pose within the workspace and return the joints for it."""
-        xp = arrays(move)
         step, low, high = self._tool_limits
-        self.pose[:] = xp.clip(self.pose + xp.clip(move, -step, step), low, high)
+        self.pose[:] = clip(self.pose + clip(move, -step, step), low, high)
         return self.kinematics.inverse(self.pose, self.q)[0]
 
 
