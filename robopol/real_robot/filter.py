@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from robopol.real_robot.events import Code
 from robopol.real_robot.geometry import Clearance, Geometry
-from robopol.real_robot.limiter import Limiter
+from robopol.real_robot.limiter import Limiter, within
 
 Vector = NDArray[np.float64]
 
@@ -89,7 +89,7 @@ class Filter:
         if strange:
             self.brake()
             return Filtered(Mark.HELD, [Finding(Code.PLAN_NOT_FINITE, (float(strange),))])
-        inside = np.clip(q, limiter.low, limiter.high)
+        inside = within(q, limiter.low, limiter.high)
         if np.any(inside != q):
             marks |= Mark.CLAMPED
             joint = int(np.argmax(np.abs(q - inside)))

@@ -117,4 +117,4 @@ class Motion:
     @property
     def opening(self) -> float:
         """Commanded opening; NaN without a gripper."""
-        return float(np.clip(self.hand.q[0], 0.0, 1.0)) if len(self.hand.q) else np.nan
+        return min(max(float(self.hand.q[0]), 0.0), 1.0) if len(self.hand.q) else np.nan

@@ -50,6 +50,7 @@ class ArmWatch:
         self.config = robot.watch
         efforts = [np.inf if joint.effort is None else joint.effort for joint in robot.joints]
         self._effort = np.array(efforts)
+        self._watches_effort = bool(np.isfinite(self._effort).any())
         self._stale = max(round(self.config.stale * 1e9), 3 * robot.period_ns)
         self._lost = round(self.config.lost * 1e9)
         self.reset(0)
@@ -106,17 +107,19 @@ class ArmWatch:
     def astray(self, reading: Reading, q: Vector) -> Iterator[Alarm]:
         """Say whether a new state shows that the arm does not follow its command ``q``, (n,) rad, or pushes."""
         config = self.config
-        distance, effort = np.abs(reading.q - q), np.abs(reading.effort)
-        force = float(np.linalg.norm(reading.wrench[:3]))
-        # what is not a number, though it is watched, is over its limit
-        excess = np.where(np.isinf(self._effort), -np.inf, np.nan_to_num(effort - self._effort, nan=np.inf))
-        worst, strained = int(np.argmax(distance)), int(np.argmax(excess))
+        distance = np.abs(reading.q - q)
+        worst = int(np.argmax(distance))
         far = not distance[worst] <= config.tracking
         yield from self._for_some_ticks(Code.TRACKING_LOST, far, (worst, distance[worst], config.tracking))
-        over = bool(excess[strained] > 0)
-        numbers = (strained, effort[strained], self._effort[strained])
-        yield from self._for_some_ticks(Code.OVERLOADED, over, numbers)
+        if self._watches_effort:
+            effort = np.abs(reading.effort)
+            # what is not a number, though it is watched, is over its limit
+            excess = np.where(np.isinf(self._effort), -np.inf, np.nan_to_num(effort - self._effort, nan=np.inf))
+            strained = int(np.argmax(excess))
+            numbers = (strained, effort[strained], self._effort[strained])
+            yield from self._for_some_ticks(Code.OVERLOADED, bool(excess[strained] > 0), numbers)
         if config.force is not None:
+            force = float(np.linalg.norm(reading.wrench[:3]))
             yield from self._for_some_ticks(Code.CONTACT, not force <= config.force, (force, config.force))
 
     def _for_some_ticks(self, code: Code, exceeded: bool, numbers: tuple[float, ...]) -> Iterator[Alarm]:

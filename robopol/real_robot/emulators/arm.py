@@ -117,6 +117,6 @@ class Arm:
         # The fastest from which the limit of acceleration, taken in whole steps, still stops at the goal.
         fastest = np.sqrt(2 * np.minimum(self.max_accel, 1e9) * np.abs(error) + half**2) - half
         want = np.sign(error) * np.minimum(np.minimum(fastest, self.max_speed), np.abs(error) / dt)
-        self._speed += np.clip(want - self._speed, -2 * half, 2 * half)
+        self._speed += np.minimum(np.maximum(want - self._speed, -2 * half), 2 * half)
         self._speed[~self.powered] = 0.0
         self._setpoint += self._speed * dt
