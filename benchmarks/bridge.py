@@ -160,7 +160,8 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines = [
         "## The bridge in real time",
         "",
-        f"The servo loop in its own process; {tree['busy']} others compute while its lateness is measured. "
+        f"The servo loop in its own process; {tree['busy']} others compute while its lateness is measured; "
+        "emulated arms run ahead of these, where real-time scheduling is permitted. "
         f"{machine['cpu']}, {machine['cores']} cores, load {machine['load'][0]:.1f}. {tree.get('note', '')} "
         "`python benchmarks/bridge.py`",
         "",

@@ -42,6 +42,7 @@ def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
             continue
         name, period = f"{row['driver']} {row['hz']} Hz", 1e3 / row["hz"]
         _punctual(add, name, row, long)
+        add("T1", f"{name}: stopped before the end", float(not row["still_running"]), 0.0, long)
         probe = row.get("probe", {})
         if probe.get("probes"):
             many = probe["probes"] >= PROBES
