@@ -4,6 +4,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from robopol.errors import RobopolError
 from robopol.networks.denoiser import Denoiser, Walk
@@ -27,6 +28,7 @@ class ActingDenoiser(Denoiser):
         """
         super().__init__()
         self.net, self._what = net, what
+        self._of_times = WeakIdKeyDictionary()
         super().train(False)
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
@@ -50,6 +52,14 @@ class ActingDenoiser(Denoiser):
     def _walk(self, t: Tensor, cond: Tensor) -> Walk:
         """Return the walk; see `Denoiser.prepare`."""
         return self.net.prepare(t, cond)
+
+    def of_times(self, t: Tensor) -> Tensor:
+        """See `Denoiser.of_times`. The weights stay what they are: what was said of a tensor is said again of it."""
+        if t not in self._of_times:
+            with torch.inference_mode(False), torch.no_grad():
+                self._of_times[t] = self.net.of_times(t)
+        said: Tensor = self._of_times[t]
+        return said
 
     def train(self, mode: bool = True) -> "ActingDenoiser":
         """Stay in evaluation mode; raise a RobopolError if asked to train."""

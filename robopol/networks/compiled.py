@@ -55,7 +55,7 @@ class CompiledDenoiser(ActingDenoiser):
         self._step = torch.compile(own, backend=compiler, fullgraph=True, options=options)
 
     def _walk(self, t: Tensor, cond: Tensor) -> Walk:
-        told = self.net.told(t, cond)
+        told = self.net.told(self.of_times(t), cond)
         return lambda x, i: self._compute(x, *told[i])
 
     def _compute(self, x: Tensor, *told: Tensor) -> Tensor:

@@ -41,12 +41,20 @@ class Denoiser(nn.Module, ABC):
         Returns:
             (x (B, Tp, A), i) -> what `forward` gives at the i-th time.
         """
-        told, step = self.told(t, cond), self.step()
+        return self.walk(self.of_times(t), cond)
+
+    def walk(self, times: Tensor, cond: Tensor) -> Walk:
+        """Return what `prepare` returns, for what `of_times` says of the walk's times."""
+        told, step = self.told(times, cond), self.step()
         return lambda x, i: step(x, *told[i])
 
-    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
-        """Return what `step` takes beside the states at each time of a walk; see `prepare`."""
-        return [(row, cond) for row in t[:, None].expand(-1, len(cond)).unbind()]
+    def of_times(self, t: Tensor) -> Tensor:
+        """Return what depends on the times (S,) of a walk alone."""
+        return t
+
+    def told(self, times: Tensor, cond: Tensor) -> Sequence[Told]:
+        """Return what `step` takes beside the states at each time of a walk; see `walk`."""
+        return [(row, cond) for row in times[:, None].expand(-1, len(cond)).unbind()]
 
     def step(self) -> Step:
         """Return what is left to be computed at each time: a function of tensors alone, the same one for all times."""

@@ -78,12 +78,17 @@ class DenoisingMLP(Denoiser):
         prediction: Tensor = self.trunk(features)
         return prediction.float().view(x.shape)
 
-    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+    def of_times(self, t: Tensor) -> Tensor:
+        """See `Denoiser.of_times`: what the time adds to the first layer, (S, width)."""
+        enter, _ = matrix(cast("nn.Linear", self.trunk[0]))
+        added: Tensor = self.embed_time(t) @ enter.split(self._sizes)[1]
+        return added
+
+    def told(self, times: Tensor, cond: Tensor) -> Sequence[Told]:
         """See `Denoiser.told`: what time and observation add to the first layer."""
         enter, bias = matrix(cast("nn.Linear", self.trunk[0]))
-        _, to_time, to_context = enter.split(self._sizes)
-        context = torch.addmm(bias, cond.flatten(1), to_context)
-        return [(time, context) for time in (self.embed_time(t) @ to_time).unbind()]
+        context = torch.addmm(bias, cond.flatten(1), enter.split(self._sizes)[2])
+        return [(time, context) for time in times.unbind()]
 
     def step(self) -> Step:
         """See `Denoiser.step`."""

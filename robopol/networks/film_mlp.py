@@ -86,10 +86,15 @@ class FiLMMLP(Denoiser):
         prediction: Tensor = self.leave(h)
         return prediction.float().view(x.shape)
 
-    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+    def of_times(self, t: Tensor) -> Tensor:
+        """See `Denoiser.of_times`."""
+        embedded: Tensor = self.embed_time(t)
+        return embedded
+
+    def told(self, times: Tensor, cond: Tensor) -> Sequence[Told]:
         """See `Denoiser.told`: the first layer's offset, then the scale and shift of each block."""
-        times, rows = self.embed_time(t)[:, None].expand(-1, len(cond), -1), cond.flatten(1).expand(len(t), -1, -1)
-        features = self.embed(torch.cat([rows, times], dim=-1))  # (S, B, F)
+        rows = cond.flatten(1).expand(len(times), -1, -1)
+        features = self.embed(torch.cat([rows, times[:, None].expand(-1, len(cond), -1)], dim=-1))  # (S, B, F)
         enter, bias = matrix(self.enter)
         told = [features @ enter[-features.shape[-1] :] + bias]
         for block in self.blocks:

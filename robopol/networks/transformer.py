@@ -112,10 +112,14 @@ class Transformer(Denoiser):
         """See `Denoiser.forward`."""
         return self._decode(x, torch.cat([self._times(t)[:, :, None], self._observations(cond)], dim=2))
 
-    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
+    def of_times(self, t: Tensor) -> Tensor:
+        """See `Denoiser.of_times`: the keys and values of the time token in every layer, (S, layers, 1, 1, 2 width)."""
+        return self._times(t).transpose(0, 1)[:, :, None, None]
+
+    def told(self, times: Tensor, cond: Tensor) -> Sequence[Told]:
         """See `Denoiser.told`: what memory offers to attention does not depend on the actions."""
         observations = self._observations(cond)
-        return [(time, observations) for time in self._times(t)[:, :, None, None].unbind(1)]
+        return [(time, observations) for time in times.unbind()]
 
     def step(self) -> Step:
         """See `Denoiser.step`."""

@@ -156,37 +156,37 @@ class UNet(Denoiser):
         """See `Denoiser.forward`."""
         # every FiLM layer sees Mish of the same conditioning
         features = mish(torch.cat([self.embed_time(t).float(), cond.flatten(1)], dim=-1))
-        return self._denoise(x, [film(features).float() for film in self._films()])
+        return self._denoise(x, torch.cat([film(features).float() for film in self._films()], dim=-1))
 
-    def told(self, t: Tensor, cond: Tensor) -> Sequence[Told]:
-        """See `Denoiser.told`.
+    def of_times(self, t: Tensor) -> Tensor:
+        """See `Denoiser.of_times`.
 
         Scales and biases are linear in Mish of time and observation: each is a part of the time plus a part of the
         observation. Those of all blocks lie side by side, so that a step adds them in one operation.
         """
-        time, context = mish(self.embed_time(t).float()), mish(cond.flatten(1))
-        sizes = [time.shape[1], context.shape[1]]
-        of_time, of_context = [], []
-        for film in self._films():
-            to_time, to_context = film.weight.split(sizes, dim=1)
-            of_time.append(F.linear(time, to_time))
-            of_context.append(F.linear(context, to_context, film.bias))
-        contexts = torch.cat(of_context, dim=-1).float()
-        return [(times, contexts) for times in torch.cat(of_time, dim=-1).float().unbind()]
+        time = mish(self.embed_time(t).float())
+        return torch.cat([F.linear(time, film.weight[:, : time.shape[1]]) for film in self._films()], dim=-1).float()
+
+    def told(self, times: Tensor, cond: Tensor) -> Sequence[Told]:
+        """See `Denoiser.told`: the part of the time, and that of the observation."""
+        context = mish(cond.flatten(1))
+        own = context.shape[1]
+        parts = [F.linear(context, film.weight[:, -own:], film.bias) for film in self._films()]
+        contexts = torch.cat(parts, dim=-1).float()
+        return [(time, contexts) for time in times.unbind()]
 
     def step(self) -> Step:
         """See `Denoiser.step`."""
-        widths = [film.out_features for film in self._films()]
-        return lambda x, times, contexts: self._denoise(x, (times + contexts).split(widths, dim=-1))
+        return lambda x, time, contexts: self._denoise(x, time + contexts)
 
     def _films(self) -> list[nn.Linear]:
         """List the layers that set scales and biases, in the order in which `_denoise` uses them."""
         levels = (*self.down_levels, self.middle, *self.up_levels)
         return [block.film for level in levels for block in (level.first, level.second)]
 
-    def _denoise(self, x: Tensor, films: Sequence[Tensor]) -> Tensor:
-        """Map noisy chunks (B, Tp, A), and every block's scales and biases, to the prediction (B, Tp, A)."""
-        film = iter(films)
+    def _denoise(self, x: Tensor, films: Tensor) -> Tensor:
+        """Map noisy chunks (B, Tp, A), and all blocks' scales and biases side by side, to the prediction (B, Tp, A)."""
+        film = iter(films.split([film.out_features for film in self._films()], dim=-1))
         h = x.transpose(0, 1).contiguous()
         skips = []
         for level, down in zip_longest(self.down_levels, self.downs):

@@ -9,17 +9,20 @@ from torch import Tensor, nn
 
 from robopol.errors import ConfigError, RobopolError
 from robopol.networks import packed as packed_module
+from robopol.networks import packed_layers
 from robopol.networks.denoiser import Denoiser
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.film_mlp import FiLMMLPConfig
-from robopol.networks.packed import (
+from robopol.networks.fine_tuned import FineTunedDenoiser
+from robopol.networks.packed import pack
+from robopol.networks.packed_layers import (
     HalfConv,
     HalfTransposedConv,
     PackedConv,
     PackedLinear,
     PackedTransposedConv,
-    pack,
 )
+from robopol.networks.packed_unet import PackedUNet
 from robopol.networks.temporal_conv import TemporalConv, TransposedTemporalConv
 from robopol.networks.temporal_norm import TemporalGroupNorm
 from robopol.networks.transformer import TransformerConfig
@@ -143,7 +146,7 @@ def test_dropout_acts_in_training_alone():
 
 @pytest.fixture
 def packs_small_layers(monkeypatch):
-    monkeypatch.setattr(packed_module, "SMALL", 0)
+    monkeypatch.setattr(packed_layers, "SMALL", 0)
 
 
 @ONEDNN
@@ -168,9 +171,9 @@ def test_small_linear_layers_stay_ordinary():
 
 
 @ONEDNN
-@pytest.mark.parametrize(("kind", "small"), [("unet", 0), ("unet", packed_module.SMALL), ("transformer", 0)])
+@pytest.mark.parametrize(("kind", "small"), [("unet", 0), ("unet", packed_layers.SMALL), ("transformer", 0)])
 def test_bfloat16_weights_stay_close(kind, small, monkeypatch):
-    monkeypatch.setattr(packed_module, "SMALL", small)
+    monkeypatch.setattr(packed_layers, "SMALL", small)
     net, (x, t, cond) = build(kind), inputs(4)
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         with pytest.raises(ConfigError, match="weights='fp32'"):
@@ -186,7 +189,7 @@ def test_bfloat16_weights_stay_close(kind, small, monkeypatch):
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("kind", ["unet", "transformer", "mlp"])
 def test_half_weights_are_those_of_the_network_rounded(kind, batch, monkeypatch):
-    monkeypatch.setattr(packed_module, "SMALL", 0)
+    monkeypatch.setattr(packed_layers, "SMALL", 0)
     net, (x, t, cond) = build(kind), inputs(batch)
     rounded = copy.deepcopy(net)
     for layer in rounded.modules():
@@ -200,7 +203,7 @@ def test_half_weights_are_those_of_the_network_rounded(kind, batch, monkeypatch)
 
 @FBGEMM
 def test_weights_that_half_precision_cannot_say_are_refused(monkeypatch):
-    monkeypatch.setattr(packed_module, "SMALL", 0)
+    monkeypatch.setattr(packed_layers, "SMALL", 0)
     net = build("mlp")
     net.trunk[0].weight.data[0, 0] = 1e5
     with pytest.raises(ConfigError, match="larger than half precision"):
@@ -235,16 +238,46 @@ def test_packed_convolutions_equal_the_layers_at_every_length(steps, batch):
     ):
         x = torch.randn(steps, batch, conv.weight.shape[1])
         with torch.no_grad():
-            out = kind(conv, torch.float32)(x)
+            image = kind(conv.weight, conv.bias, conv.stride, conv.padding, torch.float32)(x.permute(2, 0, 1)[None])
+            out = image[0].permute(1, 2, 0)
             torch.testing.assert_close(out, conv(x), rtol=1e-5, atol=1e-5)
         assert out.is_contiguous()
+
+
+@pytest.mark.parametrize("kind", NETS)
+def test_what_a_packed_network_says_of_times_is_computed_once(kind, monkeypatch):
+    net, (x, t, cond) = build(kind), inputs(2)
+    copied = pack(net)
+    asked = []
+    once = copied.net.of_times
+    monkeypatch.setattr(copied.net, "of_times", lambda times: asked.append(times) or once(times))
+    with torch.inference_mode():
+        first = copied.prepare(t, cond)(x, 1)
+    with torch.no_grad():
+        assert torch.equal(copied.prepare(t, cond)(x, 1), first)  # as another walk along the same times
+        assert len(asked) == 1
+        others = t + 1
+        assert not torch.equal(copied.prepare(others, cond)(x, 1), first)
+    assert len(asked) == 2
+
+
+@ONEDNN
+def test_both_networks_of_a_fine_tuned_one_are_packed():
+    base, (_, t, cond) = build("unet"), inputs(2)
+    tuned = copy.deepcopy(base)
+    tuned.last.conv.weight.data += 0.1
+    net = FineTunedDenoiser(base, tuned, (0.0, 50.0))
+    with torch.no_grad():
+        assert_walks_as(pack(net).prepare(t, cond), net, 2, 1e-5)
+    assert {type(part.net) for part in (pack(net).base, pack(net).tuned)} == {PackedUNet}
 
 
 def test_without_onednn_the_layers_are_ordinary_ones(monkeypatch):
     monkeypatch.setattr(packed_module, "_available", lambda: False)
     net, (x, t, cond) = build("unet"), inputs(2)
     copied = pack(net)
-    assert torch.equal(copied.prepare(t, cond)(x, 1), net.prepare(t, cond)(x, 1))
+    with torch.no_grad():
+        assert torch.equal(copied.prepare(t, cond)(x, 1), net.prepare(t, cond)(x, 1))
     with pytest.raises(ConfigError, match="bfloat16"):
         pack(net, "bf16")
 
