@@ -36,6 +36,7 @@ from robopol.export.trace import trace
 from robopol.policies import Policy, PolicySpec
 from robopol.policies.diffusion import DiffusionConfig
 from robopol.policies.samplers.first_order import DDIMConfig
+from robopol.training.environment import cpu_model
 
 
 class Contender(NamedTuple):
@@ -155,7 +156,7 @@ def main() -> None:
     }
     races = {n: run(s, contenders, args) for n, s in subjects.items() if args.only is None or n in args.only}
     report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
+        "machine": {"processor": cpu_model(), "cores": psutil.cpu_count(logical=False)},
         "versions": {name: version(name) for name in ("torch", "diffusers", "onnx", "onnxruntime", "openvino")},
         "python": platform.python_version(),
         "races": races,

@@ -50,6 +50,7 @@ from robopol.policies.diffusion import DiffusionConfig
 from robopol.policies.generative import Backend
 from robopol.policies.part import PolicySpec
 from robopol.policies.samplers.first_order import DDIMConfig
+from robopol.training.environment import cpu_model
 
 STEPS = 10
 LOOP, RUNTIME = "published loop", "ONNX Runtime"
@@ -317,7 +318,7 @@ def main() -> None:
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": psutil.cpu_count(logical=False)},
+        "machine": {"processor": cpu_model(), "cores": psutil.cpu_count(logical=False)},
         "versions": {
             name: version(name) for name in ("torch", "diffusers", *(["onnxruntime"] * (args.device == "cpu")))
         },

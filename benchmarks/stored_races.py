@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from robopol.files import write_json
+from robopol.training.environment import cpu_model
 
 
 def where(packages: Iterable[str]) -> dict[str, Any]:
     """Return what is said of a race beside its figures: this machine, and the versions of what took part."""
     return {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": {"processor": cpu_model(), "cores": os.cpu_count()},
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
     }

@@ -44,6 +44,7 @@ from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.ema import EMA
 from robopol.networks.precision import Runtime, RuntimeConfig
 from robopol.networks.unet import UNetConfig
+from robopol.training.environment import cpu_model
 
 Step = Callable[[], float]
 
@@ -490,7 +491,7 @@ def main() -> None:
 
     args.out.parent.mkdir(parents=True, exist_ok=True)
     report = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": cores},
+        "machine": {"processor": cpu_model(), "cores": cores},
         "versions": {name: version(name) for name in ("torch", "diffusers", "einops")},
         "python": platform.python_version(),
         "self_test": [vars(trial) for trial in chosen.trials],
