@@ -1,4 +1,4 @@
-"""The servo loop over the vendors' clients to emulated arms, in real time (T1, T2, T4); used by bridge.py.
+"""The servo loop over the vendors' clients to emulated arms, in real time (T1, T2, T4, T5); used by bridge.py.
 
 Emulator, servo loop and whoever stands for the policy are a process each, as with real arms. What is reported is what
 the witness at the wire saw, by the clock that all processes of a machine share.
@@ -19,6 +19,7 @@ import numpy as np
 
 from robopol.config import parse
 from robopol.configs import load_config
+from robopol.errors import MissingExtraError, RobotError
 from robopol.real_robot.channels import Channels
 from robopol.real_robot.chunk import Chunk
 from robopol.real_robot.clock import MonotonicClock
@@ -231,23 +232,40 @@ def alarm(loop: Any) -> float:
         time.sleep(LOOKS)
 
 
-def killed(loop: Loop) -> dict[str, Any]:
-    """Time from SIGKILL of the servo process at full speed until its supervisor knows, and until the arm rests (T4)."""
+def at_full_speed(loop: Loop) -> tuple[float, float]:
+    """Bring the arm to full speed; return when that is, by time.monotonic, and the speed, rad/s."""
     loop.sway(0.3)
     loop.send(1.5)
     time.sleep(0.45)
     begun = time.monotonic()
-    speed = max(map(abs, loop.emulator.state()["dq"]))
+    return begun, max(map(abs, loop.emulator.state()["dq"]))
+
+
+def rest(loop: Loop, begun: float) -> float | None:
+    """Return how long it takes until the arm rests, ms; None if it goes on for three seconds."""
+    while time.monotonic() - begun < 3.0:
+        if max(map(abs, loop.emulator.state()["dq"])) < 0.02:
+            return (time.monotonic() - begun) * 1e3
+        time.sleep(0.002)
+    return None
+
+
+def killed(loop: Loop) -> dict[str, Any]:
+    """Time from SIGKILL of the servo process at full speed until its supervisor knows, and until the arm rests (T4)."""
+    begun, speed = at_full_speed(loop)
     loop.child.process.kill()
     while loop.child.alive:
         time.sleep(0.001)
-    told, rest = time.monotonic() - begun + LOOKS, None  # at the latest
-    while time.monotonic() - begun < 3.0:
-        if max(map(abs, loop.emulator.state()["dq"])) < 0.02:
-            rest = time.monotonic() - begun
-            break
-        time.sleep(0.002)
-    return {"speed": speed, "alarm_ms": told * 1e3, "rest_ms": None if rest is None else rest * 1e3}
+    told = time.monotonic() - begun + LOOKS  # at the latest
+    return {"speed": speed, "alarm_ms": told * 1e3, "rest_ms": rest(loop, begun)}
+
+
+def orphaned(loop: Loop) -> dict[str, Any]:
+    """Time until the arm rests when the supervisor dies at full speed (T5), of which the loop sees a closed pipe."""
+    begun, speed = at_full_speed(loop)
+    assert loop.child.process.stdin is not None
+    loop.child.process.stdin.close()
+    return {"speed": speed, "rest_ms": rest(loop, begun)}
 
 
 def arms(seconds: float, probes: int, busy: int) -> list[dict[str, Any]]:
@@ -259,27 +277,39 @@ def arms(seconds: float, probes: int, busy: int) -> list[dict[str, Any]]:
     for kind, period in ARMS:
         row: dict[str, Any] = {"driver": kind, "hz": round(1 / period)}
         found.append(row)
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                loop = Loop(kind, period, Path(folder))
-            except Exception as error:
-                row["failed"] = str(error)
-                continue
-            try:
+        try:
+            with driven(kind, period) as loop:
                 row["scheduling"] = loop.scheduling
-                if not loop.begin():
-                    row["failed"] = f"it does not run: {State(int(loop.look()['state'])).name}"
-                    continue
                 with computing(busy):
                     row |= punctuality(loop, seconds)
                 if loop.begin():
                     row["probe"] = probed(loop, probes)
                 if loop.begin():
                     row["killed"] = killed(loop)
-            finally:
-                loop.close()
+            with driven(kind, period) as loop:
+                row["orphaned"] = orphaned(loop)
+        except (RobotError, MissingExtraError) as error:
+            row["failed"] = str(error)
         print(row, flush=True)
     return found
+
+
+@contextmanager
+def driven(kind: str, period: float) -> Iterator[Loop]:
+    """Drive an emulated arm, which moves.
+
+    Raises:
+        RobotError: If it does not.
+        MissingExtraError: If the vendor's client is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Loop(kind, period, Path(folder))
+        try:
+            if not loop.begin():
+                raise RobotError(f"it does not run: {State(int(loop.look()['state'])).name}")
+            yield loop
+        finally:
+            loop.close()
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
@@ -287,19 +317,25 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "Over the vendors' clients to emulated arms, each a process of its own; times at the wire.",
         "",
-        "| driver | scheduling | late, p50 / p99 | ticks missed | state to goal, p50 / p99 | killed: alarm, at rest |",
-        "|---|---|---|---|---|---|",
+        "| driver | scheduling | late, p50 / p99 | ticks missed | state to goal, p50 / p99 | killed: alarm, at rest | "
+        "without a supervisor at rest |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         if "failed" in row:
-            lines.append(f"| {row['driver']} {row['hz']} Hz | {row['failed']} | | | | |")
+            lines.append(f"| {row['driver']} {row['hz']} Hz | {row['failed']} | | | | | |")
             continue
         late, probe, dead = row["late_ms"], row.get("probe", {}), row.get("killed", {})
         seen = f"{probe['p50_ms']:.1f} / {probe['p99_ms']:.1f} ms" if probe.get("probes") else "-"
-        rest = "-" if dead.get("rest_ms") is None else f"{dead['rest_ms']:.0f} ms"
-        ends = f"{dead['alarm_ms']:.0f} ms, {rest}" if dead else "-"
+        ends = f"{dead['alarm_ms']:.0f} ms, {_ms(dead)}" if dead else "-"
         lines.append(
             f"| {row['driver']} {row['hz']} Hz | {row['scheduling']} | {late['p50']:.2f} / {late['p99']:.2f} ms | "
-            f"{row['missed']:.2%}{'' if row['still_running'] else ', then it stopped'} | {seen} | {ends} |"
+            f"{row['missed']:.2%}{'' if row['still_running'] else ', then it stopped'} | {seen} | {ends} | "
+            f"{_ms(row.get('orphaned', {}))} |"
         )
     return [*lines, ""]
+
+
+def _ms(row: dict[str, Any]) -> str:
+    """Return how long an arm took until it was at rest."""
+    return "-" if row.get("rest_ms") is None else f"{row['rest_ms']:.0f} ms"

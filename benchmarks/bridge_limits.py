@@ -1,6 +1,6 @@
 """What the figures of bridge.py are to be, and whether they are; a run that is too short to say so says that.
 
-The limits are those of the cases T1, T2, T4, T11 and T20 of docs/bridge-checks.md.
+The limits are those of the cases T1, T2, T4, T5, T11 and T20 of docs/bridge-checks.md.
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ SECONDS, ORDERS, PROBES, SOAK = 20.0, 100, 50, 60.0
 """Least lengths of a run: of a loop, s; orders and probes, for a 99th percentile; of a soak, s."""
 BRAKE = {"ur": 10.0, "dynamixel": 60.0}
 """Deceleration of the emulated arms when their watchdogs stop them, rad/s^2."""
+STOPPING = {"ur": 10.0}
+"""That of the stop a driver ends with; others brake as the loop does, with 0.9 of bridge_arms.py's acceleration."""
 
 
 def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
@@ -54,6 +56,10 @@ def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
             braking = 1e3 * dead["speed"] / BRAKE.get(row["driver"], 1.0)
             wait = {"ur": 100.0, "dynamixel": 100.0 + period}.get(row["driver"])
             add("T4", f"{name}: killed, at rest, ms", dead.get("rest_ms"), None if wait is None else wait + braking)
+        if "orphaned" in row:
+            alone = row["orphaned"]
+            braking = 1e3 * alone["speed"] / STOPPING.get(row["driver"], 36.0)
+            add("T5", f"{name}: no supervisor, at rest, ms", alone.get("rest_ms"), 100.0 + braking)
     for key, ms in found.get("killed", {}).items():
         add("T4", f"loop alone: {key.removesuffix('_ms').replace('_', ' ')}, ms", ms, 300.0)
     if soak := found.get("soak"):
