@@ -40,6 +40,7 @@ SCRIPTS = (
     "critics",
     "finetune",
     "rl_curves",
+    "aql",
     "trust_regions",
     "train_speed",
     "plan_speed",
