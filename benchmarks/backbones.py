@@ -13,6 +13,7 @@ import argparse
 import json
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ POLICIES: dict[str, list[str]] = {
     "distilled": ["policy=consistency", "algo=distill", *NET, *LR],
     "same_noise": ["policy=consistency", "algo=distill", "algo.method=same_noise", *NET, *LR],
     "ebt": ["policy=ebt", "batch_size=64", *LR],  # each sample is several descents
+    "ebt_transformer": [
+        *("policy=ebt", "policy/energy=transformer", "policy.energy.width=64", "policy.energy.layers=2"),
+        *("batch_size=32", *LR),
+    ],
     "meow": ["policy=meow", *LR],
     "decision_diffuser": ["policy=decision_diffuser", *NET, *LR],
     "gmm": ["policy=gmm", "policy.hidden=[512,512,512,512]", *LR],
@@ -101,14 +106,13 @@ def evaluations(policy: Policy, obs: dict[str, torch.Tensor]) -> float:
     return asked / rows
 
 
-def measure(task: str, seeds: list[int], names: list[str], work: Path) -> dict[str, Any]:
-    """Train what is not trained yet; return name -> row."""
+def measure(task: str, seeds: list[int], names: list[str], work: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Train what is not trained yet; yield the name of each row and the row."""
     episodes, updates = TASKS[task]
     demos = work / f"{task}.hdf5"
     if not demos.exists():
         cloning.robopol("collect", f"env={task}", f"out={demos}", f"episodes={episodes}")
     common = [f"env={task}", f"data.demos.uri={demos}", f"phases.cloning.updates={updates}"]
-    rows = {}
     for name in names:
         runs = [work / f"{task}-{name}-{seed}" for seed in seeds]
         for seed, run in zip(seeds, runs, strict=True):
@@ -125,7 +129,6 @@ def measure(task: str, seeds: list[int], names: list[str], work: Path) -> dict[s
         row["latency"] = {
             str(batch): latency(policy, observations(policy, demos, batch), plans) for batch, plans in PLANS.items()
         }
-        rows[name] = row
         ways = " ".join(f"{way} {count}" for way, count in row["ways"].items())
         one, many = row["latency"]["1"], row["latency"]["64"]
         print(
@@ -134,7 +137,7 @@ def measure(task: str, seeds: list[int], names: list[str], work: Path) -> dict[s
             f"{many['p50_ms']:7.2f} ms  {row['evaluations']:.1f}",
             flush=True,
         )
-    return rows
+        yield name, row
 
 
 def section(tree: dict[str, Any]) -> list[str]:
@@ -174,8 +177,10 @@ def main() -> None:
     for task in args.tasks:
         found = tree["tasks"].setdefault(task, {"seeds": args.seeds, "rows": {}})
         found["seeds"] = args.seeds
-        found["rows"] |= measure(task, args.seeds, args.only, args.work)
-        write_json(args.out, tree)
+        for name, row in measure(task, args.seeds, args.only, args.work):
+            rows = found["rows"] | {name: row}
+            found["rows"] = {known: rows[known] for known in POLICIES if known in rows}
+            write_json(args.out, tree)
 
 
 if __name__ == "__main__":
