@@ -1,6 +1,6 @@
 """One-step students beside the policies that taught them: on a ring of Gaussians, and on the arm suite.
 
-    python benchmarks/consistency.py [--parts ring arm] [--seeds 0 1 2] [--tasks push pick_place] [--jobs 2]
+    python benchmarks/consistency.py [--parts ring flow arm] [--seeds 0 1 2] [--tasks push pick_place] [--jobs 2]
 
 Ring: eight Gaussians (standard deviation 0.05) on a ring of radius 0.8. `hit` is the share of samples within three
 standard deviations of a mode, `tv` the total variation between the modes' shares and equal ones, `std` the samples'
@@ -9,6 +9,9 @@ blocks of 128 units and are trained for equally many updates: an EDM teacher; st
 distillation along the teacher's trajectories, and by regression on the teacher's walk from the same noise. Two controls
 must fail: regression on a walk from another noise, and jumps from a start that was not scaled to the path's largest
 noise.
+
+Flow: the same ring, a flow that is walked in fewer and fewer steps of Euler, and its student of one step, by regression
+on its walk from the same noise.
 
 Arm: a diffusion policy that walks all 100 steps of its chain, and students of one step with the same network and data,
 trained for twice as many updates. Differences of success are taken episode by episode: teacher and student meet the
@@ -76,10 +79,10 @@ def draw(generator: torch.Generator) -> dict[str, Any]:
     return {"obs": obs, "action": action[:, None], "mask": torch.ones(BATCH, 1), "weight": torch.ones(BATCH)}
 
 
-def make(kind: str, seed: int) -> Policy:
+def make(kind: str, seed: int, **more: Any) -> Policy:
     """Return an untrained policy of the ring."""
     torch.manual_seed(seed)
-    policy: Policy = parse(lookup("policy", kind), PARTS | {"kind": kind}).build(parse(PolicySpec, SPEC))
+    policy: Policy = parse(lookup("policy", kind), PARTS | {"kind": kind} | more).build(parse(PolicySpec, SPEC))
     return policy
 
 
@@ -147,6 +150,25 @@ def ring(seed: int, updates: int) -> dict[str, dict[str, float]]:
         unscaled = followed.field(start, level, torch.zeros(SAMPLES, 1, 1)).x0[:, 0]
     rows["control: unscaled start, 1 step"] = judge(unscaled, 1)
     return rows
+
+
+def flow(seed: int, updates: int) -> dict[str, dict[str, float]]:
+    """Return row -> figures of one seed, of a flow."""
+    runtime, path = RUNTIME.build(), {"path": {"kind": "rectified_flow"}}
+    bc = BCConfig(lr=LR, warmup=100)
+    teacher: GenerativePolicy = learn(bc.build(make("flow", seed, **path), updates, runtime), updates, seed)
+    rows = {}
+    for steps in (1, 2, 5, 10, 20):
+        rows[f"flow, Euler {steps}"] = sample(teacher, steps, {"kind": "euler", "steps": steps})
+    method = {"kind": "same_noise", "sampler": {"kind": "euler", "steps": 10}}
+    config = parse(DistillConfig, {"teacher": "the ring's", "method": method, "lr": LR, "warmup": 100})
+    student = learn(Distill(config, make("consistency", seed + 100), updates, runtime, teacher), updates, seed + 300)
+    rows["its student, same noise, 1 step"] = sample(student, 1, {"kind": "consistency", "steps": 1})
+    return rows
+
+
+RINGS = {"ring": ring, "flow": flow}
+"""Part -> what measures it."""
 
 
 def together(seeds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
@@ -220,8 +242,10 @@ def section(tree: dict[str, Any]) -> list[str]:
         "`python benchmarks/consistency.py`",
         "",
     ]
-    if "ring" in tree:
-        found = tree["ring"]
+    for part in RINGS:
+        if part not in tree:
+            continue
+        found = tree[part]
         lines += [
             f"A ring of eight Gaussians, {found['updates']} updates, {len(found['seeds'])} training seeds; 95% "
             "intervals over them. Hit: samples on a mode; tv: how far the modes are from being used equally; std: the "
@@ -250,7 +274,7 @@ def section(tree: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", default=["ring", "arm"], choices=["ring", "arm"])
+    parser.add_argument("--parts", nargs="+", default=[*RINGS, "arm"], choices=[*RINGS, "arm"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--updates", type=int, default=6000, help="of every network of the ring")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
@@ -261,15 +285,15 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     tree = json.loads(args.out.read_text()) if args.out.exists() else {"tasks": {}}
     tree |= {"robopol": __version__, "torch": torch.__version__, "platform": platform.platform()}
-    if "ring" in args.parts:
+    for part in (part for part in RINGS if part in args.parts):
         RUNTIME.build().apply()
-        tree["ring"] = {
+        tree[part] = {
             "seeds": args.seeds,
             "updates": args.updates,
-            "rows": together([ring(seed, args.updates) for seed in args.seeds]),
+            "rows": together([RINGS[part](seed, args.updates) for seed in args.seeds]),
         }
         write_json(args.out, tree)
-        for name, row in tree["ring"]["rows"].items():
+        for name, row in tree[part]["rows"].items():
             print(f"{name:34} {row['calls']:3} calls  hit {row['hit']:.3f}  tv {row['tv']:.3f}  std {row['std']:.2f}")
     if "arm" in args.parts:
         tree["seeds"] = args.seeds
