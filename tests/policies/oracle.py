@@ -96,3 +96,10 @@ def walk(
         return torch.randn(count, 1, 2, generator=rng)
 
     return sampler.sample(oracle(path, prediction), draw(), torch.zeros(count, 1, 1), draw, hook=hook)[:, 0]
+
+
+class Wave(Denoiser):
+    """Some network, whose output depends on state and time."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        return 0.9 * x + 0.05 * torch.sin(5 * x + t[:, None, None])

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from oracle import PATHS, Ring, oracle, walk
+from oracle import PATHS, Ring, Wave, oracle, walk
 from torch import Tensor
 
 from robopol.errors import ConfigError
@@ -251,13 +251,6 @@ def test_a_walk_is_the_same_on_every_path(config):
         ends.append(sampler.walk(field, start, torch.zeros(16, 1, 1), lambda: y))
     for end in ends[1:]:
         torch.testing.assert_close(end, ends[0], atol=1e-4, rtol=1e-4)
-
-
-class Wave(Denoiser):
-    """Some network, whose output depends on state and time."""
-
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        return 0.9 * x + 0.05 * torch.sin(5 * x + t[:, None, None])
 
 
 @pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
