@@ -111,6 +111,15 @@ def test_both_branches_are_one_batch_and_one_branch_is_not_doubled():
     assert policy.field.net.rows == [3] * 5 + [3] * 5 + [6] * 5
 
 
+@pytest.mark.parametrize("kind", ["beso", "diffusion", "flow", "consistency"])
+def test_observations_are_encoded_once_for_a_plan(kind):
+    policy = make(kind, **({} if kind == "consistency" else {"guidance": {"drop": 0.2, "weight": 1.5}}))
+    encoded: list[int] = []
+    policy.observation.register_forward_hook(lambda module, given, out: encoded.append(len(out)))
+    policy.act(obs(3), n=4, generator=rng())
+    assert encoded == [3]
+
+
 def test_a_goal_is_left_out_as_a_whole_by_one_draw_a_sample():
     policy = make(guidance={"drop": 0.3}).train()
     encoder = policy.observation

@@ -38,6 +38,20 @@ def test_every_prediction_reads_back_what_it_was_made_of(name, prediction, kappa
 
 
 @pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_predictions_read_back_at_all_levels_that_a_path_has(name, prediction):
+    path = PATHS[name]
+    low, high = path.kappa_range
+    kappa = torch.logspace(-1.7, 1.7, 30, dtype=torch.float64)  # 0.02 to 50
+    level = path.level(path.time_of(kappa[(kappa > 1.001 * low) & (kappa < high)]))
+    x0, eps = torch.randn(2, len(level.kappa), 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = level.alpha[:, None, None] * x0 + level.sigma[:, None, None] * eps
+    read = reading(prediction, level, path).estimate(x, target(prediction, x0, eps, level, path))
+    torch.testing.assert_close(read.x0, x0, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(read.eps, eps, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", PATHS)
 def test_levels_derivatives_and_times_agree(name):
     path = PATHS[name]
     # inside an interval of a table, where the interpolated level is smooth

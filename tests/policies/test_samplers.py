@@ -392,6 +392,7 @@ STOCHASTIC = {
     "dpm_solver-sde": DPMSolverConfig(steps=10, sde=True),
     "langevin": LangevinConfig(steps=4, corrections=2),
     "consistency": ConsistencyConfig(steps=3),
+    "edm-churn": EDMConfig(steps=6, churn=2.0),
 }
 
 
@@ -406,8 +407,11 @@ def test_log_probs_of_a_walk_are_those_of_the_gaussians_that_were_drawn(kind):
     assert [step.number for step in taken] == list(range(len(taken)))
     assert taken[-1].std == 0
     assert taken[-1].noise is None
+    assert any(step.std > 0 for step in taken)
     for step, after in pairwise(taken):
         torch.testing.assert_close(step.next, after.x if step.kappa == after.kappa else step.next)
+        if step.std == 0:  # between two churns
+            continue
         expected = torch.distributions.Normal(step.mean, step.std).log_prob(step.next)
         torch.testing.assert_close(step.log_prob(), expected, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(step.mean + step.std * step.noise, step.next)
@@ -430,6 +434,76 @@ def test_the_chain_of_a_gaussian_is_the_one_worked_out_by_hand():
         gain = math.sqrt(then) * (1 - ratio) / (1 - now) * math.sqrt(now) + math.sqrt(ratio) * (1 - then) / (1 - now)
         torch.testing.assert_close(step.mean, gain * step.x, atol=1e-5, rtol=1e-4)
         assert step.std == pytest.approx(math.sqrt((1 - ratio) * (1 - then) / (1 - now)), rel=1e-4)
+
+
+class Unit(Denoiser):
+    """Of data from N(0, 1), noise that explodes: E[x0 | x] = x / (1 + sigma^2)."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """See `Denoiser.forward`; the network sees x at unit scale, and ln(sigma) / 4."""
+        path = PATHS["edm"]
+        level = path.level((4 * t.double() / path.time_scale).exp())
+        return (x / (path.input_scale(level) * (1 + level.sigma**2))[:, None, None]).to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AncestralConfig(steps=6, spacing="karras", clip="never"),
+        LangevinConfig(steps=4, corrections=3, clip="never"),
+        EDMConfig(steps=6, churn=1.2, noise_inflation=1.1, clip="never"),
+    ],
+)
+def test_other_chains_of_a_gaussian_are_those_worked_out_by_hand(config):
+    taken: list[Step] = []
+    draw = lambda: torch.randn(4, 1, 1, dtype=torch.float64)  # noqa: E731
+    sampler, field = config.build(), Field(Unit(), PATHS["edm"], "x0")
+    sampler.sample(field, draw(), torch.zeros(4, 1, 1), draw, hook=taken.append)
+    kappas = [level.kappa.item() for level in sampler.table(field).levels]
+    drawn = [step for step in taken if step.std > 0]
+    # a walk with churn begins at the highest level of the path, which is not raised
+    assert len(drawn) == {"ancestral": 5, "langevin": 12, "edm": 5}[config.kind]
+    for step in drawn:
+        sigma = step.kappa
+        if config.kind == "ancestral":  # down to where the new noise leads up from again (Karras et al. 2022)
+            then = kappas[step.number + 1]
+            up = math.sqrt(then**2 * (sigma**2 - then**2) / sigma**2)
+            mean = step.x + (math.sqrt(then**2 - up**2) - sigma) * (step.x - step.x / (1 + sigma**2)) / sigma
+        elif config.kind == "langevin":  # along the score, -x / (1 + sigma^2)
+            up, mean = math.sqrt(0.2) * sigma, step.x * (1 - 0.1 * sigma**2 / (1 + sigma**2))
+        else:
+            up, mean = 1.1 * math.sqrt((1.2 * sigma) ** 2 - sigma**2), step.x
+        assert step.std == pytest.approx(up, rel=1e-6)
+        assert (step.mean - mean).abs().max() < 2e-6 * step.x.abs().max()  # a network's time is float32
+
+
+def test_ddim_with_all_noise_is_ddpm_and_with_none_is_euler_where_noise_explodes():
+    vp, edm = (Field(Wave(), PATHS[name], "eps") for name in ("vp", "edm"))
+    noisy, ddpm = DDIMConfig(steps=10, eta=1, clip="never").build(), DDPMConfig(steps=10, clip="never").build()
+    still = DDIMConfig(steps=10, spacing="karras", clip="never").build()
+    euler = EulerConfig(steps=10, spacing="karras", clip="never").build()
+    for one, other, field in ((noisy, ddpm, vp), (still, euler, edm)):
+        for mine, theirs in zip(one.table(field).rows, other.table(field).rows, strict=True):
+            assert mine[1:] == pytest.approx(theirs[1:])
+    kappas = [level.kappa.item() for level in euler.table(edm).levels]
+    for row, now, then in zip(euler.table(edm).rows, kappas, kappas[1:], strict=False):
+        # x' = x + (sigma' - sigma) eps, x = x0 + sigma eps
+        x_part, x0_part = row.x_part + row.visit.x0_x * row.x0_part, row.out_part + row.visit.x0_out * row.x0_part
+        assert (x_part, x0_part) == pytest.approx((1.0, then - now), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_without_a_hook_no_step_is_made(kind, monkeypatch):
+    def made(*_: object) -> Step:
+        raise AssertionError("a step was made that nobody looks at")
+
+    monkeypatch.setattr("robopol.policies.samplers.sampler.Step", made)
+    config, noise = FULL[kind].model_copy(update={"steps": 4}), torch.randn(3, 4, 2)
+    config.build().sample(Field(Wave(), PATHS["sde"], "eps"), noise, torch.zeros(3, 1, 1), lambda: noise)
+    with pytest.raises(AssertionError, match="nobody looks"):
+        config.build().sample(
+            Field(Wave(), PATHS["sde"], "eps"), noise, torch.zeros(3, 1, 1), lambda: noise, hook=lambda step: None
+        )
 
 
 def test_a_hook_can_replace_the_next_state():
