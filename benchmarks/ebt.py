@@ -14,7 +14,9 @@ see the same batches. Compared are
 
 An energy-based policy acts with a fixed number of steps, with its stop rule, and with the lowest of eight starts.
 `ordered` is the share of pairs in which a demonstrated action has a lower energy than a uniform one; `steps_unseen` are
-the steps to the stop for an observation, 0, that was never trained.
+the steps to the stop for an observation, 0, that was never trained. As a sign of being unsure: `unseen_higher` is how
+often the energy where a descent stopped is higher for that observation than for a trained one, `misses_higher` how
+often, after five steps, it is higher for a sample that hits nothing than for one that hits; 0.5 is chance.
 
 Searched, on seed 0 of `ebt` alone: momentum (0, 0.5, 0.9), Langevin noise (0.1, 0.2, 0.3), steps in training (1 to 4,
 3 to 6), starts (8, 16), share of samples at rest (0, 0.25, 0.5), learning rate (1e-3, 2e-3), and whether step sizes
@@ -95,20 +97,30 @@ def learn(name: str, updates: int, seed: int, lr: float) -> Policy:
 
 def judge(action: Tensor, half: Tensor) -> dict[str, float]:
     """Measure samples (N, 2) that were asked to be in ``half`` (N,)."""
-    meant = (2 * (torch.arange(8) // 4) - 1)[None] == half[:, None]
-    distance, mode = torch.cdist(action, MODES).masked_fill(~meant, math.inf).min(1)
-    hit = distance < 3 * STD
+    mode, hit = torch.cdist(action, MODES).argmin(1), hits(action, half)
     use = torch.bincount(mode[hit], minlength=8) / hit.sum().clamp(min=1)
     return {"hit": hit.float().mean().item(), "tv": 0.5 * (use - 1 / 8).abs().sum().item()}
 
 
-def descend(policy: EBTPolicy, obs: dict[str, Tensor], seed: int, **options: Any) -> tuple[Tensor, float]:
-    """Return actions (N, 2) and the mean number of steps of an energy-based policy under other options."""
+def hits(action: Tensor, half: Tensor) -> Tensor:
+    """Say which samples (N, 2) are on a Gaussian of the half that was asked for."""
+    meant = (2 * (torch.arange(8) // 4) - 1)[None] == half[:, None]
+    return (torch.cdist(action, MODES) < 3 * STD).logical_and(meant).any(1)
+
+
+def descend(policy: EBTPolicy, obs: dict[str, Tensor], seed: int, **options: Any) -> tuple[Tensor, float, Tensor]:
+    """Return actions (N, 2), mean steps and energies (N,) of an energy-based policy under other options."""
     trained = policy.config
     policy.config = trained.model_copy(update=options)
     plan = policy.plan_with_energy(obs, generator=torch.Generator().manual_seed(seed))
     policy.config = trained
-    return plan.windows[:, 0, 0], plan.steps.float().mean().item()
+    return plan.windows[:, 0, 0], plan.steps.float().mean().item(), plan.energy[:, 0]
+
+
+def told_apart(high: Tensor, low: Tensor) -> float:
+    """Return how often one of ``high`` (N,) is above one of ``low`` (M,): the area under the ROC curve."""
+    above = (high[:, None] > low).double() + 0.5 * (high[:, None] == low)
+    return above.mean().item() if above.numel() else math.nan
 
 
 def measure(policy: Policy, seed: int) -> dict[str, dict[str, float]]:
@@ -119,19 +131,24 @@ def measure(policy: Policy, seed: int) -> dict[str, dict[str, float]]:
         return {"100 steps": judge(policy.act(obs, generator=torch.Generator().manual_seed(seed))[:, 0, 0], half)}
     rows = {}
     for steps in (1, 2, 5, 20, 100):
-        action, _ = descend(policy, obs, seed, max_steps=steps, tolerance=0.0)
+        action, _, _ = descend(policy, obs, seed, max_steps=steps, tolerance=0.0)
         rows[f"{steps} steps"] = judge(action, half)
     for steps in (5, 20):
-        action, _ = descend(policy, obs, seed, max_steps=steps, tolerance=0.0, starts=8)
+        action, _, _ = descend(policy, obs, seed, max_steps=steps, tolerance=0.0, starts=8)
         rows[f"{steps} steps, lowest of 8"] = judge(action, half)
-    action, steps_seen = descend(policy, obs, seed, max_steps=50)
-    _, steps_unseen = descend(policy, {"half": torch.zeros_like(obs["half"])}, seed, max_steps=50)
+    action, steps_seen, energy = descend(policy, obs, seed, max_steps=50)
+    _, steps_unseen, unseen = descend(policy, {"half": torch.zeros_like(obs["half"])}, seed, max_steps=50)
     rows["stop rule"] = judge(action, half) | {"steps": steps_seen, "steps_unseen": steps_unseen}
     with torch.no_grad():
         uniform = 2 * torch.rand(SAMPLES, 1, 2, generator=torch.Generator().manual_seed(seed)) - 1
         rows["energy"] = {
             "ordered": (policy.energy(obs, data["action"]) < policy.energy(obs, uniform)).float().mean().item()
         }
+    action, _, early = descend(policy, obs, seed, max_steps=5, tolerance=0.0)
+    hit = hits(action, half)
+    rows["energy"] |= {"unseen_higher": told_apart(unseen, energy)}
+    if 0 < hit.sum() < len(hit):
+        rows["energy"]["misses_higher"] = told_apart(early[~hit], early[hit])
     return rows
 
 
