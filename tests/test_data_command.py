@@ -125,6 +125,9 @@ def test_convert_keeps_everything(reach, file, tmp_path, capsys):
     assert text.startswith(f"robomimic:{out}?valid=0.5: 4 episodes, {reach.num_steps} steps, ")
     assert load_episodes(out).equal(reach)
     assert len(load_episodes(f"{out}?filter=valid")) == 2
+    facts = json.loads(said(capsys, "convert", file, tmp_path / "told.hdf5", "--json").out)
+    size = (tmp_path / "told.hdf5").stat().st_size
+    assert facts == {"uri": str(tmp_path / "told.hdf5"), "episodes": 4, "steps": reach.num_steps, "bytes": size}
 
 
 def test_what_a_format_cannot_hold_is_said_in_a_line(file, tmp_path, capsys, monkeypatch):
@@ -144,6 +147,8 @@ def test_merge_puts_datasets_of_one_world_together(reach, tmp_path, capsys):
     out = tmp_path / "both.hdf5"
     assert "4 episodes" in said(capsys, "merge", tmp_path / "a.hdf5", tmp_path / "b.hdf5", f"out={out}").out
     assert load_episodes(out).equal(reach)
+    words = [tmp_path / "a.hdf5", tmp_path / "b.hdf5", f"out={tmp_path / 'told.hdf5'}", "--json"]
+    assert json.loads(said(capsys, "merge", *words).out)["episodes"] == 4
 
 
 def test_every_verb_reads_images_that_do_not_fit_into_memory(reach, tmp_path, capsys, monkeypatch):
@@ -201,7 +206,6 @@ def test_merge_explains_what_differs(reach, file, tmp_path, capsys):
         (["stats", "a.hdf5", "ref_min=3"], "both ref_min= and ref_max="),
         (["stats", "a.hdf5", "bins=0"], "bins"),
         (["convert", "a.hdf5"], "convert URI URI"),
-        (["convert", "a.hdf5", "b.hdf5", "--json"], "takes no --json"),
         (["merge", "a.hdf5", "out=b.hdf5"], "uris"),
         (["merge", "a.hdf5", "b.hdf5"], "missing key: out"),
         (["stats", "/nowhere.hdf5"], "/nowhere.hdf5"),

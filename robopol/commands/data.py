@@ -3,9 +3,9 @@
   robopol data info URI [--json]                       what it holds
   robopol data check URI [replay=auto] [--json]        valid? and does it replay in its world?
   robopol data stats URI [ref_min=A ref_max=B] [--json]  what it is good for
-  robopol data convert URI URI                         write it in another format
-  robopol data merge URI URI ... out=URI               put datasets of one world together
-  robopol data label URI critic=DIR out=URI            say of every step whether its action was better than usual
+  robopol data convert URI URI [--json]                write it in another format
+  robopol data merge URI URI ... out=URI [--json]      put datasets of one world together
+  robopol data label URI critic=DIR out=URI [--json]   say of every step whether its action was better than usual
 
 Each takes cache=FOLDER, where images that do not fit into memory are kept in files.
 
@@ -26,7 +26,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -169,8 +169,6 @@ def run(words: list[str]) -> int:
         raise ConfigError(f"say: robopol data info URI, or {', '.join(list(verbs)[1:])}{came}")
     as_json = "--json" in words[1:]
     rest = [word for word in words[1:] if word != "--json"]
-    if as_json and words[0] in ("convert", "merge", "label"):
-        raise ConfigError(f"robopol data {words[0]} takes no --json")
     # A URI may have a "=" too, but behind a ":", "/", "." or "?".
     options = [word for word in rest if re.match(r"\w+=", word)]
     with _spoken_warnings():
@@ -209,17 +207,17 @@ def _check(uris: list[str], options: list[str], as_json: bool) -> int:
     return int(not passed)
 
 
-def _convert(uris: list[str], options: list[str], _: bool) -> int:
+def _convert(uris: list[str], options: list[str], as_json: bool) -> int:
     from robopol.data import save_episodes
 
     told = _told(ConvertCommand, "convert URI URI", ["uri", "out"], uris, options)
     episodes = told.load(told.uri)
     save_episodes(episodes, told.out)
-    _report(episodes, told.out)
+    _report(episodes, told.out, as_json)
     return 0
 
 
-def _merge(uris: list[str], options: list[str], _: bool) -> int:
+def _merge(uris: list[str], options: list[str], as_json: bool) -> int:
     from robopol.data import Episodes, save_episodes
 
     told = parse(MergeCommand, {"uris": uris} | _tree(options))
@@ -229,11 +227,11 @@ def _merge(uris: list[str], options: list[str], _: bool) -> int:
     with _more_images(told.cache):
         merged = Episodes.concat(parts, parts[0].meta)
         save_episodes(merged, told.out)
-    _report(merged, told.out)
+    _report(merged, told.out, as_json)
     return 0
 
 
-def _label(uris: list[str], options: list[str], _: bool) -> int:
+def _label(uris: list[str], options: list[str], as_json: bool) -> int:
     from robopol.checkpoint import load_part
     from robopol.data import save_episodes
     from robopol.models.labels import advantages, label
@@ -247,8 +245,7 @@ def _label(uris: list[str], options: list[str], _: bool) -> int:
     good = advantages(critic, episodes) >= told.threshold
     labelled = label(episodes, good, told.key)
     save_episodes(labelled, told.out)
-    _report(labelled, told.out)
-    print(f"'{told.key}' is 1 in {good.float().mean():.1%} of the steps")
+    _report(labelled, told.out, as_json, {told.key: good.float().mean().item()})
     return 0
 
 
@@ -314,12 +311,18 @@ def _spoken_warnings() -> Iterator[None]:
         yield
 
 
-def _report(episodes: "Episodes", uri: str) -> None:
-    """Say what was written."""
+def _report(episodes: "Episodes", uri: str, as_json: bool, shares: Mapping[str, float] | None = None) -> None:
+    """Say what was written, and in what share of the steps an observation of it is 1."""
     path = Path(re.sub(r"^[A-Za-z][\w+-]+:", "", uri.partition("?")[0])).expanduser()
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
+    if as_json:
+        facts = {"uri": uri, "episodes": len(episodes), "steps": episodes.num_steps, "bytes": size}
+        _show(facts | ({"shares": dict(shares)} if shares else {}), as_json)
+        return
     print(f"{uri}: {len(episodes)} episodes, {episodes.num_steps} steps, {size / 1e6:.1f} MB")
+    for key, share in (shares or {}).items():
+        print(f"'{key}' is 1 in {share:.1%} of the steps")
 
 
 def _show(facts: dict[str, Any], as_json: bool) -> None:

@@ -272,7 +272,9 @@ def test_several_files(bright, tmp_path, monkeypatch, images):
 def test_a_foreign_dataset(bright, copy, version):
     root = copy("h264") if version == "v3.0" else files.lerobot_v21(copy("h264"))
     describe(root, codebase_version=version)
+    assert load_episodes(f"lerobot:{root}?ends=truncated&env=Hopper-v5").meta.env_id == "Hopper-v5"
     found = load_episodes(f"lerobot:{root}?ends=truncated")
+    assert found.meta.env_id == ""
     for name in ("action", "reward", "lengths"):
         assert torch.equal(getattr(found, name), getattr(bright, name)), name
     assert torch.equal(found.obs["state"], bright.obs["state"])

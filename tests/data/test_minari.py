@@ -135,6 +135,7 @@ def test_minari_opens_it(make_episodes, tmp_path):
         np.testing.assert_array_equal(episode.rewards, episodes.reward[rows])
         np.testing.assert_array_equal(episode.terminations, episodes.terminated[rows])
         np.testing.assert_array_equal(episode.truncations, episodes.truncated[rows])
+        assert episode.infos["success"].tolist() == [False] * len(episode.actions) + [bool(episodes.success[index])]
         assert repr(episode)
 
 

@@ -117,3 +117,32 @@ def test_a_file_as_d4rl_writes_it_is_replayed_where_it_is_said_to(tmp_path, caps
     assert cli.run(["data", "check", f"d4rl:{path}?env=hopper-medium-v2", "--json"]) == 0
     (note,) = json.loads(capsys.readouterr().out)["notes"]
     assert "Hopper-v5 has the same observations, states and actions, but is another version" in note
+
+
+def test_what_minari_wrote_is_replayed_in_its_world(tmp_path, monkeypatch, capsys):
+    """Episodes of the world itself, written by minari."""
+    minari = pytest.importorskip("minari")
+    gymnasium = pytest.importorskip("gymnasium")
+    from minari.data_collector import EpisodeBuffer
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    world, buffers = gymnasium.make("Hopper-v5"), []
+    world.action_space.seed(0)
+    for seed in (3, 4):
+        seen, taken, over = [world.reset(seed=seed)[0]], [], False
+        while not over:
+            action = world.action_space.sample()
+            observation, *outcome, _ = world.step(action)
+            seen.append(observation)
+            taken.append((action, *outcome))
+            over = outcome[1] or outcome[2]
+        actions, rewards, terminations, truncations = zip(*taken, strict=True)
+        ends = {"rewards": list(rewards), "terminations": list(terminations), "truncations": list(truncations)}
+        buffers.append(
+            EpisodeBuffer(seed=seed, observations=np.array(seen), actions=np.array(actions), infos={}, **ends)
+        )
+    minari.create_dataset_from_buffers("hopper-v0", buffers, env="Hopper-v5")
+    assert cli.run(["data", "check", f"minari:{tmp_path}/hopper-v0", "replay=actions", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"]
+    assert found["replays"]["actions"]["episodes"] == 2

@@ -65,6 +65,17 @@ def test_a_stopped_run_resumes_to_the_same_bits(uri, tmp_path, name):
     assert_same_bits(whole, stopped, "model")
 
 
+@pytest.mark.parametrize("name", ["iql", "cal_ql"])
+def test_critics_learn_from_any_distribution_over_windows(uri, tmp_path, name):
+    weights = {}
+    for kind in ("uniform", "trajectory_weighted", "top_k"):
+        run = tmp_path / kind
+        train(config(uri, run, *RUNS[name], f"data.demos.sampling.kind={kind}"), [])
+        weights[kind] = torch.cat([p.flatten() for p in load_part(run, "model").parameters()])
+    uniform, *others = weights.values()
+    assert not any(torch.equal(other, uniform) for other in others)
+
+
 def test_a_run_of_a_model_alone_says_what_it_is_and_acts_not(uri, tmp_path, capsys):
     run = tmp_path / "run"
     train(config(uri, run, *RUNS["iql"]), [])

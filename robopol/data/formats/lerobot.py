@@ -43,7 +43,7 @@ _OUTCOMES = ("next.reward", "next.done", "next.success")
 _NUMBERS = "iufb"
 
 
-def read(path: Path, *, ends: str | None = None, cameras: str | None = None) -> Episodes:
+def read(path: Path, *, ends: str | None = None, cameras: str | None = None, env: str | None = None) -> Episodes:
     """Read a LeRobot dataset, robopol's own or anybody's.
 
     Without ``next.reward`` all rewards are 0; without ``next.success`` no episode succeeded, unless ``ends`` says so.
@@ -56,6 +56,7 @@ def read(path: Path, *, ends: str | None = None, cameras: str | None = None) -> 
             mean any of these. One of `ENDS`.
         cameras: Comma-separated names of the cameras to read, none if empty; all if left out. Images take H * W * 3
             bytes a frame.
+        env: Id of the environment, which foreign datasets do not say.
 
     Returns:
         The episodes.
@@ -74,7 +75,7 @@ def read(path: Path, *, ends: str | None = None, cameras: str | None = None) -> 
             extras.check(layout.lengths)
         frames = _Frames(path, layout, _keys(layout, cameras), losses)
         frames.read()
-        episodes = _own(frames, extras) if extras is not None else _foreign(frames, str(ends), losses)
+        episodes = _own(frames, extras) if extras is not None else _foreign(frames, str(ends), env or "", losses)
     losses.warn(path)
     return episodes
 
@@ -262,7 +263,7 @@ def _own(frames: _Frames, extras: Extras) -> Episodes:
     )
 
 
-def _foreign(frames: _Frames, ends: str, losses: Losses) -> Episodes:
+def _foreign(frames: _Frames, ends: str, env: str, losses: Losses) -> Episodes:
     """Episodes that anybody wrote."""
     info, features = frames.layout.info, frames.features
     read = {*_TIMES, *_OUTCOMES, "action", "index"}
@@ -273,6 +274,7 @@ def _foreign(frames: _Frames, ends: str, losses: Losses) -> Episodes:
         losses.leave(f"robot_type {info.robot_type}")
     tasks, task = _tasks(frames, losses)
     tree = {
+        "env_id": env,
         "control_hz": info.fps,
         "action_names": list(features["action"].labels),
         "tasks": tasks,

@@ -84,7 +84,9 @@ def _write_episode(group: "h5py.Group", episodes: Episodes, index: int, names: d
     _put(group, "rewards", episodes.reward[rows])
     _put(group, "terminations", episodes.terminated[rows])
     _put(group, "truncations", episodes.truncated[rows])
-    group.create_group("infos")  # Minari takes a dictionary for granted, if an empty one
+    succeeded = torch.zeros(length + 1, dtype=torch.bool)  # after the reset, and after every step
+    succeeded[-1] = episodes.success[index]
+    _put(group, "infos/success", succeeded)
 
 
 def _put(group: "h5py.Group", name: str, values: Tensor, image: bool = False) -> None:
