@@ -381,6 +381,10 @@ def section(tree: dict[str, Any]) -> list[str]:
             )
             + ".",
             "",
+            "Entry by entry the network hardly ever sees that there is no goal, and weight 0 is not what is done "
+            "without one. As a way to reach goals it is no worse here: above weight 1 it reaches more than whole goals "
+            "left out, whose weights above 1 gain nothing. Beside a Gaussian's mean, 5 steps gain some ten points.",
+            "",
         ]
     return lines
 
