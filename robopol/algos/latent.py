@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -11,7 +12,7 @@ from robopol.algos.algorithm import Explored, Remembers
 from robopol.algos.sac import SAC, SACConfig
 from robopol.algos.sharing import sharing
 from robopol.algos.soft import SAMPLING
-from robopol.config import parse
+from robopol.config import OneOf, parse
 from robopol.data.normalizer import Normalizer
 from robopol.data.windows import newest
 from robopol.errors import ConfigError
@@ -21,6 +22,7 @@ from robopol.networks.precision import Runtime
 from robopol.policies import Part, Policy, PolicySpec
 from robopol.policies.policy import standard_normal
 from robopol.policies.squashed_gaussian import Sample, SquashedGaussianConfig
+from robopol.policies.walking import WalkingPolicy
 from robopol.steering.learned_noise import LearnedNoise
 from robopol.steering.steered import SteeredPolicy
 
@@ -46,12 +48,14 @@ class LatentSACConfig(SACConfig):
             for 0.
         magnitude: Greatest size of an entry of the noise.
         actor: What chooses the noise, when it is evaluated, too, by samples.
+        sampler: How the base policy walks from now on, drawing nothing on its way; None is as it did.
     """
 
     paid: bool = False
     target_entropy: float | None = 0.0
     magnitude: float = Field(1.5, gt=0)
     actor: SquashedGaussianConfig = SAMPLING
+    sampler: Annotated[Any, OneOf("sampler")] | None = None
 
     def critics(self, model: Model) -> QConfig:
         """Return what the critics are like, which are made anew.
@@ -88,7 +92,7 @@ class LatentSAC(SAC):
 
         Args:
             config: How they are trained.
-            base: The base policy, on its device; it is not changed.
+            base: The base policy, on its device; only how it walks is changed.
             critics: What critics are like.
             judged: The contract of what they judge.
             total_updates: When the expectile has come down; the rates stay.
@@ -97,6 +101,13 @@ class LatentSAC(SAC):
         Raises:
             ConfigError: If noise alone does not decide what the policy does, or its observations cannot be shared.
         """
+        if config.sampler is not None:
+            if not isinstance(base, WalkingPolicy):
+                raise ConfigError(
+                    f"algo.sampler says how a policy walks, and a {base.config.tree()['kind']} policy walks no field: "
+                    "leave it out"
+                )
+            base.resample(config.sampler)
         self.base = base.eval().requires_grad_(False)
         noise = noise_spec(base, config)
         actor = sharing(config.actor, base, noise.model_copy(update={"n_obs_steps": 1, "horizon": 1}))

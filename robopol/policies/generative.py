@@ -185,7 +185,8 @@ class GenerativePolicy(WalkingPolicy):
         def draw() -> Tensor:
             raise ConfigError(
                 f"the {self.sampler.config.kind} sampler draws more noise on its way, so that what it begins from does "
-                "not decide where it ends: choose ddim or euler by policy.sampler"
+                "not decide where it ends: choose ddim or euler by policy.sampler, or where it is fine-tuned by "
+                "algo.sampler, e.g. 'algo.sampler={kind: ddim, steps: 10}'"
             )
 
         rows, n = noise.shape[:2]

@@ -288,6 +288,27 @@ def test_what_cannot_be_tuned_so_is_refused_in_words(frozen, model, words):
         build(frozen(), model)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_that_draws_on_its_way_is_walked_without(kind, tmp_path):
+    """As a diffusion policy is saved that was trained with the defaults: all steps of DDPM."""
+    frozen, sampler = make(POLICIES["diffusion-mlp"]), {"kind": "ddim", "steps": 3}
+    with pytest.raises(ConfigError, match=r"algo\.sampler=\{kind: ddim"):
+        build(frozen, kind=kind)
+    algo = build(frozen, kind=kind, sampler=sampler)
+    assert frozen.config.sampler.kind == "ddim"
+    rows = {key: torch.randn(2, frozen.spec.n_obs_steps, *shape) for key, shape in frozen.spec.obs_shapes.items()}
+    noise = algo.normal(2, rng())
+    assert torch.equal(algo.decode(rows, noise), algo.decode(rows, noise))
+    assert not torch.equal(algo.decode(rows, noise), algo.decode(rows, -noise))
+    save_part(algo.deployed(), tmp_path)
+    assert load_policy(tmp_path).base.config.sampler.tree() == frozen.config.sampler.tree()
+
+
+def test_who_walks_no_field_is_not_walked_otherwise():
+    with pytest.raises(ConfigError, match="a gmm policy walks no field"):
+        build(make(POLICIES["gmm"]), sampler={"kind": "ddim"})
+
+
 def test_decisions_are_worth_what_their_own_steps_earn():
     config = parse(lookup("algo", "dsrl_sac"), {"kind": "dsrl_sac"})
     critics = part("model", "q", hidden=[32], return_steps=5)
