@@ -80,6 +80,10 @@ ROWS = {
         ],
     ),
     "dsrl": ("flow", ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
+    "dsrl of a diffusion": (
+        "diffusion",
+        ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.sampler={kind: ddim, steps: 10}"],
+    ),
     "dsrl, of noise alone": ("flow", ["algo=dsrl_sac", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
     "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
