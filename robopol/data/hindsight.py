@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from robopol.data.windows import Batch, Windows
 
 _WAYS = ("geometric", "uniform", "final", "random", "recorded")
-_FOR_A_GOAL = ("reward", "rewards", "return_to_go", "return_bound")
-"""What a batch says of rewards; these were earned on the way to the recorded goal."""
+_RETURNS = ("rewards", "return_to_go", "return_bound")
+"""What a batch says of rewards beyond its transition; these were earned on the way to the recorded goal."""
 
 
 class HindsightConfig(SamplingConfig):
     """Every window once an epoch, with a goal ``obs["goal"]`` that the same episode reaches after the newest step.
 
-    Where a batch holds the plan of a window, the goal is that of every step of it. Rewards and returns belong to the
-    recorded goals, and are refused where others are drawn.
+    Where a batch holds the plan of a window, the goal is that of every step of it. Where it holds a transition, what
+    that earns is told in hindsight, too: a step earns 0 if its successor is where the goal was taken from, which ends
+    the transition and terminates it, and -1 else (Andrychowicz et al. 2017; as in OGBench). Recorded rewards,
+    terminations and ``reward.*`` do not count then, for they are of the recorded goals. Returns of whole episodes are
+    refused, and recorded goals beside others where there are transitions.
 
     The shares say how often a goal is chosen in which way; they are relative (OGBench, Park et al. 2025; HER).
 
@@ -88,13 +91,20 @@ class HindsightConfig(SamplingConfig):
         return replace(episodes, obs=obs, final_obs=final_obs)
 
     def check(self, entries: Collection[str]) -> None:
-        """See `SamplingConfig.check`; refuses rewards that were for other goals."""
-        untrue = [name for name in _FOR_A_GOAL if name in entries]
-        if untrue and sum(self.shares()) > self.recorded:
+        """See `SamplingConfig.check`; refuses returns that were for other goals, and rewards of two kinds of goals."""
+        if sum(self.shares()) == self.recorded:
+            return
+        untrue = [name for name in _RETURNS if name in entries]
+        if untrue:
             raise ConfigError(
                 f"what is trained reads {' and '.join(untrue)}, which are for the recorded goals, and this sampling "
                 "draws others in hindsight: choose another kind of sampling, draw recorded goals only (recorded=1 "
-                "geometric=0), or train what does not learn from rewards"
+                "geometric=0), or train what does not learn from returns"
+            )
+        if "reward" in entries and self.recorded > 0:
+            raise ConfigError(
+                "rewards of recorded goals are the world's, those of goals in hindsight -1 until they are reached: "
+                f"draw one kind only, not recorded={self.recorded} beside others"
             )
 
     def build(self, windows: "Windows") -> "Hindsight":
@@ -135,10 +145,27 @@ class Hindsight(Sampling):
             self._reached.index_select(0, row.to(device)),
         )
         goal, recorded = goal[:, None], recorded.to(device).view(-1, 1, *axes)
-        for part in (batch["obs"], batch.get("plan", {})):
+        if "reward" in batch and self._config.recorded == 0:
+            batch |= self._earned(windows, episode, time)
+        for part in (batch["obs"], batch.get("plan", {}), batch.get("next_obs", {})):
             if "goal" in part:  # a policy may look at other things only
                 part["goal"] = torch.where(recorded, part["goal"], goal)
         return batch
+
+    def _earned(self, windows: Tensor, episode: Tensor, time: Tensor) -> dict[str, Tensor]:
+        """Return reward and discount of the transitions of some windows, whose goals are at a time of an episode."""
+        transition = self.windows.transition
+        assert transition is not None
+        taken, ahead = self.windows.taken(windows).cpu(), time - self._now[windows]
+        reached = (episode == self._episode[windows]) & (ahead >= 1) & (ahead <= taken)
+        powers = torch.tensor(transition.powers(transition.reach), dtype=torch.float64)
+        paid = torch.cat([powers.new_zeros(1), powers.cumsum(0)])  # of the first so many steps
+        unrewarded = torch.where(reached, ahead - 1, taken)  # steps that do not lead to the goal
+        discount = torch.where(reached, 0.0, transition.after(taken))
+        return {
+            name: value.float().to(self.windows.device)
+            for name, value in (("reward", -paid[unrewarded]), ("discount", discount))
+        }
 
     def draw(self, windows: Tensor, step: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw a goal for each of some windows, a function of the arguments alone.

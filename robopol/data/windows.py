@@ -84,6 +84,7 @@ class Windows:
         episodes: What the windows are cut from; its images are used where they lie, also in a file.
         n_obs_steps: To, observations per window.
         horizon: Tp, actions per window.
+        transition: The transition that a batch holds; None for none.
         device: Where batches are made.
         episode: (W,) int64, the episode of each window, on the device of the episodes.
         start: (W,) int64, first step of each window, counted from the first step of its episode.
@@ -149,6 +150,7 @@ class Windows:
         self.episodes = episodes
         self.n_obs_steps = n_obs_steps
         self.horizon = horizon
+        self.transition = transition
         # as tensors there say it: "cuda" becomes "cuda:0"
         self.device = torch.empty(0, device=episodes.device if device is None else device).device
         self.episode = episodes.episode_index
@@ -233,6 +235,10 @@ class Windows:
         part._row, part.weight = self._row[index], self.weight[index]
         part._values = {name: column[index] for name, column in self._values.items()}
         return part
+
+    def taken(self, indices: Tensor) -> Tensor:
+        """Return h', the actions of each transition of some windows (B,), (B,) int64; see `Batch`."""
+        return self._values["ahead"].index_select(0, indices.to(self.device))
 
     def gather(self, indices: Tensor) -> Batch:
         """Return a batch of windows.

@@ -266,6 +266,38 @@ def test_windows_say_what_their_batches_hold(make_episodes):
         assert windows.entries == windows.gather(torch.arange(3)).keys() - usual
 
 
+@pytest.mark.parametrize(
+    "transition",
+    [Transition(1, 0.9), Transition(3, 0.9), Transition(2, 0.9, returned=5), Transition(3, 0.9, whole=True)],
+)
+def test_what_a_transition_earns_is_told_of_its_goal(make_episodes, transition):
+    """-1 a step, and an end without one where the goal is reached; as a loop over steps says it."""
+    episodes = counted(make_episodes([20, 3, 1, 11]))
+    config = HindsightConfig(of="state", geometric=2.0, gamma=0.7, uniform=1.0, random=0.5)
+    windows = Windows(config.observed(episodes), 2, 8, transition=transition)
+    seen, ends = config.build(windows), 0
+    for step in range(10):
+        batch = seen.batch(step, 200, 1)
+        now, goal = batch["obs"]["state"][:, -1], batch["obs"]["goal"][:, -1]
+        known = batch["next_mask"]
+        assert torch.equal(batch["next_obs"]["goal"][known][:, -1], goal[known])
+        for (episode, time), (where, when), reward, discount in zip(
+            now.tolist(), goal.tolist(), batch["reward"].tolist(), batch["discount"].tolist(), strict=True
+        ):
+            left, earned, gone, reached = int(episodes.lengths[int(episode)] - time), 0.0, 0, False
+            for k in range(min(transition.reach, left)):
+                reached = where == episode and when == time + k + 1
+                earned -= 0.0 if reached else 1.0 if transition.whole else 0.9**k
+                gone += 1
+                if reached:
+                    break
+            after = 0.9 if transition.whole else 0.9**gone
+            assert reward == pytest.approx(earned, abs=1e-6)
+            assert discount == pytest.approx(0.0 if reached else after, abs=1e-6)
+            ends += reached
+    assert ends > 100
+
+
 def test_hindsight_is_refused_in_words(make_episodes):
     episodes = make_episodes([9], images=True)
     with pytest.raises(DataError, match=r"'stat' \(did you mean state\?\)"):
