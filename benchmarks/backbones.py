@@ -27,6 +27,7 @@ from robopol.files import write_json
 from robopol.policies import Policy
 from robopol.policies.ebt import EBTPolicy
 from robopol.policies.walking import WalkingPolicy
+from robopol.training.environment import cpu_model
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -125,6 +126,7 @@ def measure(task: str, seeds: list[int], names: list[str], work: Path) -> Iterat
         row = cloning.judge(runs)
         policy = load_policy(runs[0])
         row["updates_per_second"] = row["updates"] / row["train_seconds"]
+        row["cpu"] = cpu_model()
         row["evaluations"] = evaluations(policy, observations(policy, demos, 16))
         row["latency"] = {
             str(batch): latency(policy, observations(policy, demos, batch), plans) for batch, plans in PLANS.items()
@@ -146,8 +148,8 @@ def section(tree: dict[str, Any]) -> list[str]:
         "## Every kind of policy",
         "",
         "The same demonstrations and number of updates, networks of about the same size; `distilled` and `same_noise` "
-        "are students of `teacher`, which walks 100 steps. Plans in one thread on one machine: compare within the "
-        "table only. `python benchmarks/backbones.py`",
+        "are students of `teacher`, which walks 100 steps. In one thread; compare what was timed "
+        "on the same processor only, named below the table. `python benchmarks/backbones.py`",
         "",
         "| task | policy | success | ways | parameters | updates/s | plan p50 / p99 | at batch 64 | evaluations |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -159,6 +161,11 @@ def section(tree: dict[str, Any]) -> list[str]:
                 f"| {task} | {name} | {sections.percent(row)} | {sections.ways(row)} | {row['parameters']:,} | "
                 f"{row['updates_per_second']:.0f} | {one} | {many} | {row['evaluations']:.1f} |"
             )
+    timed: dict[str, list[str]] = {}
+    for task, found in tree["tasks"].items():
+        for name, row in found["rows"].items():
+            timed.setdefault(row["cpu"], []).append(f"{name} ({task})")
+    lines += ["", *(f"* Timed on {cpu}: {', '.join(names)}" for cpu, names in timed.items())]
     return [*lines, ""]
 
 
