@@ -12,9 +12,11 @@ import torch
 from oracle import PATHS, Wave
 from torch import Tensor
 
+from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.paths import Path
 from robopol.policies.samplers import Sampler, Step
+from robopol.policies.samplers.diffusers import DiffusersConfig
 from robopol.policies.samplers.dpm_solver import DPMSolverConfig
 from robopol.policies.samplers.edm import EDMConfig
 from robopol.policies.samplers.first_order import AncestralConfig, ConsistencyConfig, EulerConfig
@@ -97,6 +99,36 @@ def test_a_walk_of_heun_along_a_flow_is_that_of_flow_match_heun():
     for t in theirs.timesteps:
         x = theirs.step(output(path, x, float(t) / 1000), t, x).prev_sample
     torch.testing.assert_close(end, x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["flow", "flow-noise-at-0"])
+@pytest.mark.parametrize(
+    ("scheduler", "config"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", EulerConfig(clip="never")),
+        ("FlowMatchHeunDiscreteScheduler", HeunConfig(clip="never")),
+    ],
+)
+def test_schedulers_of_flows_are_plugged_in(name, scheduler, config):
+    path = PATHS[name]
+    theirs = DiffusersConfig(scheduler=scheduler, steps=STEPS, clip="never", options={"shift": 3.0}).build()
+    ours, field = config.build(), Field(Wave(), path, "velocity")
+    times = theirs.times(path).unique()
+    ours.times = lambda path: times.flip(0) if path.ends[0] == 1 else times  # type: ignore[method-assign]
+    ends = [sampler.sample(field, noise(0), COND, lambda: noise(1)) for sampler in (theirs, ours)]
+    torch.testing.assert_close(*ends, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["vp", "edm", "flow-sigma-min"])
+def test_schedulers_of_flows_are_for_straight_flows(name):
+    theirs = DiffusersConfig(scheduler="FlowMatchEulerDiscreteScheduler").build()
+    with pytest.raises(ConfigError, match="walks straight flows only"):
+        theirs.table(Field(Wave(), PATHS[name], "velocity" if name.startswith("flow") else "x0"))
+
+
+def test_other_schedulers_do_not_walk_a_flow():
+    with pytest.raises(ConfigError, match="for flow policies there are FlowMatchEuler"):
+        DiffusersConfig().build().table(Field(Wave(), PATHS["flow"], "velocity"))
 
 
 def edm_options(path: Path) -> dict[str, float]:

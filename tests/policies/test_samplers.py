@@ -370,7 +370,6 @@ def test_nothing_but_a_scheduler_can_be_plugged_in(name):
     ("name", "words"),
     [
         ("EDMEulerScheduler", "cannot be told a chain"),
-        ("FlowMatchEulerDiscreteScheduler", "cannot be told a chain"),
         ("RePaintScheduler", "wants more for a step"),
         ("CogVideoXDDIMScheduler", "walks another chain than the policy's"),
         ("IPNDMScheduler", "walks another chain than the policy's"),

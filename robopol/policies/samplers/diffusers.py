@@ -1,4 +1,4 @@
-"""Any scheduler of the diffusers library as a sampler of a diffusion chain."""
+"""Any scheduler of the diffusers library as a sampler of a diffusion chain, or of a straight flow."""
 
 import inspect
 from typing import Any, Literal
@@ -11,12 +11,16 @@ from robopol.errors import ConfigError, MissingExtraError
 from robopol.policies.field import Field
 from robopol.policies.paths import Level, Path
 from robopol.policies.paths.discrete_vp import DiscreteVP
+from robopol.policies.paths.rectified_flow import RectifiedFlow
 from robopol.policies.samplers.sampler import Draw, Hook, Kernel, Sampler, SamplerConfig, Stepper, Visit, move, visit
 from robopol.registry import nearest
 
+FLOW_TIME = 1000
+"""What diffusers' time is where a flow is noise alone."""
+
 
 class DiffusersConfig(SamplerConfig):
-    """A scheduler of diffusers, told robopol's chain and asked for its steps.
+    """A scheduler of diffusers, asked for its steps: told a policy's chain, or made for flows and given a flow policy.
 
     It draws its noise itself, from one generator for each row; hooks see its states in the chain's frame, as
     deterministic steps.
@@ -60,7 +64,8 @@ class Diffusers(Sampler[Visit]):
         if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
             raise ConfigError(f"diffusers has no scheduler '{config.scheduler}'{nearest(config.scheduler, names)}")
         self._class: Any = found
-        if "trained_betas" not in inspect.signature(self._class.__init__).parameters:
+        self._flows = config.scheduler.startswith("FlowMatch")
+        if not self._flows and "trained_betas" not in inspect.signature(self._class.__init__).parameters:
             raise self._unfit("cannot be told a chain of noising steps")
         given = list(inspect.signature(self._class.step).parameters.values())[4:]  # after the output, time and state
         if more := [each.name for each in given if each.default is each.empty and each.kind is not each.VAR_KEYWORD]:
@@ -68,7 +73,8 @@ class Diffusers(Sampler[Visit]):
 
     def times(self, path: Path) -> Tensor:
         """See `Sampler.times`."""
-        return torch.as_tensor(self._scheduler(path).timesteps, dtype=torch.float64)
+        told = torch.as_tensor(self._scheduler(path).timesteps, dtype=torch.float64)
+        return path.time_of(_share_to_kappa(told / FLOW_TIME)) if self._flows else told
 
     def sample(
         self,
@@ -88,13 +94,14 @@ class Diffusers(Sampler[Visit]):
         if "generator" in inspect.signature(scheduler.step).parameters:
             bits = draw().flatten(1)[:, 0].contiguous().view(torch.int32).tolist()
             more["generator"] = [torch.Generator(noise.device).manual_seed(seed & 0xFFFFFFFF) for seed in bits]
-        state = noise * scheduler.init_noise_sigma
+        state = noise if self._flows else noise * scheduler.init_noise_sigma
         for i, t in enumerate(scheduler.timesteps):
-            x = scheduler.scale_model_input(state, t)
+            x = state if self._flows else scheduler.scale_model_input(state, t)
             at, output = visits[i], network(x, i)
-            state = scheduler.step(at.eps_x * x + at.eps_out * output, t, state, **more).prev_sample
+            x0, eps = at.x0_x * x + at.x0_out * output, at.eps_x * x + at.eps_out * output
+            state = scheduler.step(eps - x0 if self._flows else eps, t, state, **more).prev_sample
             if hook is not None:
-                state = move(at, i, x, at.x0_x * x + at.x0_out * output, state, 0.0, draw, hook)
+                state = move(at, i, x, x0, state, 0.0, draw, hook)
         return state if self.config.clip == "never" else state.clamp(-1, 1)
 
     def _steps(self, field: Field, cond: Tensor, draw: Draw, first: int, hook: Hook | None) -> Stepper:
@@ -107,8 +114,13 @@ class Diffusers(Sampler[Visit]):
 
     def _scheduler(self, path: Path) -> Any:
         """Return a fresh scheduler with its timesteps set."""
+        if self._flows:
+            return self._of_a_flow(path)
         if not isinstance(path, DiscreteVP):
-            raise ConfigError("the schedulers of diffusers walk the discrete chains of diffusion policies only")
+            raise ConfigError(
+                "this scheduler of diffusers walks the discrete chains of diffusion policies only; for flow policies "
+                "there are FlowMatchEulerDiscreteScheduler and FlowMatchHeunDiscreteScheduler"
+            )
         scheduler = self._class.from_config(
             {"num_train_timesteps": path.train_steps, "prediction_type": "epsilon", **self.config.options},
             trained_betas=path.betas.tolist(),
@@ -122,6 +134,17 @@ class Diffusers(Sampler[Visit]):
             raise self._unfit("walks from data to noise")
         return scheduler
 
+    def _of_a_flow(self, path: Path) -> Any:
+        """Return a fresh scheduler of straight flows, whose state is (1 - s) x0 + s eps at a share s of noise."""
+        if not isinstance(path, RectifiedFlow) or path.kappa_range[0] > 0:
+            raise ConfigError(
+                f"{self.config.scheduler} of diffusers walks straight flows only: use it with a flow policy whose "
+                "policy.path.sigma_min is 0"
+            )
+        scheduler = self._class.from_config({**self.config.options, "num_train_timesteps": FLOW_TIME})
+        scheduler.set_timesteps(self.config.steps or FLOW_TIME)
+        return scheduler
+
     def _unfit(self, reason: str) -> ConfigError:
         return ConfigError(
             f"{self.config.scheduler} of diffusers does not walk the chain of a diffusion policy: it {reason}. Set "
@@ -130,3 +153,8 @@ class Diffusers(Sampler[Visit]):
 
     def _rows(self, field: Field, visits: list[Visit], levels: list[Level]) -> list[Visit]:
         return [visit(field, at.t, at.at) for at in visits]
+
+
+def _share_to_kappa(share: Tensor) -> Tensor:
+    """Return sigma / alpha of a straight flow that is noise to such a share."""
+    return share / (1 - share)
