@@ -40,6 +40,7 @@ SAMPLERS = [
     {"kind": "edm", "steps": 4, "churn": 2.0},
     {"kind": "langevin", "steps": 3, "corrections": 2},
     {"kind": "consistency", "steps": 2},
+    {"kind": "diffusers", "steps": 4},
 ]
 
 
@@ -111,6 +112,15 @@ def test_every_sampler_is_exported_with_all_its_noise(engine, sampler, tmp_path)
     if (sampler["kind"] == "ddim" and sampler.get("eta")) or sampler["kind"] == "dpm_solver":
         stochastic = 4
     assert draws == stochastic, "the start, and every step that draws but the last one"
+
+
+def test_a_scheduler_that_draws_by_itself_is_refused_in_words(tmp_path):
+    pytest.importorskip("diffusers")
+    sampler = {"kind": "diffusers", "steps": 4, "scheduler": "EulerAncestralDiscreteScheduler"}
+    policy = made(diffusion(sampler=sampler) | {"path": {"kind": "discrete_vp", "train_steps": 50}})
+    with pytest.raises(ConfigError, match="only standard normal noise can be an input of an export"):
+        export(policy, "torch", tmp_path / "out", seen(32), "a test", 32)
+    assert not (tmp_path / "out").exists()
 
 
 WALKED = {"net": MLP}
