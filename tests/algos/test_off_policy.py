@@ -9,11 +9,13 @@ from torch.nn import functional as F
 
 from robopol.algos.algorithm import Explores
 from robopol.config import parse
+from robopol.configs import load_config
 from robopol.data.windows import Transition
 from robopol.errors import ConfigError
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
 from robopol.registry import lookup
+from robopol.training.config import TrainConfig
 
 RUNTIME = RuntimeConfig(threads=1, matmul="highest").build()
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([6.0, 1.0])
@@ -275,7 +277,7 @@ def test_a_share_of_the_heads_is_drawn_for_every_target():
     torch.testing.assert_close(everyone.least(data["next_obs"], drawn.action, rng()), said.amin(0))
 
 
-def test_rlpd_without_its_switches_is_sac_to_the_bit():
+def test_the_defaults_that_are_spelt_out_are_sac_to_the_bit():
     plain = build("sac")
     spelt = build("sac", target_heads=2, expectile=0.5, paid=True, trusts="least", delay=1, entropy_per_entry=-1.0)
     for step in range(3):
@@ -283,6 +285,53 @@ def test_rlpd_without_its_switches_is_sac_to_the_bit():
             algo.update(batch(step), step, rng(step))
     state = spelt.state()
     assert all(torch.equal(value, state[name]) for name, value in plain.state().items())
+
+
+def test_the_recipe_of_rlpd_with_its_switches_undone_is_that_of_sac():
+    undone = ["algo.delay=1", "algo.target_heads=null", "algo.trusts=least", "algo.entropy_per_entry=-1.0"]
+    undone += ["algo.paid=true", "model.ensemble=2", "model.layer_norm=false"]
+    rlpd, changed, sac = (
+        parse(TrainConfig, load_config("train", ["env=push", "run=none", "data.demos.uri=x", f"algo={name}", *words]))
+        for name, words in (("rlpd", []), ("rlpd", undone), ("sac", []))
+    )
+    assert changed.algo.tree() == sac.algo.tree() != rlpd.algo.tree()
+    assert changed.model.tree() == sac.model.tree() != rlpd.model.tree()
+
+
+def test_one_head_that_is_asked_is_any_of_them_equally_often():
+    algo, data = build("sac", critic={"ensemble": 4}, target_heads=1), batch()
+    drawn = algo.policy.sample(data["next_obs"], rng())
+    said = algo.target.q(data["next_obs"], drawn.action)
+    source = rng(1)
+    asked = torch.stack([algo.least(data["next_obs"], drawn.action, source) for _ in range(2000)])
+    whose = (asked[:, None] - said).abs().sum(-1).argmin(1)
+    counts = torch.bincount(whose, minlength=4)
+    assert (counts - 500).abs().max() < 4 * math.sqrt(2000 * 3 / 16)
+    torch.testing.assert_close(asked[whose == 2].mean(0), said[2])
+
+
+def test_a_normalised_critic_cannot_say_more_than_its_last_layer_allows():
+    """However far an action is from what was seen (Ball et al. 2023): |Q| <= |w| sqrt(width) + |b|."""
+    algo, data = build("sac", critic={"layer_norm": True, "hidden": [16, 16]}), batch()
+    last = algo.model.heads.layers[-1]
+    bound = last.weight.norm(dim=1)[:, 0] * 4 + last.bias.abs()[:, 0, 0]
+    near, far = (algo.model.q(data["obs"], factor * data["action"]) for factor in (1, 1e6))
+    for said in (near, far):
+        assert (said.abs() <= bound[:, None] + 1e-5).all()
+    plain = build("sac", critic={"hidden": [16, 16]})
+    assert plain.model.q(data["obs"], 1e6 * data["action"]).abs().max() > 100 * bound.max()
+
+
+@pytest.mark.parametrize("tau", [0.6, 0.9])
+def test_what_is_better_counts_as_much_more_as_the_expectile_says(tau, monkeypatch):
+    """Of two errors that are as large, tau to 1 - tau."""
+    losses = []
+    for sign in (1, -1):
+        algo, data = build("sac", critic={"ensemble": 1}, expectile=tau), batch()
+        goal = algo.model.q(data["obs"], data["action"])[0].detach() + sign * 0.7
+        monkeypatch.setattr(algo, "goals", lambda batch, generator, goal=goal: goal)
+        losses.append(algo.fit_critics(data, 0, rng()).item())
+    assert losses[0] / losses[1] == pytest.approx(tau / (1 - tau), rel=1e-4)
 
 
 def test_entropy_that_is_not_paid_is_left_out_of_the_target():

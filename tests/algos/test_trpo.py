@@ -40,8 +40,8 @@ def grads(value, weights):
 
 def test_conjugate_gradients_against_a_dense_solver():
     root = torch.randn(50, 50, dtype=torch.float64, generator=rng())
-    matrix, wanted = root @ root.T + torch.eye(50), torch.randn(50, dtype=torch.float64, generator=rng(1))
-    found = conjugate_gradients(lambda v: matrix @ v, wanted, 100)
+    matrix, wanted = root @ root.T / 50 + torch.eye(50), torch.randn(50, dtype=torch.float64, generator=rng(1))
+    found = conjugate_gradients(lambda v: matrix @ v, wanted, 50)
     torch.testing.assert_close(found, torch.linalg.solve(matrix, wanted), atol=1e-6, rtol=1e-5)
     few = conjugate_gradients(lambda v: matrix @ v, wanted, 3)
     assert (matrix @ few - wanted).norm() < wanted.norm()
