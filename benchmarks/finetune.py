@@ -38,6 +38,7 @@ from robopol.data.reference import normalised_score, reference_returns
 from robopol.envs import make_env
 from robopol.evaluation import SEED0, Evaluation, ExpertActor, evaluate
 from robopol.evaluation.collect import collect
+from robopol.evaluation.course import course
 from robopol.evaluation.statistics import iqm, stratified_iqm
 from robopol.policies import Policy
 from robopol.training.config import TrainConfig
@@ -152,12 +153,9 @@ def measures(curves: list[dict[str, Any]], bases: list[float]) -> dict[str, list
     """
     found: dict[str, list[float]] = {name: [] for name in MEASURES}
     for one, start in zip(curves, bases, strict=True):
-        steps, scores = np.array(one["env_steps"]), np.array(one["score"])
-        early = max(2, int((steps <= steps[-1] / 10).sum()))
-        end = float(scores[-3:].mean())
-        area = float(np.trapezoid(scores, steps) / steps[-1])
-        drop = max(0.0, start - float(scores[:early].min()))
-        for name, value in zip(found, (start, end, end - start, area, drop), strict=True):
+        told = course(one["env_steps"], one["score"])
+        drop = max(0.0, told.drop + start - told.start)  # below the base as it acts alone
+        for name, value in zip(found, (start, told.end, told.end - start, told.area, drop), strict=True):
             found[name].append(value)
     return found
 
