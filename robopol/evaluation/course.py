@@ -1,4 +1,4 @@
-"""What is said of a curve of scores over environment steps: where it ends, what it earns on the way, how far it falls."""
+"""What is said of a curve of scores over environment steps: its end, what it earns on the way, how far it falls."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
