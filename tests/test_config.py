@@ -180,6 +180,11 @@ def test_an_experiment_brings_the_settings_of_its_family():
     assert (mazes.reward.scale, mazes.reward.shift) == (10.0, -5.0)
     assert [phase.length for phase in mazes.phases.values()] == [250_000, 250_000]
     assert train("experiment=rlpd", "data.demos.uri=x") == train("algo=rlpd", "data.demos.uri=x")
+    annealed, plain = (train(f"experiment=locomotion_{name}") for name in ("aql", "sac"))
+    assert annealed.algo.tree() == plain.algo.tree() | {"expectile": 0.9}
+    assert train("experiment=locomotion_trpo").algo.cg_steps == 25
+    chunks = train("experiment=arm_q_chunking", "data.demos.uri=x")
+    assert (chunks.algo.edit, chunks.algo.proposals, chunks.reward.shift) == (0, 32, -1)
 
 
 def test_overrides_reach_keys_that_no_yaml_names():
