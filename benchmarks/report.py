@@ -38,6 +38,7 @@ SCRIPTS = (
     "repair_reach",
     "camera",
     "critics",
+    "td3_bc",
     "finetune",
     "rl_curves",
     "aql",
