@@ -23,11 +23,9 @@ import numpy as np
 import sections
 import torch
 from ledger import Ledger
-from rl_curves import Advance
+from rl_curves import learner
 
 from robopol.algos.critics import expectile_loss
-from robopol.config import parse
-from robopol.configs import load_config
 from robopol.envs import make_env
 from robopol.evaluation import SEED0, evaluate
 from robopol.evaluation.recorder import Recorder
@@ -35,9 +33,6 @@ from robopol.evaluation.rollout import rollout
 from robopol.evaluation.statistics import iqm, stratified_iqm
 from robopol.execution import RecedingHorizonConfig
 from robopol.models.q import QModel
-from robopol.policies import Policy
-from robopol.training.config import TrainConfig
-from robopol.training.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -73,29 +68,11 @@ def chain(expectiles: tuple[float, float], noise: float, seed: int) -> dict[str,
     return {"errors": errors}
 
 
-def learner(expectile: float, horizon: int | None, steps: int, seed: int, threads: int) -> tuple[Trainer, Advance]:
-    """Return a training, and what goes on with it."""
-    words = ["algo=td3", "env=gym", "env.id=Pendulum-v1", f"seed={seed}", "run=none", f"runtime.threads={threads}"]
-    words += ["phases.online.warmup=1000", f"phases.online.env_steps={horizon or steps}"]
-    trainer = Trainer(parse(TrainConfig, load_config("train", [*words, f"algo.expectile={expectile}"])))
-    (phase,) = trainer.config.phases.values()
-    assert trainer.collector is not None
-    trainer.collector.begin()
-
-    def advance(steps: int) -> tuple[Policy, int]:
-        until = trainer.step + steps
-        while trainer.step < until:
-            trainer.advance(phase, 0)
-        policy = trainer.algo.deployed()
-        assert policy is not None
-        return policy, trainer.env_steps
-
-    return trainer, advance
-
-
 def pendulum(expectile: float, horizon: int | None, words: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Return the mean returns of ten evaluations, what the critics say in the end, and what followed."""
-    trainer, advance = learner(expectile, horizon, words.steps, seed, words.threads)
+    told = ["algo=td3", "env=gym", "env.id=Pendulum-v1", f"seed={seed}", "run=none", f"runtime.threads={words.threads}"]
+    told += ["phases.online.warmup=1000", f"phases.online.env_steps={horizon or words.steps}"]
+    trainer, advance = learner([*told, f"algo.expectile={expectile}"])
     with make_env("Pendulum-v1", 10) as world:
         returns = [evaluate(advance(words.steps // 10)[0], world, 10, SEED0).return_mean for _ in range(10)]
         policy, recorder = advance(0)[0], Recorder(world, "policy")

@@ -60,7 +60,12 @@ def robopol(algo: str, env: str, seed: int, warmup: int, threads: int) -> Advanc
             words += ["collection.num_envs=4", "phases.online.rollout=4096", "model.discount=0.9"]
             words += ["phases.online.env_steps=1024000"]
             words += ["algo.lr=1e-3", "algo.critic_lr=1e-3"] if algo == "ppo" else []
-    trainer = Trainer(parse(TrainConfig, load_config("train", [*words, f"runtime.threads={threads}"])))
+    return learner([*words, f"runtime.threads={threads}"])[1]
+
+
+def learner(words: list[str]) -> tuple[Trainer, Advance]:
+    """Return a training of one phase that acts, and what goes on with it."""
+    trainer = Trainer(parse(TrainConfig, load_config("train", words)))
     (phase,) = trainer.config.phases.values()
     assert trainer.collector is not None
     trainer.collector.begin()
@@ -73,7 +78,7 @@ def robopol(algo: str, env: str, seed: int, warmup: int, threads: int) -> Advanc
         assert policy is not None
         return policy, trainer.env_steps
 
-    return advance
+    return trainer, advance
 
 
 def sb3(algo: str, env: str, seed: int, warmup: int, threads: int, world: VectorEnv) -> Advance:
