@@ -177,10 +177,14 @@ def section(tree: dict[str, Any]) -> list[str]:
         "",
         "What to know of it: the diffusion policy saw no more than the others, and as an exact denoiser it would hit "
         "0.998. More steps of descent hit more, and use fewer of the four; the lowest of eight starts still fewer. The "
-        "number of steps tells an unseen observation in some seeds and not in others. Unseen higher: how often the "
-        "energy where a descent stopped is higher for the unseen observation; misses higher: how often, after five "
-        "steps, it is higher for a miss than for a hit; 0.5 is chance.",
+        "number of steps tells an unseen observation in some seeds and not in others.",
     ]
+    if any("unseen_higher" in policy["rows"].get("energy", {}) for policy in tree["policies"].values()):
+        lines += [
+            "",
+            "Unseen higher: how often the energy where a descent stopped is higher for the unseen observation; misses "
+            "higher: how often, after five steps, it is higher for a miss than for a hit; 0.5 is chance.",
+        ]
     return [*lines, ""]
 
 
