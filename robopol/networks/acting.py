@@ -55,10 +55,12 @@ class ActingDenoiser(Denoiser):
 
     def of_times(self, t: Tensor) -> Tensor:
         """See `Denoiser.of_times`. The weights stay what they are: what was said of a tensor is said again of it."""
-        if t not in self._of_times:
+        said: Tensor | None = self._of_times.get(t)
+        if said is None:
             with torch.inference_mode(False), torch.no_grad():
-                self._of_times[t] = self.net.of_times(t)
-        said: Tensor = self._of_times[t]
+                said = self.net.of_times(t)
+            if said is not t:  # which would hold on to itself
+                self._of_times[t] = said
         return said
 
     def train(self, mode: bool = True) -> "ActingDenoiser":

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from robopol.errors import ConfigError, RobopolError
 from robopol.networks import packed as packed_module
 from robopol.networks import packed_layers
+from robopol.networks.acting import ActingDenoiser
 from robopol.networks.denoiser import Denoiser
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.film_mlp import FiLMMLPConfig
@@ -259,6 +260,22 @@ def test_what_a_packed_network_says_of_times_is_computed_once(kind, monkeypatch)
         others = t + 1
         assert not torch.equal(copied.prepare(others, cond)(x, 1), first)
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("kind", [*NETS, "plain"])
+def test_what_was_said_of_times_is_forgotten_with_them(kind):
+    class Plain(Denoiser):
+        def forward(self, x, t, cond):
+            return x * t[:, None, None]
+
+    copied = ActingDenoiser(Plain() if kind == "plain" else build(kind), "these")
+    _, _, cond = inputs(2)
+    for _ in range(3):
+        t = torch.rand(5)
+        copied.net.told(copied.of_times(t), cond)
+        assert len(copied._of_times) == (kind != "plain")
+    del t
+    assert not len(copied._of_times)
 
 
 @ONEDNN
