@@ -15,6 +15,8 @@ from struct import pack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import torch
+
 from robopol.errors import ConfigError, MessageError, MissingExtraError, RemoteError, RobopolError
 from robopol.policies.remote.message import MAX_BYTES, decode, encode
 from robopol.policies.remote.protocol import Request
@@ -122,6 +124,7 @@ class Server:
         """Serve until `stop`; what was asked before is answered."""
         from websockets.sync.server import serve
 
+        torch.get_num_threads()  # outside the main thread, products use every core until this was asked once
         with serve(
             self._talk,
             sock=self._socket,
