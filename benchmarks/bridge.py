@@ -184,7 +184,9 @@ def section(tree: dict[str, Any]) -> list[str]:
     lines += bridge_limits.table(tree.get("verdicts", []))
     if "engines" in tree:
         told = ", ".join(f"{name} {ms:.1f} ms" for name, ms in tree["engines"]["p99_ms"].items())
-        lines += [f"A plan, p99 beside a servo loop: {told}; {tree['engines']['allowed_ms']:.0f} ms are allowed.", ""]
+        lines += [f"A plan, p99 beside a servo loop: {told}; {tree['engines']['allowed_ms']:.0f} ms are allowed."]
+        done = ", ".join(f"{name} {rate:.0%}" for name, rate in tree["engines"]["success_rate"].items())
+        lines += [f"Success of each, in its simulator, in the episodes of the table below: {done}.", ""]
     if "success" in tree:
         lines += bridge_tasks.table(tree["success"])
     return lines
@@ -222,7 +224,7 @@ def main() -> None:
         loop = Loop(**TOLERANT)
         try:
             loop.begin()
-            found["engines"] = bridge_tasks.engines(args.checkpoint, loop.run)
+            found["engines"] = bridge_tasks.engines(args.checkpoint, loop.run, args.episodes)
         finally:
             loop.close()
         found["success"] = bridge_tasks.successes(args.checkpoint, args.episodes, args.kept)

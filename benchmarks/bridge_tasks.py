@@ -188,12 +188,13 @@ def successes(checkpoint: str, episodes: int, file: Path | None = None, names: S
     return {"task": policy.spec.env.id, "episodes": episodes, "executed": policy.spec.n_action_steps, "rows": rows}
 
 
-def engines(checkpoint: str, busy: Callable[[float], Any], plans: int = 200) -> dict[str, Any]:
-    """Export a policy, which is refused if the artefact is not equal to it, and time plans in situ (T18).
+def engines(checkpoint: str, busy: Callable[[float], Any], episodes: int, plans: int = 200) -> dict[str, Any]:
+    """Export a policy, which is refused if the artefact is not equal to it, time plans in situ, and let all act (T18).
 
     Args:
         checkpoint: The policy.
         busy: Keeps a servo loop going for so many seconds, meanwhile.
+        episodes: How many each acts in, in process.
         plans: How many are timed, of each engine and of the policy itself.
     """
     policy = load_policy(checkpoint)
@@ -202,7 +203,7 @@ def engines(checkpoint: str, busy: Callable[[float], Any], plans: int = 200) -> 
         recorded = histories(rolled_out(policy, env), policy)
     obs = {key: value[:1] for key, value in recorded.items()}
     step = 1 / policy.spec.control_hz
-    found: dict[str, Any] = {"allowed_ms": step * policy.spec.n_action_steps / 2 * 1e3, "p99_ms": {}}
+    found: dict[str, Any] = {"allowed_ms": step * policy.spec.n_action_steps / 2 * 1e3, "p99_ms": {}, "success_rate": {}}
     with tempfile.TemporaryDirectory() as folder:
         planners = {"eager": policy}
         for name in ("onnx", "openvino"):
@@ -219,6 +220,9 @@ def engines(checkpoint: str, busy: Callable[[float], Any], plans: int = 200) -> 
                 planner.plan(obs, 1, [torch.Generator().manual_seed(k)])
                 took.append((time.perf_counter() - start) * 1e3)
             found["p99_ms"][name] = float(np.percentile(took[5:], 99))
+            with policy.spec.env.make(min(episodes, 16)) as env:
+                acted = rollout(RecedingHorizonConfig().build(planner), env, range(SEED, SEED + episodes))
+                found["success_rate"][name] = float(np.mean([outcome.success for outcome in acted]))
     return found
 
 

@@ -219,6 +219,11 @@ def _below(w: Writer, call: Call, self_: Value, other: float) -> str:
     return str(w.node("Less", w.name(self_), w.name(other, w.dtype(self_))))
 
 
+@rule("gt.Tensor")
+def _above(w: Writer, call: Call, self_: Value, other: Value) -> str:
+    return str(w.node("Greater", w.name(self_), w.name(other)))
+
+
 @rule("minimum.default")
 def _smaller(w: Writer, call: Call, self_: Value, other: Value) -> str:
     return str(w.node("Min", w.name(self_), w.name(other)))
@@ -472,6 +477,11 @@ RULES["aten.sum.dim_IntList"] = _reduction("ReduceSum")
 RULES["aten.mean.dim"] = _reduction("ReduceMean")
 RULES["aten.amax.default"] = _reduction("ReduceMax")
 RULES["aten.amin.default"] = _reduction("ReduceMin")
+
+
+@rule("cumsum.default")
+def _cumulated(w: Writer, call: Call, self_: Value, dim: int, **_: Any) -> str:
+    return str(w.node("CumSum", w.name(self_), w.ints(dim)))
 
 
 @rule("linalg_vector_norm.default")

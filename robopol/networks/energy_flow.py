@@ -33,8 +33,8 @@ class Prior(NamedTuple):
 
     def centre(self, chosen: Tensor) -> Tensor:
         """Return the centres (..., D) of the Gaussians ``chosen`` (...)."""
-        one_hot = F.one_hot(chosen, self.centres.shape[-2]).to(self.centres.dtype)
-        return (one_hot[..., None] * self.centres).sum(-2)
+        one_hot = chosen[..., None] == torch.arange(self.centres.shape[-2], device=chosen.device)
+        return (one_hot.to(self.centres.dtype)[..., None] * self.centres).sum(-2)
 
 
 class EnergyFlow(nn.Module):
@@ -130,8 +130,8 @@ class EnergyFlow(nn.Module):
             Actions (..., D) and log pi of them (...).
         """
         prior = self._prior(cond)
-        share = torch.special.ndtr(noise[..., :1].double())
-        chosen = (share > prior.log_weights.double().exp().cumsum(-1)[..., :-1]).sum(-1)
+        share = torch.special.ndtr(noise[..., :1])
+        chosen = (share > prior.log_weights.exp().cumsum(-1)[..., :-1]).sum(-1)
         return self._generate(prior.centre(chosen) + prior.log_std.exp() * noise[..., 1:] * self.free, cond, prior)
 
     def mode(self, cond: Tensor) -> Tensor:
@@ -205,6 +205,8 @@ class Coupling(nn.Module):
     Additive: ``x + t``. Affine: ``exp(s) x + t``.
     """
 
+    order: Tensor
+
     def __init__(
         self,
         size: int,
@@ -229,7 +231,9 @@ class Coupling(nn.Module):
         super().__init__()
         self.moved, self.kept = slice(parity, None, 2), slice(1 - parity, None, 2)
         self.affine = kind == "affine"
-        moved = len(range(size)[self.moved])
+        places = torch.arange(size)
+        self.register_buffer("order", torch.cat([places[self.moved], places[self.kept]]).argsort(), persistent=False)
+        moved = len(places[self.moved])
         seen, said = size - moved + cond_size, moved * (1 + self.affine)
         self.net = neutral(seen, hidden, said, layer_norm=layer_norm, dropout=dropout)
 
@@ -248,13 +252,15 @@ class Coupling(nn.Module):
         seen = torch.cat([x[..., self.kept], cond.expand(*x.shape[:-1], -1)], -1)
         out = self.net(seen).to(x.dtype).unflatten(-1, (1 + self.affine, -1))
         shift, *raw = (out * free[self.moved]).unbind(-2)
-        moved, result = x[..., self.moved], x.clone()
+        moved, kept = x[..., self.moved], x[..., self.kept]
         if not self.affine:
-            result[..., self.moved] = moved - shift if inverse else moved + shift
-            return result, x.new_zeros(x.shape[:-1])
-        log_scale = LARGEST_LOG_SCALE * (raw[0] / LARGEST_LOG_SCALE).tanh()
-        result[..., self.moved] = (moved - shift) / log_scale.exp() if inverse else moved * log_scale.exp() + shift
-        return result, (-1 if inverse else 1) * log_scale.sum(-1)
+            moved = moved - shift if inverse else moved + shift
+            change = x.new_zeros(x.shape[:-1])
+        else:
+            log_scale = LARGEST_LOG_SCALE * (raw[0] / LARGEST_LOG_SCALE).tanh()
+            moved = (moved - shift) / log_scale.exp() if inverse else moved * log_scale.exp() + shift
+            change = (-1 if inverse else 1) * log_scale.sum(-1)
+        return torch.cat([moved, kept], -1).index_select(-1, self.order), change
 
 
 def neutral(in_features: int, hidden: Sequence[int], out_features: int, **more: Any) -> MLP:

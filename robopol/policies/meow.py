@@ -189,7 +189,7 @@ class MEowPolicy(Policy):
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         noise = standard_normal((len(cond), n, 1 + self.flow.action_size), generator, cond.device)
         if self.deterministic:
-            noise[..., 1:] = 0
+            noise = torch.cat([noise[..., :1], torch.zeros_like(noise[..., 1:])], -1)
         flat, _ = self.flow.sample(cond.flatten(1)[:, None], noise)
         return flat.unflatten(-1, (self.spec.horizon, self.spec.action_dim))
 
