@@ -203,7 +203,11 @@ def engines(checkpoint: str, busy: Callable[[float], Any], episodes: int, plans:
         recorded = histories(rolled_out(policy, env), policy)
     obs = {key: value[:1] for key, value in recorded.items()}
     step = 1 / policy.spec.control_hz
-    found: dict[str, Any] = {"allowed_ms": step * policy.spec.n_action_steps / 2 * 1e3, "p99_ms": {}, "success_rate": {}}
+    found: dict[str, Any] = {
+        "allowed_ms": step * policy.spec.n_action_steps / 2 * 1e3,
+        "p99_ms": {},
+        "success_rate": {},
+    }
     with tempfile.TemporaryDirectory() as folder:
         planners = {"eager": policy}
         for name in ("onnx", "openvino"):

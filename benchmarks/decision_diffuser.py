@@ -45,6 +45,16 @@ WALKS += [{"temperature": temperature} for temperature in (0.0, 1.0)]
 WALKS += [{"target": target} for target in (-0.9, 0.0)]
 
 
+SPEC: dict[str, Any] = {
+    "obs_shapes": {"state": [3]},
+    "action_names": ["ax", "ay"],
+    "action_low": [-1, -1],
+    "action_high": [1, 1],
+    "action_space": "acceleration",
+    "control_hz": 10.0,
+}
+
+
 class Glide:
     """A point mass; state (y, vx, vy), action its acceleration in [-1, 1]^2, a tenth of a second a step."""
 
@@ -80,16 +90,9 @@ def controllers(count: int, seed: int) -> Episodes:
     return episodes(*columns, state)
 
 
-def learn(tree: dict[str, Any], data: Episodes, seed: int, updates: int) -> Policy:
+def learn(tree: dict[str, Any], data: Episodes, seed: int, updates: int, spec: dict[str, Any] = SPEC) -> Policy:
+    """Train a policy on episodes of a world."""
     size = {"n_obs_steps": 1, "horizon": 15, "n_action_steps": EXECUTED}
-    spec = {
-        "obs_shapes": {"state": [3]},
-        "action_names": ["ax", "ay"],
-        "action_low": [-1, -1],
-        "action_high": [1, 1],
-        "action_space": "acceleration",
-        "control_hz": 10.0,
-    }
     torch.manual_seed(seed)
     policy = parse(lookup("policy", tree["kind"]), tree | size).build(parse(PolicySpec, spec | size))  # type: ignore[attr-defined]
     policy.fit_normalizers(data)
