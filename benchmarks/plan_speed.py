@@ -47,9 +47,9 @@ from train_speed import ACTION, HORIZON, N_OBS, OBS, TIMES, from_published, publ
 from robopol.networks.denoising_mlp import DenoisingMLPConfig
 from robopol.networks.unet import UNetConfig
 from robopol.policies.diffusion import DiffusionConfig
-from robopol.policies.generative import Backend
 from robopol.policies.part import PolicySpec
 from robopol.policies.samplers.first_order import DDIMConfig
+from robopol.policies.walking import Backend
 from robopol.training.environment import cpu_model
 
 STEPS = 10

@@ -30,24 +30,37 @@ class ActingCommand(Config):
     device: str = "auto"
     policy: Acting = Acting()
 
-    def load(self, checkpoint: str, world: "EnvSpec | None" = None, steering: Steerings = ()) -> "Policy":
+    def prepare(self) -> str:
+        """Choose and set this process's arithmetic, once; return the device where the policy is to be."""
+        from robopol.networks.precision import RuntimeConfig
+
+        runtime = RuntimeConfig(device=self.device).build()
+        runtime.apply()
+        return runtime.device
+
+    def load(
+        self,
+        checkpoint: str,
+        world: "EnvSpec | None" = None,
+        steering: Steerings = (),
+        device: str | None = None,
+    ) -> "Policy":
         """Return a policy, steered and walked as it is to be.
 
         Args:
             checkpoint: Whatever `robopol.load_policy` takes.
             world: Where it will act, for what does not say so itself.
             steering: What steers it, in the order in which it acts.
+            device: Where `prepare` said that it is to be, if it was called; None calls it.
 
         Raises:
             ConfigError: If it cannot be walked or steered so; and what `robopol.load_policy` raises.
         """
         from robopol.export import ExportedPolicy
         from robopol.loading import load_policy
-        from robopol.networks.precision import RuntimeConfig
 
-        runtime = RuntimeConfig(device=self.device).build()
-        runtime.apply()
-        policy = load_policy(checkpoint, runtime.device, trust=self.trust, world=world, remote=self.remote)
+        device = self.prepare() if device is None else device
+        policy = load_policy(checkpoint, device, trust=self.trust, world=world, remote=self.remote)
         if isinstance(policy, ExportedPolicy) and self.policy != Acting():
             raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
         if steering:

@@ -76,10 +76,12 @@ def run(words: list[str]) -> int:
     from robopol.policies.remote.token import read_token
     from robopol.serving import Served, Server
 
+    device = command.prepare()  # not again where new weights are loaded: arithmetic is that of the whole process
+
     def load() -> "Policy":
         with ExitStack() as opened:
             env = None if command.env is None else opened.enter_context(command.env.make(1))
-            policy = command.load(command.checkpoint, None if env is None else env.spec, command.steering)
+            policy = command.load(command.checkpoint, None if env is None else env.spec, command.steering, device)
             if env is not None:
                 check_contract(policy, env)
         return policy

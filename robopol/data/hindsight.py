@@ -29,7 +29,8 @@ class HindsightConfig(SamplingConfig):
     that earns is told in hindsight, too: a step earns 0 if its successor is where the goal was taken from, which ends
     the transition and terminates it, and -1 else (Andrychowicz et al. 2017; as in OGBench). Recorded rewards,
     terminations and ``reward.*`` do not count then, for they are of the recorded goals. Returns of whole episodes are
-    refused, and recorded goals beside others where there are transitions.
+    refused, and recorded goals beside others where there are transitions; that other sources earn -1 and 0, too, is up
+    to whoever puts them beside this one.
 
     The shares say how often a goal is chosen in which way; they are relative (OGBench, Park et al. 2025; HER).
 

@@ -204,19 +204,27 @@ def _threshold_backward(w: Writer, call: Call, grad_output: Value, self_: Value,
     return str(w.node("Where", above, w.name(grad_output), w.name(0.0)))
 
 
+def _alike(w: Writer, self_: Value, other: Any) -> Any:
+    """Return what something is compared with; it must not change when it is made of the same type."""
+    whole = not w.dtype(self_).is_floating_point
+    if whole and (w.dtype(other).is_floating_point if isinstance(other, Value) else other != int(other)):
+        raise ConfigError("whole numbers are compared with fractions, which cannot be written here: use engine=torch")
+    return other
+
+
 @rule("eq.Tensor", "eq.Scalar")
 def _equal(w: Writer, call: Call, self_: Value, other: Any, **_: Any) -> str:
-    return str(w.node("Equal", w.name(self_), w.name(other, w.dtype(self_))))
+    return str(w.node("Equal", w.name(self_), w.name(_alike(w, self_, other), w.dtype(self_))))
 
 
 @rule("ge.Scalar")
 def _at_least(w: Writer, call: Call, self_: Value, other: float) -> str:
-    return str(w.node("GreaterOrEqual", w.name(self_), w.name(other, w.dtype(self_))))
+    return str(w.node("GreaterOrEqual", w.name(self_), w.name(_alike(w, self_, other), w.dtype(self_))))
 
 
 @rule("lt.Scalar")
 def _below(w: Writer, call: Call, self_: Value, other: float) -> str:
-    return str(w.node("Less", w.name(self_), w.name(other, w.dtype(self_))))
+    return str(w.node("Less", w.name(self_), w.name(_alike(w, self_, other), w.dtype(self_))))
 
 
 @rule("gt.Tensor")
@@ -272,7 +280,9 @@ def _elu(w: Writer, call: Call, self_: Value, alpha: float, **_: Any) -> str:
 
 
 @rule("softplus.default")
-def _softplus(w: Writer, call: Call, self_: Value, **_: Any) -> str:
+def _softplus(w: Writer, call: Call, self_: Value, beta: float, threshold: float) -> str:
+    if (beta, threshold) != (1, 20):
+        raise ConfigError("a softplus of another slope cannot be written for this engine: use engine=torch")
     return str(w.node("Softplus", w.name(self_)))
 
 
@@ -493,7 +503,9 @@ def _norm(w: Writer, call: Call, self_: Value, ord: float, dim: Any, keepdim: bo
 
 
 @rule("argmax.default")
-def _argmax(w: Writer, call: Call, self_: Value, dim: int, keepdim: bool, **_: Any) -> str:
+def _argmax(w: Writer, call: Call, self_: Value, dim: int | None, keepdim: bool, **_: Any) -> str:
+    if dim is None:
+        raise ConfigError("the place of the largest of all entries cannot be written for this engine: use engine=torch")
     return str(w.node("ArgMax", w.name(self_), axis=dim, keepdims=int(keepdim)))
 
 

@@ -99,8 +99,11 @@ class Tape(TorchDispatchMode):
         Raises:
             ConfigError: If it does not depend on what was given, or constants changed on the way.
         """
-        if output not in self._values:
-            raise ConfigError("the plan does not depend on the observation: there is nothing to export")
+        if not self._known(output):
+            raise ConfigError(
+                "the plan does not depend on the observation, or is written into a tensor that did not: there is "
+                "nothing to export"
+            )
         if any(tensor._version != version for tensor, version in self._captured):
             raise ConfigError("the policy writes into its own weights or tables while it plans: it cannot be exported")
         self.graph.output = self._values[output]

@@ -29,7 +29,7 @@ from robopol.policies.paths import Level
 from robopol.policies.paths.discrete_vp import DiscreteVPConfig
 from robopol.policies.policy import Generators, PolicyConfig, standard_normal
 from robopol.policies.samplers.first_order import DDPMConfig
-from robopol.policies.walking import WalkingPolicy
+from robopol.policies.walking import Backend, WalkingPolicy
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
@@ -123,6 +123,15 @@ class DecisionDiffuser(WalkingPolicy):
     def needs(self) -> Needs:
         """See `Policy.needs`."""
         return Needs(plan=True, discount=self.config.discount)
+
+    def for_acting(self, backend: Backend = "packed") -> None:
+        """See `WalkingPolicy.for_acting`; a CUDA graph has no place for what the plan is pinned to."""
+        if backend == "cuda_graph":
+            raise ConfigError(
+                "a decision diffuser's walk is pinned to what it sees, and cannot be captured in a CUDA graph: use "
+                "policy.backend=compile"
+            )
+        super().for_acting(backend)
 
     def fit_normalizers(self, episodes: "Episodes") -> None:
         """See `Policy.fit_normalizers`; the scale of returns is fitted too."""

@@ -10,29 +10,16 @@ from torch import Generator, Tensor
 from robopol.config import OneOf, parse
 from robopol.data.reach import ROUNDING
 from robopol.errors import ConfigError
-from robopol.networks.acting import ActingDenoiser
-from robopol.networks.compiled import compiled
-from robopol.networks.packed import Weights, pack
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
-from robopol.policies.samplers import Sampler
-from robopol.policies.samplers.captured import Captured
+from robopol.policies.policy import Generators, PolicyConfig, standard_normal
 from robopol.policies.walking import WalkingPolicy
 
 if TYPE_CHECKING:
     from robopol.data import Episodes
 
 Prediction = Literal["eps", "x0", "v", "velocity", "score", "edm", "consistency"]
-Backend = Literal["packed", "packed_fp16", "packed_bf16", "compile", "cuda_graph"]
-PACKED: dict[str, Weights] = {"packed": "fp32", "packed_fp16": "fp16", "packed_bf16": "bf16"}
-"""The backends with packed weights, and the weights of each."""
-
-NO_STEERING = (
-    "policy.backend=cuda_graph repeats the policy's own walk, and cannot be steered: use policy.backend=compile, or "
-    "leave one of the two out"
-)
 
 
 class GenerativeConfig(PolicyConfig):
@@ -90,7 +77,6 @@ class GenerativePolicy(WalkingPolicy):
             self.observation = guided or self.observation
         net = config.net.build(spec.action_dim, spec.horizon, self.observation.dim, spec.n_obs_steps)
         self.field = Field(net, config.path.build(), config.prediction)
-        self.backend: Backend | None = None
         self.resample(config.sampler)
 
     @property
@@ -124,10 +110,6 @@ class GenerativePolicy(WalkingPolicy):
         """See `Policy.bounded`; by what the sampler clips."""
         return bool(self.config.sampler.clip != "never")
 
-    def _walker(self, sampler: Any) -> Sampler[Any]:
-        built = super()._walker(sampler)
-        return Captured(built, self.device) if self.backend == "cuda_graph" else built
-
     def fit_normalizers(self, episodes: "Episodes") -> None:
         """See `Policy.fit_normalizers`.
 
@@ -141,38 +123,6 @@ class GenerativePolicy(WalkingPolicy):
                 "policy.action_normalization=minmax, or policy.sampler.clip=never"
             )
         super().fit_normalizers(episodes)
-
-    def for_acting(self, backend: Backend = "packed") -> None:
-        """Let something else compute from now on; the policy can no longer be trained, copied or moved.
-
-        Plans stay what they were, from the same generators: up to rounding, and with ``"packed_fp16"`` and
-        ``"packed_bf16"`` up to that of their weights. A policy with packed weights cannot be saved either.
-
-        Args:
-            backend: ``"packed"``, ``"packed_fp16"`` and ``"packed_bf16"`` multiply with packed weights on a CPU (see
-                `robopol.networks.packed.pack`), ``"compile"`` has torch.compile make the network's steps,
-                ``"cuda_graph"`` replays whole walks on a GPU, without steerings.
-
-        Raises:
-            ConfigError: If it was called before, or what is asked for is not there: a CPU, its bfloat16 products,
-                FBGEMM, CUDA, a sampler that can be captured.
-        """
-        if self.backend is not None:
-            raise ConfigError(f"the policy acts by policy.backend={self.backend} already: load it anew for another one")
-        if backend == "cuda_graph":
-            self.sampler = Captured(self.sampler, self.device)
-            self.field.net = ActingDenoiser(self.field.net, "the networks of captured walks")
-        elif backend == "compile":
-            self.field.net = compiled(self.field.net)
-        else:
-            self.field.net = pack(self.field.net, PACKED[backend])
-        self.backend = backend
-
-    def steered(self, *steerings: Any) -> Policy:
-        """See `Policy.steered`; a CUDA graph has no place for what steers."""
-        if self.backend == "cuda_graph":
-            raise ConfigError(NO_STEERING)
-        return super().steered(*steerings)
 
     @torch.no_grad()
     def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:

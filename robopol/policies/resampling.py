@@ -6,9 +6,8 @@ from pydantic import Field
 
 from robopol.config import Config, OneOf
 from robopol.errors import ConfigError
-from robopol.policies.generative import NO_STEERING, Backend, GenerativePolicy
 from robopol.policies.policy import Policy
-from robopol.policies.walking import WalkingPolicy
+from robopol.policies.walking import NO_STEERING, Backend, WalkingPolicy
 
 
 class Resampling(Config):
@@ -57,7 +56,7 @@ class Acting(Resampling):
         """See `Resampling.apply`."""
         super().apply(policy)
         base = policy.inner()
-        if self.backend is None or not isinstance(base, GenerativePolicy):
+        if self.backend is None or not isinstance(base, WalkingPolicy):  # the latter was refused above
             return
         if self.backend == "cuda_graph" and base is not policy:
             raise ConfigError(NO_STEERING)

@@ -6,10 +6,10 @@ from torch import Tensor
 from robopol.data.episodes import is_image
 from robopol.errors import MessageError
 from robopol.policies import Policy, Previous
-from robopol.policies.generative import GenerativePolicy
 from robopol.policies.given import Given, Watched
 from robopol.policies.policy import Generators
 from robopol.policies.remote.protocol import VERSION, Metadata, Request
+from robopol.policies.walking import WalkingPolicy
 
 
 class Served:
@@ -26,7 +26,7 @@ class Served:
     def __init__(self, policy: Policy, batch: int, proposals: int) -> None:
         """Find out what noise the policy takes, by a first plan.
 
-        One that compiles or captures what it does (`GenerativePolicy.for_acting`) does so here, for one row and for
+        One that compiles or captures what it does (`WalkingPolicy.for_acting`) does so here, for one row and for
         many, before anyone waits for an answer.
 
         Args:
@@ -48,7 +48,7 @@ class Served:
             goes_on=policy.goes_on,
         )
         base = policy.inner()
-        if isinstance(base, GenerativePolicy) and base.backend is not None:
+        if isinstance(base, WalkingPolicy) and base.backend is not None:
             for rows in sorted({1, batch}):
                 policy.plan(_nothing(policy, rows))
 

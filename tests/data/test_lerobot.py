@@ -289,6 +289,12 @@ def test_a_foreign_dataset(bright, copy, version):
     assert found.seed.tolist() == found.way.tolist() == [-1, -1, -1]
 
 
+def test_our_own_dataset_says_its_environment_itself(bright, tmp_path):
+    save_episodes(bright, f"lerobot:{tmp_path}/ours?images=png")
+    with pytest.raises(DataError, match="leave out the option 'env'"):
+        load_episodes(f"lerobot:{tmp_path}/ours?env=Hopper-v5")
+
+
 def test_how_episodes_ended_is_asked_for(copy):
     root = copy("png")
     done, success = [False] * 9, [False] * 9

@@ -17,6 +17,7 @@ from robopol.export import load_exported
 from robopol.export.export import TOLERANCE, export
 from robopol.export.exported import digest_of
 from robopol.export.simplify import Simplifier
+from robopol.export.trace import Tape
 from robopol.loading import load_policy
 from robopol.policies import Policy, PolicySpec
 from robopol.registry import KINDS, lookup
@@ -154,7 +155,11 @@ def test_every_kind_of_policy_is_exported_or_refused():
     ("engine", "kind"),
     [
         *(("onnx", kind) for kind in POLICIES),
-        *((engine, kind) for engine in ("torch", "openvino") for kind in ("gaussian", "gmm", "flow", "edm", "beso", "meow")),
+        *(
+            (engine, kind)
+            for engine in ("torch", "openvino")
+            for kind in ("gaussian", "gmm", "flow", "edm", "beso", "meow")
+        ),
     ],
 )
 def test_other_policies(engine, kind, tmp_path):
@@ -196,6 +201,27 @@ def test_what_cannot_be_exported_is_refused_in_words(kind, tmp_path):
     with pytest.raises(ConfigError, match=text):
         export(made({"kind": kind} | tree), "torch", tmp_path / "out", seen(8), "a test")
     assert not list(tmp_path.iterdir())
+
+
+def spoiled(plan: torch.Tensor) -> torch.Tensor:
+    plan[0].add_(1)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("planned", "text"),
+    [
+        (spoiled, "writes into parts of tensors"),
+        (torch.zeros_like, "does not depend on the observation"),
+    ],
+)
+def test_a_plan_that_cannot_be_written_down_is_refused_in_words(planned, text):
+    tape, seen = Tape(), torch.ones(2, 3)
+    with tape:
+        tape.give("obs.state", seen)
+        output = planned(seen * 2)
+    with pytest.raises(ConfigError, match=text):
+        tape.finish(output)
 
 
 def test_an_artefact_that_is_not_equal_is_not_written(tmp_path, monkeypatch):

@@ -10,7 +10,8 @@ from robopol.config import parse
 from robopol.errors import ConfigError, RobopolError
 from robopol.networks.compiled import compiled
 from robopol.networks.fine_tuned import FineTunedDenoiser
-from robopol.policies import generative
+from robopol.policies import walking
+from robopol.policies.decision_diffuser import DecisionDiffuser
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.given import Watched
 from robopol.policies.resampling import Acting, Resampling
@@ -53,7 +54,7 @@ def generators(rows: int, first: int = 0) -> list[torch.Generator]:
 def traced(monkeypatch):
     """Stands in for torch.compile's compiler one that only traces, in a moment."""
     torch._dynamo.reset()
-    monkeypatch.setattr(generative, "compiled", partial(compiled, compiler="eager"))
+    monkeypatch.setattr(walking, "compiled", partial(compiled, compiler="eager"))
     yield
     torch._dynamo.reset()
 
@@ -99,6 +100,23 @@ def test_traced_networks_act_alike(walk):
 def test_compiled_networks_act_alike(walk, net):
     torch._dynamo.reset()
     assert_acts_alike("compile", lambda: build(walk, net), 1e-5)
+
+
+def planner() -> DecisionDiffuser:
+    """Make a policy that walks states instead of actions."""
+    tree = {"kind": "decision_diffuser", "net": {"kind": "film_mlp", "width": 32, "features": 16}}
+    return make(tree | {"sampler": {"kind": "ddpm", "steps": 4}, "n_obs_steps": 2, "horizon": 8})
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("backend", ["packed", "compile"])
+def test_a_planner_of_states_acts_alike(backend):
+    assert_acts_alike(backend, planner, 1e-5)
+
+
+def test_a_planner_of_states_is_not_captured():
+    with pytest.raises(ConfigError, match="pinned to what it sees, and cannot be captured"):
+        Acting(backend="cuda_graph").apply(planner())
 
 
 @pytest.mark.usefixtures("recorded")

@@ -12,9 +12,12 @@ import torch
 from policies.test_policies import POLICIES, episodes, make, obs
 
 from robopol.checkpoint import save_part
+from robopol.commands.acting import ActingCommand
+from robopol.config import parse
 from robopol.data import save_episodes
 from robopol.errors import ConfigError, RemoteError, RobopolError
 from robopol.loading import load_policy
+from robopol.networks.precision import RuntimeConfig
 from robopol.serving import Served, Server, swap
 
 KIND = {**POLICIES["diffusion-mlp"], "sampler": {"kind": "ddim", "steps": 2}}
@@ -102,6 +105,13 @@ def test_what_is_not_fit_is_refused_in_words_and_the_old_weights_go_on(monkeypat
         assert torch.equal(client.plan(obs(2), 1, seeded(2)), before)
 
 
+def test_weights_that_are_loaded_beside_a_server_leave_the_arithmetic_of_the_process_alone(tmp_path, monkeypatch):
+    save_part(weights(), tmp_path)
+    monkeypatch.setattr(RuntimeConfig, "build", None)  # it would measure, and set what everybody computes with
+    policy = parse(ActingCommand, {}).load(str(tmp_path), device="cpu")
+    assert torch.equal(policy.plan(obs(2), 1, seeded(2)), weights().plan(obs(2), 1, seeded(2)))
+
+
 @pytest.mark.slow
 def test_by_a_signal_to_the_program(tmp_path):
     (tmp_path / "policy").mkdir()
@@ -117,6 +127,7 @@ def test_by_a_signal_to_the_program(tmp_path):
             before = first.plan(obs(2), 1, seeded(2))
             one.send_signal(signal.SIGUSR1)
             assert "served already" in one.stdout.readline()
+            assert torch.equal(first.plan(obs(2), 1, seeded(2)), before)
             save_part(weights(0.5), tmp_path / "policy")
             one.send_signal(signal.SIGUSR1)
             assert "serves other weights" in one.stdout.readline()

@@ -70,7 +70,7 @@ def read(path: Path, *, ends: str | None = None, cameras: str | None = None, env
     with one_error(path):
         layout = read_layout(path)
         extras = read_extras(path)
-        _check_ends(layout, extras, ends)
+        _check_options(layout, extras, ends, env)
         if extras is not None:
             extras.check(layout.lengths)
         frames = _Frames(path, layout, _keys(layout, cameras), losses)
@@ -131,11 +131,15 @@ def _keys(layout: Layout, cameras: str | None) -> dict[str, str]:
     return keys
 
 
-def _check_ends(layout: Layout, extras: Extras | None, ends: str | None) -> None:
-    """The option must be there exactly if it is needed; asked before anything large is read."""
+def _check_options(layout: Layout, extras: Extras | None, ends: str | None, env: str | None) -> None:
+    """What the dataset itself says must not be said, and `ends` must be said if not; asked before anything is read."""
     if extras is not None:
         if ends is not None:
             raise DataError("the dataset itself says how its episodes ended; leave out the option 'ends'")
+        if env is not None:
+            known = extras.meta.env_id
+            says = f"is of the environment {known}" if known else "was written without one, as its episodes know none"
+            raise DataError(f"the dataset {says}: leave out the option 'env'")
         return
     recorded = [name for name in ("next.done", "next.success") if name in layout.info.features]
     choices = {name: text for name, text in ENDS.items() if name != "done" or "next.done" in recorded}
