@@ -235,7 +235,7 @@ def refusals():
     far, blind = build("edm", path=VE, goal=True, guidance={"weight": 1.5}), {"goal": True, "guidance": {"weight": 0.0}}
     yield "pull", student(**blind), far, "trajectory", "would weigh the student's goal once more"
     yield "drop", student(goal=True, guidance={"drop": 0.5}), far, "trajectory", "guidance is .*0.5.*, there .*0.1"
-    yield "levels", student(), build("edm"), "trajectory", r"from 0.05 to 20, reach beyond .* 0.005 to 1: set"
+    yield "levels", student(), build("edm"), "trajectory", r"from 0.05 to 20, reach beyond .* 0.005 to 10: set"
     yield "steps", student(sampler=two), teacher, "same_noise", "set policy.sampler.steps=1"
     yield "noise", student(), teacher, noisy, "draws noise of its own"
 

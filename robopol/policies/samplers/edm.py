@@ -101,7 +101,8 @@ class EDM(Sampler[Row]):
             raised = visited
             if gain > 1 and self.config.churn_min <= visited.kappa <= (self.config.churn_max or math.inf):
                 raised = self._raise(field, visited, gain)
-            added = math.sqrt(raised.kappa**2 - visited.kappa**2) * raised.at.alpha.item()
+            # where a walk begins at the path's end nothing is raised, and rounding may even lower it
+            added = math.sqrt(max(raised.kappa**2 - visited.kappa**2, 0.0)) * raised.at.alpha.item()
             last = i + 1 == len(visits)
             rows.append(
                 Row(
