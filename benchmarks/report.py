@@ -18,6 +18,7 @@ SCRIPTS = (
     "worlds",
     "experts",
     "backbones",
+    "predictions",
     "consistency",
     "beso",
     "decision_diffuser",
