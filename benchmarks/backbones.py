@@ -84,7 +84,9 @@ def pace(words: list[str], seconds: float = 4.0) -> float:
         begin, before = time.perf_counter(), trainer.updates
         while time.perf_counter() - begin < seconds:
             trainer.advance(phase, 0)
-        return (trainer.updates - before) / (time.perf_counter() - begin)
+        found = (trainer.updates - before) / (time.perf_counter() - begin)
+    torch.set_float32_matmul_precision("highest")  # plans are not computed as trainings are
+    return found
 
 
 def latency(policy: Policy, obs: dict[str, torch.Tensor], plans: int) -> dict[str, float]:

@@ -31,10 +31,15 @@ class ActingCommand(Config):
     policy: Acting = Acting()
 
     def prepare(self) -> str:
-        """Choose and set this process's arithmetic, once; return the device where the policy is to be."""
+        """Choose and set this process's arithmetic, once; return the device where the policy is to be.
+
+        It is measured for as many rows as a policy is asked for at a time: what is fastest for the batches of a training
+        can take more than twice as long for a few rows.
+        """
+        from robopol.execution import BLOCK
         from robopol.networks.precision import RuntimeConfig
 
-        runtime = RuntimeConfig(device=self.device).build()
+        runtime = RuntimeConfig(device=self.device).build(batch=BLOCK)
         runtime.apply()
         return runtime.device
 
