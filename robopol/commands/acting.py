@@ -33,8 +33,8 @@ class ActingCommand(Config):
     def prepare(self) -> str:
         """Choose and set this process's arithmetic, once; return the device where the policy is to be.
 
-        It is measured for as many rows as a policy is asked for at a time: what is fastest for the batches of a training
-        can take more than twice as long for a few rows.
+        It is measured for as many rows as a policy is asked for at a time: what is fastest for a training's batches can
+        take more than twice as long for a few rows.
         """
         from robopol.execution import BLOCK
         from robopol.networks.precision import RuntimeConfig
