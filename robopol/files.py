@@ -47,6 +47,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     _sync(path.parent)
 
 
+def occupied(path: Path, marker: str) -> bool:
+    """Say whether something would be lost if a folder took this name: all but an older one of its kind, or nothing.
+
+    Args:
+        path: The name.
+        marker: A file that every folder of the kind has, relative to it.
+    """
+    return path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir()))
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Write a file that appears under its name only once all of it is on disk.

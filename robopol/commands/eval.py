@@ -27,6 +27,7 @@ from robopol.commands.acting import ActingCommand
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
+from robopol.errors import ConfigError
 from robopol.execution import RecedingHorizonConfig
 from robopol.steering.steering import Steerings
 
@@ -67,6 +68,8 @@ def run(words: list[str]) -> int:
     from robopol.evaluation.report import evaluate_and_film, show
     from robopol.files import write_json
 
+    if command.out is not None and Path(command.out).is_dir():
+        raise ConfigError(f"out={command.out} is a folder: name the file that the result goes to, e.g. out=eval.json")
     with ExitStack() as opened:
         policy, env = command.load_into(command.checkpoint, command.env, command.num_envs, opened, command.steering)
         video = None if command.video is None else Path(command.video)

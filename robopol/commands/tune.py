@@ -81,10 +81,13 @@ def run(words: list[str]) -> int:
     command = parse(TuneCommand, load_config("tune", words))
     tried = [parse(Steered, {"steering": replaced(command.steering, command.over, one)}) for one in command.values]
 
-    from robopol.checkpoint import save_part
+    from robopol.checkpoint import WEIGHTS, save_part
     from robopol.evaluation.tuning import tune
-    from robopol.files import whole_folder, write_json
+    from robopol.files import occupied, whole_folder, write_json
     from robopol.policies import Policy
+
+    if command.out_policy is not None and occupied(Path(command.out_policy), WEIGHTS):
+        raise ConfigError(f"out_policy={command.out_policy} exists and is not a saved policy: choose another place")
 
     def build(number: int) -> Policy:
         return base.steered(*tried[number].steering)

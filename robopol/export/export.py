@@ -29,7 +29,7 @@ from robopol.export.exported import (
     load_exported,
 )
 from robopol.export.trace import NOISE, trace
-from robopol.files import whole_folder, write_json
+from robopol.files import occupied, whole_folder, write_json
 from robopol.policies import Policy
 
 TOLERANCE = 1e-4
@@ -54,9 +54,12 @@ def export(
         What ``export.json`` says.
 
     Raises:
-        ConfigError: If the policy cannot be exported, or the artefact is not equal to it.
+        ConfigError: If the policy cannot be exported, the artefact is not equal to it, or the folder holds something
+            else than an older artefact.
         MissingExtraError: If the engine is not installed.
     """
+    if occupied(folder, EXPORT):
+        raise ConfigError(f"{folder} exists and is not an exported policy: choose another place, out=FOLDER")
     graph, chosen = trace(policy, batch), engine(name)
     noise = graph.forms[graph.inputs[NOISE]].shape[1:] if NOISE in graph.inputs else None
     manifest = Manifest(
@@ -127,13 +130,13 @@ def rolled_out(policy: Policy, env: VectorEnv) -> Episodes:
         ConfigError: If the policy was not made for it.
     """
     check_contract(policy, env)
-    recorder, seed = Recorder(env, "policy"), SEED0
-    while True:
+    found, seed = list[Episodes](), SEED0
+    while sum(int(episodes.lengths.sum()) for episodes in found) < ROWS:
+        recorder = Recorder(env, "policy")  # it numbers episodes by their place in the rollout
         rollout(RecedingHorizon(policy), env, range(seed, seed + env.num_envs), recorder=recorder)
+        found.append(recorder.episodes())
         seed += env.num_envs
-        episodes = recorder.episodes()
-        if int(episodes.lengths.sum()) >= ROWS:
-            return episodes
+    return Episodes.concat(found)
 
 
 def random_like(recorded: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -46,6 +46,12 @@ class Shape(TypedDict):
     label: NotRequired[str]
 
 
+def drawable(logs: Sequence[Path]) -> list[str]:
+    """Return what of runs can be drawn; arguments and errors as for `plot_curves`, but nothing is no error."""
+    lines = [line for log in logs for line in read_metrics(log)]
+    return [metric for metric in _PANELS if any(metric in line for line in lines)]
+
+
 def plot_curves(logs: Sequence[Path], out: Path) -> None:
     """Draw losses, action error, success and return over the run, several runs over each other.
 
@@ -61,7 +67,7 @@ def plot_curves(logs: Sequence[Path], out: Path) -> None:
     from matplotlib.figure import Figure
 
     runs = dict(zip(_names(logs), map(read_metrics, logs), strict=True))
-    panels = [metric for metric in _PANELS if any(metric in line for lines in runs.values() for line in lines)]
+    panels = drawable(logs)
     if not panels:
         raise DataError(f"nothing to draw in {', '.join(map(str, logs))}: no {' nor '.join(_PANELS)} was logged yet")
     acted = any(line["env_steps"] for lines in runs.values() for line in lines)

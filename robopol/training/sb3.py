@@ -236,8 +236,9 @@ def _finish(config: TrainConfig, watcher: Watcher, seconds: float) -> Path:
         write_json(path / "evaluation.json", found.tree())
         if video is not None and video.exists():
             rows["video"] = str(video)
-    rows["curves"] = str(path / "curves.png")
-    plots.plot_curves([path / "metrics.jsonl"], path / "curves.png")
+    if (log := path / "metrics.jsonl").exists() and plots.drawable([log]):  # one that is short is not judged on its way
+        rows["curves"] = str(path / "curves.png")
+        plots.plot_curves([log], path / "curves.png")
     algorithm = _config(config).algorithm
     world = EnvConfig.of(watcher.env.spec).tree()
     words = [f"env.id={world['id']}"]

@@ -437,7 +437,8 @@ def _check_fitted(group: str, part: nn.Module) -> None:
     """
     if any(isinstance(module, Normalizer) and not module.fitted for module in part.modules()):
         raise ConfigError(
-            f"the normalisers of the {group} are fitted to data, and this run has none: set "
+            f"the normalisers of the {group} are fitted to data, and this run has none: name the policy that is to "
+            f"become better, checkpoint=DIR, or data; or, to begin with nothing, set "
             f"{group}.obs_normalization=identity and {group}.action_normalization=bounds"
         )
 

@@ -14,13 +14,14 @@ from robopol.errors import CheckpointError, ConfigError, MissingExtraError
 from robopol.evaluation.fitness import ROWS
 from robopol.export import export as module
 from robopol.export import load_exported
-from robopol.export.export import TOLERANCE, export
+from robopol.export.export import TOLERANCE, export, rolled_out
 from robopol.export.exported import digest_of
 from robopol.export.simplify import Simplifier
 from robopol.export.trace import Tape
 from robopol.loading import load_policy
 from robopol.policies import Policy, PolicySpec
 from robopol.registry import KINDS, lookup
+from robopol.training.contract import spec_for
 
 ENGINES = ["torch", "onnx", "openvino"]
 MLP = {"kind": "mlp", "width": 32}
@@ -201,6 +202,25 @@ def test_what_cannot_be_exported_is_refused_in_words(kind, tmp_path):
     with pytest.raises(ConfigError, match=text):
         export(made({"kind": kind} | tree), "torch", tmp_path / "out", seen(8), "a test")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_something_else_in_it_is_not_replaced(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("years of work")
+    for place in (tmp_path / "run", tmp_path / "run" / "thesis.txt"):
+        with pytest.raises(ConfigError, match="exists and is not an exported policy"):
+            export(made({"kind": "gaussian", **LAYERS}), "torch", place, seen(8), "a test")
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_policy_whose_episodes_are_short_acts_until_there_is_enough():
+    size = {"n_obs_steps": 1, "horizon": 2, "n_action_steps": 1}
+    plain = {"obs_normalization": "identity", "action_normalization": "identity"}
+    config = parse(lookup("policy", "gaussian"), {"kind": "gaussian", "hidden": [8]} | size | plain)
+    with make_env("robopol/Reach-v0", 8, max_episode_steps=5) as env:
+        found = rolled_out(config.build(spec_for(config, {}, env.spec)).eval(), env)
+    assert ROWS <= int(found.lengths.sum()) < 2 * ROWS
+    assert len(set(found.seed.tolist())) == len(found.seed)
 
 
 def spoiled(plan: torch.Tensor) -> torch.Tensor:

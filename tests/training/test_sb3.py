@@ -81,6 +81,13 @@ def test_a_baseline_leaves_what_a_run_leaves(tmp_path, algo, more):
         train(config(f"algo=sb3_{algo}", *more, f"run={run}"), [])
 
 
+def test_a_run_that_is_not_judged_on_its_way_has_no_curves(tmp_path):
+    run = tmp_path / "run"
+    train(config("algo=sb3_sac", *OFF, "eval.every=1000", f"run={run}"), [])
+    assert (run / "summary.json").is_file()
+    assert not (run / "curves.png").exists()
+
+
 def agent_of(*words: str):
     made = config(*words, "run=none")
     (phase,) = made.phases.values()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from robopol.errors import DataError
+from robopol.files import occupied
 
 
 def check_replaceable(path: Path, marker: str) -> None:
@@ -21,7 +22,7 @@ def check_replaceable(path: Path, marker: str) -> None:
     Raises:
         DataError: If something else would be lost.
     """
-    if path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir())):
+    if occupied(path, marker):
         raise DataError(f"{path} exists and is not a dataset with {marker}; choose another path or remove it")
 
 
