@@ -478,6 +478,11 @@ def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tens
     if unknown := used - config.data.keys():
         there = ", ".join([*config.data, REPLAY])
         raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {there}")
+    if idle := config.data.keys() - used:
+        raise ConfigError(
+            f"no phase draws from data.{', data.'.join(sorted(idle))}: set schedule=beside_data, or another one that "
+            "does, or leave the data out"
+        )
     for name in sorted(used):
         source = config.data[name]
         loaded = rewarded(load_episodes(source.uri, cache=source.cache), config.reward)

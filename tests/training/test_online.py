@@ -254,6 +254,7 @@ def test_a_point_learns_to_reach_a_goal(tmp_path, words):
         ),
         (["algo=sac", *SHORT, "~env"], "name an env, or data"),
         (["algo=sac", *SHORT, "policy.obs_normalization=minmax"], "policy are fitted to data, and this run has none"),
+        (["algo=sac", *SHORT, "data.demos.uri=nowhere.hdf5"], "no phase draws from data.demos"),
         (["algo=sac", *SHORT, "model.action_normalization=zscore"], "model are fitted to data, and this run has none"),
         (["algo=bc", "schedule=online", "policy=squashed_gaussian", *SHORT], "algo=bc learns from records only"),
         (["algo=sac", *SHORT, "policy.horizon=2"], "single transitions"),
