@@ -95,6 +95,8 @@ def run(words: list[str]) -> int:
     tree = load_config("deploy", words)
     command = parse(DeployCommand, tree)
     if command.rehearse:
+        if command.record is not None or command.out is not None:
+            raise ConfigError("nothing is recorded in a rehearsal: leave record= and out= out, or rehearse=")
         with tempfile.TemporaryDirectory() as folder:
             return _rehearse(command, modelled(command.robot, Path(folder)))
     if command.out is not None and command.record is None:
