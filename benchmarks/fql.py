@@ -1,6 +1,6 @@
 """FQL on a bandit: how near to its flow a policy of one step must stay, or it leaves the data for what Q makes up.
 
-    python benchmarks/fql.py [--seeds 0 1 2] [--updates 5000] [--out benchmarks/results/fql.json]
+    python benchmarks/fql.py [--seeds 0 1 2] [--updates 2000] [--out benchmarks/results/fql.json]
 
 Actions are drawn from eight Gaussians (standard deviation 0.05) on a ring of radius 0.8, and the reward is their first
 entry: more of it is to be had outside the data, towards an edge of the box [-1, 1]^2, where Q has seen nothing. Told of
@@ -16,11 +16,11 @@ from typing import Any
 import sections
 import torch
 from ebt import MODES, STD
+from intervals import of_seeds
 from torch import Tensor
 
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta
-from robopol.evaluation.statistics import bootstrap_mean
 from robopol.files import write_json
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
@@ -129,7 +129,7 @@ def section(tree: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=5000)
+    parser.add_argument("--updates", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=RESULTS / "fql.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -141,17 +141,7 @@ def main() -> None:
             if alpha == ALPHAS[-1]:
                 found.setdefault("flow", []).append(row["flow"])
             print(f"alpha {alpha:g}, seed {seed}: {row}", flush=True)
-    rows = {
-        name: {
-            key: {
-                "mean": sum(one[key] for one in ones) / len(ones),
-                "seeds_ci95": bootstrap_mean([one[key] for one in ones]),
-                "by_seed": [one[key] for one in ones],
-            }
-            for key in ones[0]
-        }
-        for name, ones in found.items()
-    }
+    rows = {name: of_seeds(ones) for name, ones in found.items()}
     write_json(args.out, {"seeds": args.seeds, "updates": args.updates, "rows": rows})
 
 

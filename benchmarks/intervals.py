@@ -6,7 +6,7 @@ episodes do. So a rate has the interval of the episodes of one seed, which holds
 differences are averaged over seeds before episodes are drawn again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,16 @@ def success(rows: Rows) -> dict[str, Any]:
         "by_seed": rates,
         "episodes": sum(map(len, rows)),
     }
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """Return what tables say of a figure of each training seed: ``mean``, ``seeds_ci95`` (bootstrap), ``by_seed``."""
+    return {"mean": sum(values) / len(values), "seeds_ci95": bootstrap_mean(values), "by_seed": list(values)}
+
+
+def of_seeds(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Return `over_seeds` of every figure by name; one mapping of figures for each seed."""
+    return {name: over_seeds([one[name] for one in found]) for name in found[0]}
 
 
 def gain(before: Rows, after: Rows) -> dict[str, Any]:

@@ -22,10 +22,10 @@ from typing import Any
 import cloning
 import sections
 import torch
+from intervals import over_seeds
 from torch import Tensor
 from torch import distributions as td
 
-from robopol.evaluation.statistics import bootstrap_mean
 from robopol.files import write_json
 from robopol.networks.energy_flow import EnergyFlow
 from robopol.policies.gmm import cluster
@@ -125,10 +125,6 @@ def bandit(seed: int, updates: int) -> dict[str, float]:
         }
 
 
-def with_interval(values: list[float]) -> dict[str, Any]:
-    return {"mean": sum(values) / len(values), "seeds_ci95": bootstrap_mean(values), "by_seed": values}
-
-
 def clone(task: str, seeds: list[int], work: Path, jobs: int) -> dict[str, Any]:
     episodes, updates = TASKS[task]
     demos = work / f"{task}.hdf5"
@@ -201,12 +197,12 @@ def main() -> None:
     tree: dict[str, Any] = {"seeds": args.seeds, "updates": args.updates, "kl_nats": {}}
     for toy in TOYS:
         tree["kl_nats"][toy] = {
-            name: with_interval([divergence(toy, shape, seed, args.updates) for seed in args.seeds])
+            name: over_seeds([divergence(toy, shape, seed, args.updates) for seed in args.seeds])
             for name, shape in FLOWS.items()
         }
         print(toy, {name: round(row["mean"], 3) for name, row in tree["kl_nats"][toy].items()}, flush=True)
     found = [bandit(seed, 4 * args.updates) for seed in args.seeds]
-    tree["bandit"] = {key: with_interval([row[key] for row in found]) for key in found[0]}
+    tree["bandit"] = {key: over_seeds([row[key] for row in found]) for key in found[0]}
     print("bandit", {key: row["mean"] for key, row in tree["bandit"].items()}, flush=True)
     write_json(args.out, tree)
     tree["tasks"] = {}

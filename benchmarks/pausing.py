@@ -17,12 +17,12 @@ from typing import Any
 import sections
 import torch
 from beso import episodes
+from intervals import of_seeds
 from torch import Tensor
 
 from robopol.algos.bc import BCConfig
 from robopol.config import parse
 from robopol.data import Episodes
-from robopol.evaluation.statistics import bootstrap_mean
 from robopol.files import write_json
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import Policy, PolicySpec
@@ -145,15 +145,7 @@ def main() -> None:
                     found.setdefault((rest, name, executed), []).append(row)
                     print(f"rests of {rest}, {name}, {executed} executed, seed {seed}: {row}", flush=True)
     rows = [
-        {"rest": rest, "policy": name, "executed": executed}
-        | {
-            key: {
-                "mean": sum(one[key] for one in ones) / len(ones),
-                "seeds_ci95": bootstrap_mean([one[key] for one in ones]),
-                "by_seed": [one[key] for one in ones],
-            }
-            for key in ones[0]
-        }
+        {"rest": rest, "policy": name, "executed": executed} | of_seeds(ones)
         for (rest, name, executed), ones in found.items()
     ]
     write_json(args.out, {"seeds": args.seeds, "updates": args.updates, "rows": rows})

@@ -1,6 +1,6 @@
 """Two routes that cross, of which one is never paid for and the other begins elsewhere: who takes the way of neither?
 
-    python benchmarks/stitching.py [--seeds 0 1 2] [--updates 5000] [--out benchmarks/results/stitching.json]
+    python benchmarks/stitching.py [--seeds 0 1 2] [--updates 3000] [--out benchmarks/results/stitching.json]
 
 In the plane one half of the demonstrations goes from (0, 0) over the crossing at (0.5, 0.5) to (1, 0), where nothing
 is earned, the other from (0, 1) over it to (1, 1), where reward is. Trials begin at (0, 0), from where no
@@ -17,9 +17,9 @@ import sections
 import torch
 from beso import episodes
 from decision_diffuser import EXECUTED, POLICIES, learn
+from intervals import of_seeds
 
 from robopol.data import Episodes
-from robopol.evaluation.statistics import bootstrap_mean
 from robopol.files import write_json
 from robopol.policies import Policy
 from robopol.policies.decision_diffuser import DecisionDiffuser
@@ -98,7 +98,7 @@ def section(tree: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=5000)
+    parser.add_argument("--updates", type=int, default=3000)
     parser.add_argument("--out", type=Path, default=RESULTS / "stitching.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -113,17 +113,7 @@ def main() -> None:
                 row = ", ".join([name, *(f"{key} {value:g}" for key, value in change.items())])
                 found.setdefault(row, []).append(ends(policy, seed))
                 print(f"seed {seed}: {row}: {found[row][-1]}", flush=True)
-    rows = {
-        name: {
-            key: {
-                "mean": sum(one[key] for one in ones) / len(ones),
-                "seeds_ci95": bootstrap_mean([one[key] for one in ones]),
-                "by_seed": [one[key] for one in ones],
-            }
-            for key in ones[0]
-        }
-        for name, ones in found.items()
-    }
+    rows = {name: of_seeds(ones) for name, ones in found.items()}
     write_json(args.out, {"seeds": args.seeds, "updates": args.updates, "rows": rows})
 
 

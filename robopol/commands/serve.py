@@ -11,7 +11,8 @@ ROBOPOL_TOKEN, or of token_file. The connection itself is not encrypted. docs/ot
 
 ``checkpoint``, ``trust``, ``remote``, ``device``, ``env``, ``policy`` and ``steering`` are those of `robopol eval`;
 ``env`` is only needed for a policy that does not say itself which world it is for, and is checked for others. A plan
-from the server is equal to the bit to that of the policy on this machine.
+from the server is equal to the bit to that of the policy on this machine, where both compute by the same kernels, which
+are measured when a program begins.
 
 The signal SIGUSR1 loads ``checkpoint`` anew and tries it on ``trials`` while the policy that is served goes on. If it
 is fit, whoever connects from then on is served by it; who is connected keeps the policy that they have.
