@@ -27,6 +27,8 @@ from robopol.registry import lookup
 
 SCHEMA_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+AGENT = "agent.zip"
+"""What a run of Stable-Baselines3 leaves instead of a policy's folder."""
 
 
 class Described(Config):
@@ -198,6 +200,11 @@ def find_part(path: Path, group: str) -> Path:
     for folder in places:
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file() and _holds(folder / CONFIG, group):
             return folder
+    if group == "policy" and (path / AGENT).is_file():
+        raise CheckpointError(
+            f"{path} holds an agent of Stable-Baselines3: name it by its algorithm, as in "
+            f"checkpoint=sb3:SAC:{path / AGENT}, and say trust=true, because its file can run code"
+        )
     what = f"has no {group} in it" if path.is_dir() else "is not a folder"
     raise CheckpointError(
         f"{path} {what}: give a run folder, one of its checkpoints/STEP, or a folder with {CONFIG} and {WEIGHTS}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from robopol import cli
+from robopol.configs import groups
 from robopol.data import load_episodes
 
 SMALL = ["policy/net=mlp", "policy.net.width=32", "phases.cloning.updates=30", "batch_size=16", "eval.videos=0"]
@@ -67,6 +68,8 @@ def test_help_names_every_verb(capsys):
         (["data", "info"], 1, "robopol data info URI"),
         (["data", "info", "/nowhere.hdf5"], 1, "/nowhere.hdf5"),
         (["plot", "runs=[/nowhere]"], 1, "no log at"),
+        (["collect", "env=push", "out=x"], 1, "the suffix of x does not tell the format"),
+        (["collect", "env=push", "out=d4rl:x.hdf5"], 1, "does not write it"),
         (["list", "polcy"], 1, "did you mean policy"),
     ],
 )
@@ -94,6 +97,10 @@ def test_lists_name_keys_types_and_defaults(capsys):
     assert "robopol/Push-v0" in capsys.readouterr().out
     for group in ("policy", "net", "path", "sampler", "algo"):
         assert cli.run(["list", group]) == 0
+    for group in groups():
+        capsys.readouterr()
+        assert cli.run(["list", group]) == 0
+        assert set(groups()[group]) <= set(capsys.readouterr().out.split())
 
 
 def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, capsys):

@@ -183,6 +183,9 @@ def test_an_experiment_brings_the_settings_of_its_family():
     annealed, plain = (train(f"experiment=locomotion_{name}") for name in ("aql", "sac"))
     assert annealed.algo.tree() == plain.algo.tree() | {"expectile": 0.9}
     assert train("experiment=locomotion_trpo").algo.cg_steps == 25
+    assert train("experiment=locomotion_trpo").env.id == "HalfCheetah-v5"
+    assert train("experiment=locomotion_trpo", "env=push").env.id == "robopol/Push-v0"
+    assert train("experiment=locomotion_trpo", "env.id=Ant-v5").env.id == "Ant-v5"
     chunks = train("experiment=arm_q_chunking", "data.demos.uri=x")
     assert (chunks.algo.edit, chunks.algo.proposals, chunks.reward.shift) == (0, 32, -1)
 

@@ -53,10 +53,11 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(CollectCommand, load_config("collect", words))
 
-    from robopol.data import describe, save_episodes
+    from robopol.data import check_writable, describe, save_episodes
     from robopol.evaluation import Actor, ExpertActor
     from robopol.evaluation.collect import collect
 
+    check_writable(command.out)
     with command.env.make(command.num_envs) as env:
         actor: Actor
         if command.checkpoint is None:

@@ -208,9 +208,10 @@ def _check(uris: list[str], options: list[str], as_json: bool) -> int:
 
 
 def _convert(uris: list[str], options: list[str], as_json: bool) -> int:
-    from robopol.data import save_episodes
+    from robopol.data import check_writable, save_episodes
 
     told = _told(ConvertCommand, "convert URI URI", ["uri", "out"], uris, options)
+    check_writable(told.out)
     episodes = told.load(told.uri)
     save_episodes(episodes, told.out)
     _report(episodes, told.out, as_json)
@@ -218,9 +219,10 @@ def _convert(uris: list[str], options: list[str], as_json: bool) -> int:
 
 
 def _merge(uris: list[str], options: list[str], as_json: bool) -> int:
-    from robopol.data import Episodes, save_episodes
+    from robopol.data import Episodes, check_writable, save_episodes
 
     told = parse(MergeCommand, {"uris": uris} | _tree(options))
+    check_writable(told.out)
     parts = [told.load(uri) for uri in told.uris]
     for uri, part in zip(told.uris[1:], parts[1:], strict=True):
         _check_same_world(told, uri, parts[0], part)
@@ -233,11 +235,12 @@ def _merge(uris: list[str], options: list[str], as_json: bool) -> int:
 
 def _label(uris: list[str], options: list[str], as_json: bool) -> int:
     from robopol.checkpoint import load_part
-    from robopol.data import save_episodes
+    from robopol.data import check_writable, save_episodes
     from robopol.models.labels import advantages, label
     from robopol.models.value import ValueModel
 
     told = _told(LabelCommand, "label URI", ["uri"], uris, options)
+    check_writable(told.out)
     critic = load_part(told.critic, "model")
     if not isinstance(critic, ValueModel):
         raise ConfigError(f"{told.critic} holds a {type(critic).__name__}, and labels need a value model")

@@ -101,6 +101,10 @@ def run(words: list[str]) -> int:
             return _rehearse(command, modelled(command.robot, Path(folder)))
     if command.out is not None and command.record is None:
         raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
+    if command.out is not None:
+        from robopol.data import check_writable
+
+        check_writable(command.out)
     if command.robot.watch.deadman is not None and command.operator is None:
         raise ConfigError(
             "this robot has a deadman's switch, and nobody can hold one by typing: name a device that has one, "

@@ -2,8 +2,8 @@
 
   robopol list [VERB|envs|GROUP] [KIND]
 
-Without words: the groups and their choices. With a verb, or a group and a kind: every key, its type, its default and
-what it means.
+Without words: the groups and their choices. With a group: what each choice is. With a verb, or a group and a kind:
+every key, its type, its default and what it means.
 """
 
 import importlib
@@ -34,9 +34,10 @@ COMMANDS = {
 
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
-    if not words:
-        from robopol.configs import groups
+    from robopol.configs import groups
 
+    known = [*COMMANDS, "envs", *dict.fromkeys([*groups(), *KINDS])]
+    if not words:
         for group, choices in groups().items():
             print(f"{group:16} {', '.join(choices)}")
         print("\nrobopol list train: every key; robopol list policy diffusion: the keys of one kind")
@@ -44,17 +45,33 @@ def run(words: list[str]) -> int:
         print("\n".join(_worlds()))
     elif words[0] in COMMANDS and len(words) == 1:
         print("\n".join(_keys(_command(words[0]))))
-    elif words[0] in KINDS and len(words) == 1:
-        for kind in sorted(kinds(words[0])):
-            print(f"{kind:18} {(inspect.getdoc(lookup(words[0], kind)) or '').splitlines()[0]}")
-    elif words[0] in KINDS and len(words) == 2:
-        print("\n".join(_keys(lookup(words[0], words[1]))))
+    elif words[0] in known and len(words) == 1:
+        print("\n".join(_choices(words[0])))
+    elif _registered(words[0]) in KINDS and len(words) == 2:
+        print("\n".join(_keys(lookup(_registered(words[0]), words[1]))))
     else:
-        known = [*COMMANDS, "envs", *KINDS]
         raise ConfigError(
             f"nothing to list under '{' '.join(words)}'{nearest(words[0], known)}; there are {', '.join(known)}"
         )
     return 0
+
+
+def _registered(group: str) -> str:
+    """Return the group of kinds that a configuration group chooses from."""
+    return {"execution": "executor"}.get(group, group.rpartition("/")[2])
+
+
+def _choices(group: str) -> list[str]:
+    """Say in a line each what there is to choose from: kinds, then what are settings and no kinds of their own."""
+    from robopol.configs import about, groups
+
+    registered = _registered(group)
+    found = {
+        kind: (inspect.getdoc(lookup(registered, kind)) or "").splitlines()[0]
+        for kind in sorted(kinds(registered) if registered in KINDS else ())
+    }
+    found |= {choice: about(group, choice) for choice in groups().get(group, ()) if choice not in found}
+    return [f"{choice:24} {said}".rstrip() for choice, said in found.items()]
 
 
 def _command(verb: str) -> type[Config]:

@@ -59,7 +59,10 @@ class RecordCommand(DemonstrationConfig):
 
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
+    from robopol.data import check_writable
+
     command = parse(RecordCommand, load_config("record", words))
+    check_writable(command.out)
     out = Path(command.out.partition(":")[2] or command.out)
     if out.exists():
         raise ConfigError(f"{out} exists; name another dataset, and put them together by `robopol data merge`")

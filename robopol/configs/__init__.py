@@ -7,6 +7,7 @@ Nothing here is ever instantiated by hydra: composition yields a plain tree, whi
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 from robopol.errors import ConfigError
@@ -65,6 +66,13 @@ def groups() -> dict[str, list[str]]:
 
     walk(root, "")
     return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def about(group: str, choice: str) -> str:
+    """Return what the file of a choice says of it before its keys; "" if nothing."""
+    lines = files("robopol.configs").joinpath(f"{group}/{choice}.yaml").read_text(encoding="utf-8").splitlines()
+    said = takewhile(lambda line: line.startswith("#"), (line for line in lines if not line.startswith("# @")))
+    return " ".join(line.removeprefix("#").strip() for line in said)
 
 
 def _read(parser: Any, word: str) -> Any:

@@ -2,7 +2,7 @@
 
 from robopol.data.builder import EpisodeBuilder
 from robopol.data.episodes import Episodes, EpisodesMeta
-from robopol.data.load import load_episodes, save_episodes
+from robopol.data.load import check_writable, load_episodes, save_episodes
 from robopol.data.normalizer import Normalizer
 from robopol.data.stats import describe
 from robopol.data.windows import Windows
@@ -13,6 +13,7 @@ __all__ = [
     "EpisodesMeta",
     "Normalizer",
     "Windows",
+    "check_writable",
     "describe",
     "load_episodes",
     "save_episodes",

@@ -6,6 +6,7 @@ follows), ``truncated`` (time or the recording ran out, so something would have 
 episode, which is only a bound. The true observation after the last step is kept, once per episode.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -278,6 +279,15 @@ class Episodes:
             and mine.keys() == theirs.keys()
             and all(torch.equal(column, theirs[name]) for name, column in mine.items())
         )
+
+    def fingerprint(self) -> str:
+        """Return what tells these episodes from others: a SHA-256 of their columns, of images of their shapes alone."""
+        digest = hashlib.sha256()
+        for name, column in sorted((self.step_columns() | self.episode_columns()).items()):
+            digest.update(f"{name} {column.dtype} {tuple(column.shape)}".encode())
+            if not is_image(name.removeprefix("final_").removeprefix("obs.")):
+                digest.update(column.contiguous().cpu().numpy().data)
+        return digest.hexdigest()
 
     @staticmethod
     def concat(parts: Sequence["Episodes"], meta: EpisodesMeta | None = None) -> "Episodes":

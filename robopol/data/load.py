@@ -71,11 +71,21 @@ def save_episodes(episodes: Episodes, uri: str | Path, **options: str) -> None:
     Raises:
         DataError: If the URI or an option is wrong, or the format cannot hold these episodes.
     """
-    module, path, options = _resolve(uri, options)
-    if not hasattr(module, "write"):
-        raise DataError(f"robopol reads the format of {uri} but does not write it; write e.g. robomimic:PATH instead")
-    _check_options(module.write, options)
+    module, path, options = _writer(uri, options)
     module.write(episodes, path, **options)
+
+
+def check_writable(uri: str | Path, **options: str) -> None:
+    """Refuse, before there is anything to write, what `save_episodes` would refuse whatever the episodes are.
+
+    Args:
+        uri: As for `save_episodes`.
+        **options: As for `save_episodes`.
+
+    Raises:
+        DataError: If the URI or an option is wrong, or the format is not written.
+    """
+    _writer(uri, options)
 
 
 def _resolve(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Path, dict[str, str]]:
@@ -102,6 +112,15 @@ def _resolve(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Pat
             )
         kind = SUFFIXES[path.suffix]
     return importlib.import_module(FORMATS[kind]), path.expanduser(), options | keywords
+
+
+def _writer(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Path, dict[str, str]]:
+    """Split a URI that is written to; see `_resolve`."""
+    module, path, options = _resolve(uri, keywords)
+    if not hasattr(module, "write"):
+        raise DataError(f"robopol reads the format of {uri} but does not write it; write e.g. robomimic:PATH instead")
+    _check_options(module.write, options)
+    return module, path, options
 
 
 def _located(module: ModuleType, path: Path, options: dict[str, str]) -> tuple[Path, dict[str, str]]:

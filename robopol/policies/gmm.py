@@ -14,11 +14,10 @@ from robopol.policies.part import PolicySpec
 from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
 
 
-class GMMConfig(PolicyConfig):
-    """A mixture of diagonal Gaussians over the whole normalised chunk.
+class MixtureConfig(PolicyConfig):
+    """Diagonal Gaussians over the whole normalised chunk.
 
     Attributes:
-        modes: Number of Gaussians, K.
         hidden: Widths of the trunk.
         min_std: Smallest standard deviation, in normalised action units. The density of a whole chunk is a product over
             all its entries; with a much smaller floor it becomes so sharp that one mode takes all samples for good.
@@ -26,15 +25,24 @@ class GMMConfig(PolicyConfig):
             evaluation).
     """
 
-    kind: Literal["gmm"] = "gmm"
-    modes: int = Field(5, ge=1)
     hidden: tuple[int, ...] = (512, 512, 512)
     min_std: float = Field(0.1, gt=0)
     deterministic: bool = True
 
+
+class GMMConfig(MixtureConfig):
+    """A mixture of them.
+
+    Attributes:
+        modes: Number of Gaussians, K.
+    """
+
+    kind: Literal["gmm"] = "gmm"
+    modes: int = Field(5, ge=1)
+
     def build(self, spec: PolicySpec) -> "MixturePolicy":
         """Return the policy, its weights untrained."""
-        return MixturePolicy(self, spec, self.modes, self.hidden, self.min_std, deterministic=self.deterministic)
+        return MixturePolicy(self, spec, self.modes)
 
 
 CLUSTERED = 2000
@@ -47,30 +55,20 @@ class MixturePolicy(Policy):
     The mode is chosen once for the whole chunk, so a chunk never mixes two ways of doing the task.
     """
 
-    def __init__(
-        self,
-        config: PolicyConfig,
-        spec: PolicySpec,
-        modes: int,
-        hidden: tuple[int, ...],
-        min_std: float,
-        *,
-        deterministic: bool,
-    ) -> None:
+    config: MixtureConfig
+
+    def __init__(self, config: MixtureConfig, spec: PolicySpec, modes: int) -> None:
         """Make the trunk and its heads.
 
         Args:
             config: The policy's own config.
             spec: The contract with the world.
             modes: K; one is a plain Gaussian policy.
-            hidden: Widths of the trunk.
-            min_std: Smallest standard deviation, in normalised action units.
-            deterministic: Whether to act with the mean of the drawn mode.
         """
         super().__init__(config, spec)
-        self.modes, self.min_std, self.deterministic = modes, min_std, deterministic
+        self.modes = modes
         size = modes * (1 + 2 * spec.horizon * spec.action_dim)
-        self.net = MLP(spec.n_obs_steps * self.observation.dim, hidden, size)
+        self.net = MLP(spec.n_obs_steps * self.observation.dim, config.hidden, size)
 
     def fit_normalizers(self, episodes: Episodes) -> None:
         """Fit the normalisers, and start the modes' means where chunks of the data cluster.
@@ -93,7 +91,7 @@ class MixturePolicy(Policy):
         """Return log-weights (B, K), means and standard deviations (B, K, Tp, A)."""
         logits, body = self.net(cond.flatten(1)).tensor_split([self.modes], -1)
         body = body.unflatten(-1, (2, self.modes, self.spec.horizon, self.spec.action_dim))
-        return logits.log_softmax(-1), body[:, 0], softplus(body[:, 1]) + self.min_std
+        return logits.log_softmax(-1), body[:, 0], softplus(body[:, 1]) + self.config.min_std
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         log_weights, mean, std = self._heads(cond)
@@ -102,7 +100,7 @@ class MixturePolicy(Policy):
         uniform = torch.special.ndtr(normal).clamp(1e-12, 1 - 1e-12)
         mode = (log_weights[:, None] - torch.log(-torch.log(uniform))).argmax(-1)  # (B, n)
         row = torch.arange(len(cond), device=cond.device)[:, None]
-        if self.deterministic:
+        if self.config.deterministic:
             return mean[row, mode]
         noise = standard_normal((len(cond), n, *mean.shape[2:]), generator, cond.device)
         return mean[row, mode] + std[row, mode] * noise

@@ -79,6 +79,8 @@ class MEowPolicy(Policy):
     which is a density in environment units, by a constant.
     """
 
+    config: MEowConfig
+
     def __init__(self, config: MEowConfig, spec: PolicySpec) -> None:
         """Make the flow.
 
@@ -87,7 +89,7 @@ class MEowPolicy(Policy):
             spec: The contract with the world.
         """
         super().__init__(config, spec)
-        self.min_std, self.deterministic = config.min_std, config.deterministic
+        self.min_std = config.min_std
         self.flow = EnergyFlow(
             spec.horizon * spec.action_dim,
             spec.n_obs_steps * self.observation.dim,
@@ -188,7 +190,7 @@ class MEowPolicy(Policy):
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         noise = standard_normal((len(cond), n, 1 + self.flow.action_size), generator, cond.device)
-        if self.deterministic:
+        if self.config.deterministic:
             noise = torch.cat([noise[..., :1], torch.zeros_like(noise[..., 1:])], -1)
         flat, _ = self.flow.sample(cond.flatten(1)[:, None], noise)
         return flat.unflatten(-1, (self.spec.horizon, self.spec.action_dim))

@@ -16,10 +16,12 @@ class Resampling(Config):
     Attributes:
         sampler: Another sampler, or its name; None keeps the policy's.
         steps: Another number of steps; None keeps the sampler's.
+        deterministic: Whether a policy of Gaussians acts with their means, or draws; None leaves it as it was saved.
     """
 
     sampler: Annotated[Any, OneOf("sampler")] | None = None
     steps: int | None = Field(None, ge=1)
+    deterministic: bool | None = None
 
     def apply(self, policy: Policy) -> None:
         """Change a policy, if anything is to be changed.
@@ -28,13 +30,17 @@ class Resampling(Config):
             policy: A policy that walks a field.
 
         Raises:
-            ConfigError: If the policy has no sampler, or its field cannot be walked so.
+            ConfigError: If the policy has no sampler, or its field cannot be walked so; or it has no Gaussians.
         """
-        if self == type(self)():
-            return
         policy = policy.inner()
+        kind = policy.config.tree()["kind"]
+        if self.deterministic is not None:
+            if "deterministic" not in type(policy.config).model_fields:
+                raise ConfigError(f"a {kind} policy has no Gaussians to draw from: leave out policy.deterministic")
+            policy.config = policy.config.model_copy(update={"deterministic": self.deterministic})
+        if self == type(self)(deterministic=self.deterministic):
+            return
         if not isinstance(policy, WalkingPolicy):
-            kind = policy.config.tree()["kind"]
             raise ConfigError(f"a {kind} policy does not walk from noise: policy.* has nothing to change")
         chosen = self.sampler or policy.config.sampler
         policy.resample(chosen if self.steps is None else chosen.model_copy(update={"steps": self.steps}))

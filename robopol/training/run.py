@@ -1,7 +1,7 @@
 """The folder of one run: what was asked for, where it ran, and its checkpoints.
 
 ```
-config.json  overrides.txt  environment.json
+config.json  overrides.txt  environment.json  data.json
 checkpoints/<step>/policy/, model/                       what was trained, ready for use; see `robopol.checkpoint`
 checkpoints/<step>/train/state.safetensors, progress.json   what training goes on from
 checkpoints/last, checkpoints/best                       relative links to a step
@@ -25,12 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from robopol.errors import CheckpointError
+from robopol.errors import CheckpointError, DataError
 from robopol.files import TEMPORARY, point, whole_file, whole_folder, write_json
 from robopol.training.environment import environment
 from robopol.training.shelf import Shelf
 
-CONFIG, OVERRIDES, ENVIRONMENT = "config.json", "overrides.txt", "environment.json"
+CONFIG, OVERRIDES, ENVIRONMENT, DATA = "config.json", "overrides.txt", "environment.json", "data.json"
 STATE, PROGRESS = "train/state.safetensors", "train/progress.json"
 SHARED = "segments"
 """Key of the state file's header: the segments that go with it."""
@@ -66,13 +66,20 @@ class RunFolder:
         self._shelf = Shelf(path / "segments")
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping[str, Any], overrides: Sequence[str] = ()) -> Self:
+    def create(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        overrides: Sequence[str] = (),
+        data: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    ) -> Self:
         """Begin a run.
 
         Args:
             path: The folder; it is made if needed and must not hold a run yet.
             config: The whole configuration, as a tree of JSON types.
             overrides: What was written on the command line.
+            data: Source -> what tells its episodes from others, see `check_data`.
 
         Returns:
             The run folder, without checkpoints.
@@ -89,6 +96,7 @@ class RunFolder:
         with whole_file(path / OVERRIDES) as draft:
             draft.write_text("".join(f"{line}\n" for line in overrides), encoding="utf-8")
         write_json(path / ENVIRONMENT, environment())
+        write_json(path / DATA, dict(data))
         write_json(path / CONFIG, config)  # last: a folder is a run once everything else is there
         return cls(path)
 
@@ -137,6 +145,25 @@ class RunFolder:
             CheckpointError: If the file is damaged.
         """
         return _read_json(self.path / ENVIRONMENT, "restore it, or start a new run")
+
+    def check_data(self, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse to go on with other data than those that the run was begun with.
+
+        Args:
+            data: Source -> what tells its episodes from others, of JSON types.
+
+        Raises:
+            DataError: If a source is not as it was.
+            CheckpointError: If what it was begun with cannot be read.
+        """
+        begun = _read_json(self.path / DATA, "restore it, or start a new run")
+        for name, now in data.items():
+            if begun[name] != now:
+                raise DataError(
+                    f"data.{name} is not what {self.path} was begun with ({_said(begun[name])} then, {_said(now)} "
+                    "now): put the data back to go on, or begin another run from its policy with these, "
+                    f"checkpoint={self.path}"
+                )
 
     def steps(self) -> list[int]:
         """Return the steps that have a whole checkpoint, oldest first."""
@@ -243,6 +270,10 @@ class RunFolder:
 def is_run(path: Path) -> bool:
     """Say whether a folder holds a run."""
     return (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()
+
+
+def _said(told: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value[:12] if isinstance(value, str) else value}" for key, value in told.items())
 
 
 def _read_json(file: Path, advice: str) -> dict[str, Any]:

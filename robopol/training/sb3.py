@@ -19,6 +19,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from robopol.algos.sb3 import SB3Config
+from robopol.checkpoint import AGENT
 from robopol.configs.spoken import spoken
 from robopol.envs import VectorEnv
 from robopol.envs.config import EnvConfig
@@ -37,8 +38,6 @@ from robopol.training.config import PhaseConfig, TrainConfig
 from robopol.training.loggers import Loggers
 from robopol.training.run import RunFolder, is_run
 from robopol.training.sb3_worlds import Worlds
-
-AGENT = "agent.zip"
 
 
 def train_baseline(config: TrainConfig, overrides: Sequence[str]) -> Path:

@@ -49,7 +49,7 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
             raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
         with Trainer(config, team=team) as trainer:
             if team.leader:
-                RunFolder.create(path, trainer.config.tree(), overrides)
+                RunFolder.create(path, trainer.config.tree(), overrides, trainer.data)
             team.wait()
             trainer.start(RunFolder(path))
             return finish(trainer)
@@ -67,6 +67,7 @@ def resume(path: Path) -> Path:
     Raises:
         CheckpointError: If it is not a run folder, or is damaged.
         ConfigError: If it is a baseline's.
+        DataError: If the data are not those that it was begun with.
     """
     with join() as team:
         if team.leader:  # it alone may tidy up
@@ -79,6 +80,7 @@ def resume(path: Path) -> Path:
                 f"Stable-Baselines3 saves too little to go on exactly: delete {path}, or begin another run="
             )
         with Trainer(config, resumed=bool(folder.steps()), team=team) as trainer:
+            folder.check_data(trainer.data)
             trainer.start(folder)
             return finish(trainer)
 

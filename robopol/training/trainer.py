@@ -59,6 +59,7 @@ class Trainer:
         team: The processes that train together.
         algo: The algorithm, which holds what is trained.
         train_data: Source -> its training episodes, without images.
+        data: Source -> what tells its episodes from others; see `RunFolder.check_data`.
         collector: What acts, if a phase does.
         replay: What it has met in its world, if a phase draws from that.
         segments: How that is saved.
@@ -95,6 +96,10 @@ class Trainer:
         episodes, train, held_out = _load_data(config)
         specs = {group: spec_for(part, episodes, world) for group, part in chosen.items()}
         self.train_data = {name: part.without_images().select(train[name]) for name, part in episodes.items()}
+        self.data = {
+            name: {"episodes": len(part), "steps": part.num_steps, "sha256": part.fingerprint()}
+            for name, part in episodes.items()
+        }
         fitted = Episodes.concat(list(self.train_data.values())) if self.train_data else None
         parts: dict[str, Any] = {}
         for group, part in chosen.items():

@@ -298,6 +298,22 @@ def test_policies_without_a_walk_refuse_another_sampler():
         Resampling(steps=5).apply(make(POLICIES["gmm"]))
 
 
+@pytest.mark.parametrize("name", ["gaussian", "gmm", "meow"])
+def test_a_saved_policy_of_gaussians_may_draw_after_all(name):
+    policy, drawing = make(POLICIES[name]), make({**POLICIES[name], "deterministic": False})
+    rng = torch.Generator()
+    Acting(deterministic=False).apply(policy)
+    one, other = (p.act(obs(4), n=3, generator=rng.manual_seed(0)) for p in (policy, drawing))
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    Acting(deterministic=True).apply(policy)
+    assert not torch.equal(policy.act(obs(4), n=3, generator=rng.manual_seed(0)), one)
+
+
+def test_policies_that_walk_have_no_gaussians_to_draw_from():
+    with pytest.raises(ConfigError, match="a flow policy has no Gaussians to draw from"):
+        Resampling(deterministic=True).apply(make(POLICIES["flow-mlp"]))
+
+
 def test_samplers_do_not_clip_actions_that_are_not_scaled_to_be_clipped():
     with pytest.raises(ConfigError, match=r"sampler\.clip=never"):
         make(POLICIES["diffusion-mlp"], action_normalization="zscore")

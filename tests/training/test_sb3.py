@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from robopol import cli
+from robopol.checkpoint import load_policy
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.envs import make_env
@@ -75,6 +76,8 @@ def test_a_baseline_leaves_what_a_run_leaves(tmp_path, algo, more):
     assert cli.run([*command[1:], "episodes=4", f"out={tmp_path / 'again.json'}"]) == 0
     again, found = (json.loads(file.read_text()) for file in (tmp_path / "again.json", run / "evaluation.json"))
     assert again["outcomes"] == found["outcomes"]
+    with pytest.raises(CheckpointError, match=r"name it by its algorithm, as in checkpoint=sb3:SAC:.*trust=true"):
+        load_policy(run)
     with pytest.raises(ConfigError, match=r"delete .*, or begin another run="):
         resume(run)
     with pytest.raises(CheckpointError, match="already holds a run, and baselines do not go on"):

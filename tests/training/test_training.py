@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,22 @@ def test_weights_that_do_not_fit_are_named(finished, tmp_path):
     save_part(policy, tmp_path)
     with pytest.raises(CheckpointError, match="is not finite"):
         load_policy(tmp_path)
+
+
+def test_a_run_does_not_go_on_with_other_data(demos, tmp_path):
+    data, run = tmp_path / "demos.hdf5", tmp_path / "run"
+    shutil.copy(demos, data)
+    train(config(data, run, "phases.cloning.updates=20"), [])
+    episodes = load_episodes(data)
+    told = json.loads((run / "data.json").read_text())
+    assert told["demos"] == {"episodes": 12, "steps": episodes.num_steps, "sha256": episodes.fingerprint()}
+    data.unlink()
+    save_episodes(replace(episodes, reward=episodes.reward + 1), data)
+    with pytest.raises(DataError, match=r"data.demos is not what .* was begun with \(episodes 12, .* checkpoint="):
+        resume(run)
+    data.unlink()
+    save_episodes(episodes, data)  # another file, of the same
+    resume(run)
 
 
 def test_a_run_of_an_earlier_robopol_is_refused_in_words(finished, tmp_path):

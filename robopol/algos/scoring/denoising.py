@@ -177,7 +177,10 @@ def fine_tuned(policy: GenerativePolicy, steps: int | None) -> GenerativePolicy:
     if steps is None:
         return policy
     if not 0 <= steps <= len(told):
-        raise ConfigError(f"{steps} last steps cannot be tuned: the sampler takes {len(told)}")
+        raise ConfigError(
+            f"{steps} last steps cannot be tuned: the sampler takes {len(told)}; "
+            f"set algo.scoring.steps={len(told)} or less"
+        )
     path = policy.field.path
     end = path.network_time(torch.tensor(path.ends[1], dtype=torch.float64)).item()
     first = len(told) - steps
