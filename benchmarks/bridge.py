@@ -19,6 +19,7 @@ import platform
 import signal
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import bridge_arms
@@ -87,14 +88,22 @@ class Loop:
         self.channels.close()
 
 
+def lateness(rows: list[Any], period_ns: int) -> dict[str, Any]:
+    """Return how late the ticks were, and the share of those that were missed."""
+    steps = np.diff([int(row["t"]) for row in rows]) // period_ns
+    late = np.array([int(row["late"]) for row in rows]) * 1e-6
+    return {
+        "late_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))},
+        "missed": float((steps - 1).sum() / steps.sum()),
+    }
+
+
 def punctuality(period: float, seconds: float, orders: int) -> dict[str, Any]:
     """Lateness of ticks and share of the missed ones (T1); time from an order to the first braking command (T11)."""
     loop = Loop(period=period, **TOLERANT)
     try:
         loop.begin()
-        rows = loop.run(seconds)
-        steps = np.diff([int(row["t"]) for row in rows]) // loop.robot.period_ns
-        late = np.array([int(row["late"]) for row in rows]) * 1e-6
+        ticks = lateness(loop.run(seconds), loop.robot.period_ns)
         obeyed = []
         for _ in range(orders):
             told = loop.clock.now()
@@ -110,8 +119,7 @@ def punctuality(period: float, seconds: float, orders: int) -> dict[str, Any]:
     return {
         "hz": round(1 / period),
         "scheduling": loop.scheduling,
-        "late_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))},
-        "missed": float((steps - 1).sum() / steps.sum()),
+        **ticks,
         "order_to_braking_ms": {"p50": float(np.median(obeyed)), "worst": float(max(obeyed)), "orders": len(obeyed)},
     }
 
@@ -127,6 +135,26 @@ def killed() -> dict[str, Any]:
             found[name] = bridge_arms.alarm(loop) * 1e3
             loop.child.process.kill()
         finally:
+            loop.close()
+    return found
+
+
+def recorded(seconds: float) -> dict[str, Any]:
+    """Lateness of ticks while they are recorded, and once the recorder hangs or is dead (T16)."""
+    loop, found = Loop(**TOLERANT), {}
+    with TemporaryDirectory() as folder:
+        setup = {"robot": loop.robot.tree(), "channels": loop.channels.handles(), "policy": {"id": POLICY.hex()}}
+        steps = np.lib.format.dtype_to_descr(np.dtype([("t", np.int64)]))
+        recorder = Child("recorder", setup | {"folder": folder, "steps": steps}, loop.channels.descriptors)
+        try:
+            recorder.ready()
+            loop.begin()
+            for name, how in (("at work", None), ("hangs", signal.SIGSTOP), ("killed", signal.SIGKILL)):
+                if how is not None:
+                    os.kill(recorder.process.pid, how)
+                found[name] = lateness(loop.run(seconds), loop.robot.period_ns)
+        finally:
+            recorder.end(0.0)
             loop.close()
     return found
 
@@ -179,6 +207,11 @@ def section(tree: dict[str, Any]) -> list[str]:
     if soak:
         more = ", ".join(f"{count:+} {name}" for name, count in soak["more"].items())
         lines.append(f"After {soak['seconds']:.0f} s it holds {more}; its schedule drifted by {soak['drift_ns']} ns.")
+    if "recorder" in tree:
+        told = (
+            f"{row['late_ms']['p99']:.2f} ms, {row['missed']:.2%} ({name})" for name, row in tree["recorder"].items()
+        )
+        lines.append(f"Late at most (p99) and missed at 100 Hz while a recorder is {', '.join(told)}.")
     lines.append("")
     lines += bridge_arms.table(tree.get("arms", []))
     lines += bridge_limits.table(tree.get("verdicts", []))
@@ -216,6 +249,7 @@ def main() -> None:
         with bridge_arms.computing(args.busy):
             found[f"loop_{round(1 / period)}_hz"] = punctuality(period, args.seconds, args.orders)
     found["killed"] = killed()
+    found["recorder"] = recorded(args.seconds)
     found["arms"] = bridge_arms.arms(args.seconds, args.probes, args.busy)
     if args.soak:
         found["soak"] = soak(args.soak)

@@ -1,6 +1,6 @@
 """What the figures of bridge.py are to be, and whether they are; a run that is too short to say so says that.
 
-The limits are those of the cases T1, T2, T4, T5, T11 and T20 of docs/bridge-checks.md.
+The limits are those of the cases T1, T2, T4, T5, T11, T16 and T20 of docs/bridge-checks.md.
 """
 
 from typing import Any
@@ -62,6 +62,8 @@ def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
             add("T5", f"{name}: no supervisor, at rest, ms", alone.get("rest_ms"), 100.0 + braking)
     for key, ms in found.get("killed", {}).items():
         add("T4", f"loop alone: {key.removesuffix('_ms').replace('_', ' ')}, ms", ms, 300.0)
+    for state, row in found.get("recorder", {}).items():
+        add("T16", f"loop alone, 100 Hz, recorder {state}: missed, share", row["missed"], 0.002, long)
     if soak := found.get("soak"):
         enough = soak["seconds"] >= SOAK
         for what, most in (("descriptors", 0.0), ("threads", 0.0), ("rss_kb", 5 * 1024.0)):

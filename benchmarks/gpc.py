@@ -217,7 +217,7 @@ def parents(task: str, seed: int, work: Path) -> dict[str, Path]:
         cloning.train(
             found[name],
             *PARENTS[view],
-            "~env",
+            "env=none",
             f"data.demos.uri={demos}",
             f"policy.encoder.keys=[{','.join((*TASKS[task].besides, view))}]",
             f"seed={seed}",

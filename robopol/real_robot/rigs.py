@@ -13,7 +13,7 @@ import numpy as np
 
 from robopol.errors import RobotError
 from robopol.real_robot.clock import VirtualClock
-from robopol.real_robot.driver import DeviceInfo, Driver, Reading, StopLevel
+from robopol.real_robot.driver import DeviceInfo, Driver, Reading, StopLevel, Vector
 from robopol.real_robot.drivers.simulated import SimulatedDriver
 from robopol.real_robot.drivers.ur import URConfig, URDriver
 from robopol.real_robot.emulators import models
@@ -179,8 +179,11 @@ class OnUR:
 
     def leave(self) -> None:
         """See `Rig.leave`."""
-        state = json.loads(self.tell("state"))
-        self.goals, self.outside = state["goals"], state["outside"]
+        self.goals, self.outside = self.heard(), json.loads(self.tell("state"))["outside"]
+
+    def heard(self) -> int:
+        """Return how many goals the controller has heard."""
+        return int(json.loads(self.tell("state"))["goals"])
 
     def tell(self, line: str) -> str:
         """Say a line to the controller's process and return its answer."""
@@ -190,7 +193,7 @@ class OnUR:
         return self._answer()
 
     def time(self, line: str) -> int:
-        """Say a line about time, and return the controller's, ns."""
+        """Say a line about time, and return of when the newest state is that the controller has sent, ns."""
         t, *self._world = json.loads(self.tell(line))
         return int(t)
 
@@ -271,6 +274,13 @@ class _Behind(URDriver):
         fresh = super().read(out)
         out.gripper = 0.0  # nobody measures it
         return fresh
+
+    def write(self, q: Vector, gripper: float) -> None:
+        """Send a goal, and wait until it was heard: what is sent may still be on its way, and time does not pass."""
+        before, end = self._rig.heard(), time.monotonic() + PATIENCE
+        super().write(q, gripper)
+        while not self._rig.free and self._rig.heard() == before and time.monotonic() < end:
+            time.sleep(0.0)
 
     def stop(self, level: StopLevel) -> None:
         with self._rig.running():

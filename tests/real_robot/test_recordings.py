@@ -10,6 +10,8 @@ import torch
 from lockstep import MS, POLICY, Bench, robot
 from reaching import Reacher, ReacherConfig, reach_policy
 
+from robopol.config import parse
+from robopol.configs import load_config
 from robopol.data import Windows, load_episodes, save_episodes
 from robopol.data.weighting import InterventionsConfig
 from robopol.doctor import check_policy, check_weights
@@ -26,6 +28,8 @@ from robopol.real_robot.steps import fill, latencies, step_type
 from robopol.real_robot.ticks import tick_type
 from robopol.real_robot.waypoints import waypoints_for
 from robopol.steering import BestOfConfig
+from robopol.training.config import TrainConfig
+from robopol.training.trainer import Trainer
 
 DT = 100 * MS
 
@@ -133,6 +137,34 @@ def test_interventions_are_exported_and_weigh_in_training_again(taken, tmp_path,
     alone = dataclasses.replace(again, intervention=torch.zeros_like(again.intervention))
     with pytest.raises(ConfigError, match="no step is an intervention"):
         InterventionsConfig().build(Windows(alone, 1, 4))
+
+
+def test_a_learner_draws_half_from_all_that_was_done_and_half_from_what_people_did(taken, tmp_path):
+    """T15, both buffers (RLPD's, as in Luo et al. 2024): a step of a person is in both, any other in the first only."""
+    save_episodes(episodes_of([taken[1]]), tmp_path / "robot.hdf5")
+    words = ["algo=sac", "schedule=offline", "env=none", "run=none", "batch_size=64"]
+    words += [f"data.{name}.uri={tmp_path}/robot.hdf5" for name in ("demos", "people")]
+    words += [f"data.{name}.validation=0" for name in ("demos", "people")]
+    words += ["data.people.sampling={kind: interventions, share: 1}", "policy.hidden=[8]", "runtime.threads=1"]
+    words += ["phases.cloning.sources={demos: 1, people: 1}", "phases.cloning.updates=20"]
+    config = parse(TrainConfig, load_config("train", words))
+    (phase,) = config.phases.values()
+    episodes = load_episodes(tmp_path / "robot.hdf5")
+    actions, human = episodes.action, episodes.intervention
+    drawn = torch.zeros(2, episodes.num_steps, dtype=torch.int64)
+    with Trainer(config) as trainer:
+        for _ in range(20):
+            batch = trainer.sources.batch(phase.sources, 64, trainer.updates)
+            which = (batch["action"][:, None, 0] == actions).all(-1)
+            assert (which.sum(1) == 1).all()
+            for half, rows in enumerate(which.split(32)):
+                drawn[half] += rows.sum(0)
+            weights = [p.detach().clone() for p in trainer.algo.parts()["policy"].parameters()]
+            trainer.advance(phase, 0)
+        now = trainer.algo.parts()["policy"].parameters()
+        assert any(not torch.equal(*pair) for pair in zip(weights, now, strict=True))
+    assert (drawn[0] > 0).all(), "the first holds every step"
+    assert ((drawn[1] > 0) == human).all(), "the second those of people, and no other"
 
 
 def test_what_was_proposed_commanded_and_achieved_is_told_apart(taken):

@@ -1,4 +1,4 @@
-"""The loop over ur-rtde, unmodified, to an emulated controller that stands still between ticks (T10, T12, T19)."""
+"""The loop over ur-rtde, unmodified, to an emulated controller that stands still between ticks (T6, T10, T12, T19)."""
 
 import ctypes
 import json
@@ -26,12 +26,13 @@ NAMES = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_
 class URBench(Bench):
     """A bench whose arm is behind a controller; time moves by `run`, but for arming and stopping."""
 
-    def __init__(self, path, host):
+    def __init__(self, path, host, **watch):
+        """Like `Bench`; ``watch`` has the limits of `WatchConfig`, of which only some are the loop's by default."""
         joints = [{"name": name, "low": -1.2, "high": 1.2, "speed": 1.5, "acceleration": 6.0} for name in NAMES]
         driver = {"kind": "simulated", "model": str(path), "gripper": None}
         tree = {"name": "ur5e", "driver": driver, "joints": joints, "gripper": {}, "period": 0.008}
         # arming takes the machine's time, and what it says of its age is of no account here
-        watch = {"missed": 1000, "lost": 10.0, "stale": 5.0}
+        watch = {"missed": 1000, "lost": 10.0, "stale": 5.0} | watch
         self.robot = parse(RobotConfig, tree | {"watch": watch, "gate": {"jump": 10.0, "strict": False, "margin": 3.0}})
         self.rig = OnUR(self.robot, host)
         self.driver, self.clock = self.rig.place(self.robot)
@@ -66,6 +67,48 @@ def bench(tmp_path_factory):
     yield made.ready()
     made.driver.close()
     made.rig.close()
+
+
+def test_states_that_are_left_out_are_told_of_and_too_many_stop_the_arm(tmp_path):
+    """T6 where the wire is TCP, which loses nothing: the controller says nothing of its state in some cycles."""
+    path = tmp_path / "ur5e.xml"
+    path.write_text(models.read("ur5e"))
+    bench = URBench(path, f"127.0.{os.getpid() % 200 + 1}.6", lost=0.1, stale=0.02).ready()
+
+    def on(seconds, loss):
+        """Return the rows of so many seconds of motion while states are lost."""
+        assert bench.rig.tell(f"drop={loss}") == "ok"
+        before = len(bench.rows)
+        for _ in range(round(seconds / 0.08)):
+            bench.walk(0.05)
+            bench.run(0.08)
+        return bench.rows[before:]
+
+    bench.rig.tell("seed=3")
+    for loss in (0.01, 0.05):
+        rows = on(1.6, loss)
+        assert bench.state is State.RUNNING
+        missed = [not row["fresh"] for row in rows]
+        assert 0 < sum(missed) < 2 * loss * len(rows) + 3, "every one is in the log"
+    rows = on(3.2, 0.2)
+    assert Code.STATE_STALE in bench.codes(), "three one after the other: it brakes and holds"
+    assert bench.state is not State.FAULT, "a tenth of a second is not reached"
+    every = np.array([(row["t_device"], row["fresh"], *row["q"]) for row in bench.rows])
+    new = every[1:, 1] != 0
+    assert (np.diff(every[:, 0])[new] > 0).all()
+    assert (np.diff(every[:, 0])[~new] == 0).all(), "what is not fresh is not taken for a new state"
+    assert (every[1:, 2:][~new] == every[:-1, 2:][~new]).all()
+    on(3.2, 0.95)
+    assert bench.state is State.FAULT
+    ages = np.array([row["t"] - row["t_received"] for row in bench.rows if row["written"]])
+    assert ages.max() < 0.1e9, "nothing is written by one that is older"
+    heard, outside = bench.told()
+    assert outside == 0
+    on(0.16, 0)
+    assert bench.state is State.FAULT
+    assert bench.told() == (heard, 0)
+    bench.driver.close()
+    bench.rig.close()
 
 
 def test_whatever_the_policy_says_the_wire_stays_within_the_robots_limits(bench):

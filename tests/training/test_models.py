@@ -17,7 +17,7 @@ from robopol.training.train import train
 from tests.algos.bandit import bandit
 
 SMALL = [
-    "~env",
+    "env=none",
     "batch_size=16",
     "log_every=5",
     "validate_every=10",

@@ -252,7 +252,7 @@ def test_a_point_learns_to_reach_a_goal(tmp_path, words):
             ["algo=sac", *SHORT, "phases.online.sources={demos: 1.0}"],
             "no data source is called demos; there are replay",
         ),
-        (["algo=sac", *SHORT, "~env"], "name an env, or data"),
+        (["algo=sac", *SHORT, "env=none"], "name an env, or data"),
         (["algo=sac", *SHORT, "policy.obs_normalization=minmax"], "policy are fitted to data, and this run has none"),
         (["algo=sac", *SHORT, "data.demos.uri=nowhere.hdf5"], "no phase draws from data.demos"),
         (["algo=sac", *SHORT, "model.action_normalization=zscore"], "model are fitted to data, and this run has none"),

@@ -123,7 +123,7 @@ def test_agents_are_told_what_the_run_says():
         (["algo=sb3_sac", *OFF, "phases.online.updates_per_step=0.3"], "whole gradient steps .*updates_per_step=0.5"),
         (["algo=sb3_sac", *OFF, "algo.options.lr=1"], "SAC of Stable-Baselines3 has no lr; it has .*learning_rate"),
         (["algo=sb3_sac", *OFF, "algo.options.learning_rate=x"], "cannot be made so"),
-        (["algo=sb3_sac", *OFF, "~env"], "no world was named"),
+        (["algo=sb3_sac", *OFF, "env=none"], "no world was named"),
         (["algo=sb3_sac", *OFF, "env.options.target=shown"], "on one vector, 'state'; .* has state, target"),
         (["algo=sb3_sac", *OFF, "runtime.device=cuda"], "trains on the CPU, not on cuda"),
         (["algo=sb3_sac", "schedule=on_policy", *ON], "learns from a replay, in one phase: set schedule=online"),
@@ -131,7 +131,7 @@ def test_agents_are_told_what_the_run_says():
     ],
 )
 def test_what_cannot_run_is_refused_in_words(tmp_path, words, message):
-    small = [word for word in SMALL if not ("~env" in words and word.startswith("env"))]
+    small = [word for word in SMALL if not ("env=none" in words and word.startswith("env"))]
     made = parse(TrainConfig, load_config("train", [*small, *words, f"run={tmp_path / 'run'}"]))
     with pytest.raises(ConfigError, match=message):
         train(made, [])

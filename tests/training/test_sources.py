@@ -107,12 +107,12 @@ def uri(tmp_path_factory) -> Path:
 
 
 def config(uri: object, run: Path, *more: str) -> TrainConfig:
-    env = [] if "~env" in more else ["env=gym", "env.id=robopol-test/PointGoal-v0"]
+    env = [] if "env=none" in more else ["env=gym", "env.id=robopol-test/PointGoal-v0"]
     tree = load_config("train", [*env, *SMALL, f"data.demos.uri={uri}", f"run={run}", *more])
     return parse(TrainConfig, tree)
 
 
-NOWHERE = ["~env"]
+NOWHERE = ["env=none"]
 HINDSIGHT = ["data.demos.sampling.kind=hindsight", "data.demos.sampling.of=state"]
 SAMPLINGS = {
     "trajectory_weighted": ["data.demos.sampling.kind=trajectory_weighted", *NOWHERE],

@@ -13,7 +13,7 @@ class Faults:
     """All off at first. Probabilities are of each answer, from a generator of a known seed.
 
     Attributes:
-        drop: Probability that an answer is lost.
+        drop: Probability that an answer is lost; of a controller on TCP, that it leaves a state out.
         corrupt: Probability that one of its bits is turned.
         truncate: Probability that its end is missing.
         duplicate: Probability that it comes twice.

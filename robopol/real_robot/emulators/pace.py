@@ -47,7 +47,8 @@ class Pace:
 
         ``free``: time passes by itself. ``hold``: it stands still. ``pass N``: hear what was said, let N ns pass, tell
         the state. ``scene FILE``: another arm, six of whose servos are the controller's. Each answers, as JSON, with
-        the controller's time, ns, and where all is: MuJoCo's positions, those of mocap bodies, their orientations.
+        the time of the newest state that was sent, ns, and where all is: MuJoCo's positions, those of mocap bodies,
+        their orientations.
         ``push X``: see `Arm.push`; answers with the time alone, that of the cycle in which it happens.
         """
         word, _, rest = line.strip().partition(" ")
@@ -70,7 +71,7 @@ class Pace:
                 return None
             data = self.server.controller.arm.data
             world = data.qpos.tolist(), data.mocap_pos.tolist(), data.mocap_quat.tolist()
-            return json.dumps([self.server.controller.t, *world])
+            return json.dumps([self.server.told, *world])
 
     def _now(self) -> int:
         """Return the controller's time; where the machine is too slow for it, it slips rather than falls behind."""

@@ -6,6 +6,7 @@ Real-time commands are done anew in each cycle; any other once, until the regist
 """
 
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Controller:
         self.runtime = STOPPED
         self._executing = self._finishing = False
         self._watchdog, self._fed = 0, self.t
-        self._frozen: dict[str, object] | None = None
+        self._frozen: dict[str, Any] | None = None
 
     def upload(self, script: str) -> None:
         """Replace the program: ur_rtde's is known by its name; any other one is taken for one that stops the arm."""
@@ -154,7 +155,7 @@ class Controller:
         f = self.faults
         return 4 * f.protective_stop | 128 * f.emergency_stop | 512 * (f.overheated or f.overload) | f.error_bits
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """Return what RTDE can tell, by name."""
         if self.faults.frozen and self._frozen is not None:
             return self._frozen

@@ -52,6 +52,7 @@ class Session:
         self.kinds: list[str] = []
         self.every, self.due, self.started = PERIOD, 0, False
         self.recipes: list[list[str]] = []
+        self.told = b""
 
 
 class URServer:
@@ -60,6 +61,7 @@ class URServer:
     Attributes:
         controller: What it serves.
         host: Its address.
+        told: Of when the newest state is that was sent, ns.
     """
 
     def __init__(self, controller: Controller, host: str = "127.0.0.1") -> None:
@@ -68,7 +70,8 @@ class URServer:
         Raises:
             OSError: If one of them is taken, or the address is none of this machine.
         """
-        self.controller, self.host = controller, host
+        self.controller, self.host, self.told = controller, host, 0
+        self._drawn, self._lost = -1, False
         self._listeners = {socket.create_server((host, port)): port for port in (DASHBOARD, SCRIPT, RTDE)}
         self._sessions: list[Session] = []
         self._handlers: dict[int, Callable[[Session], None]] = {
@@ -97,19 +100,22 @@ class URServer:
         self.controller.advance(t)
         for session in list(self._sessions):
             self._hear(session)
-        for session in self._sessions:
-            if session.started and t >= session.due:
+        if due := [session for session in self._sessions if session.started and t >= session.due]:
+            if t > self._drawn:  # while time stands still a state that is lost stays so
+                self._drawn, self._lost = t, self.controller.faults.chance(self.controller.faults.drop)
+            for session in due:
                 session.due = max(session.due + session.every, t - session.every)
-                self._send(session, self._data(session))
+                if not self._lost:
+                    self._tell(session)
         self._sessions = [s for s in self._sessions if s.line.fileno() >= 0]
 
     def repeat(self) -> None:
-        """Say the state once more to whoever hears it: a client that hears nothing for long takes its line for lost."""
+        """Say the last state once more: a client that hears nothing for long takes its line for lost."""
         if self.controller.faults.deaf(self.controller.t):
             return
         for session in self._sessions:
             if session.started:
-                self._send(session, self._data(session))
+                self._send(session, session.told)
 
     def close(self) -> None:
         """Close all connections and ports."""
@@ -155,7 +161,7 @@ class URServer:
             "get robot model": "UR5",
             "is in remote control": "true",
             "robotmode": f"Robotmode: {'RUNNING' if state['robot_mode'] == 7 else 'POWER_OFF'}",
-            "safetystatus": f"Safetystatus: {_SAFETY[state['safety_mode']]}",  # type: ignore[index]
+            "safetystatus": f"Safetystatus: {_SAFETY[state['safety_mode']]}",
             "running": f"Program running: {str(playing).lower()}",
             "programState": "PLAYING rtde_control" if playing else "STOPPED <unnamed>",
             "close safety popup": "closing safety popup",
@@ -209,12 +215,14 @@ class URServer:
             self.controller.written(names)
         return None
 
-    def _data(self, session: Session) -> bytes:
+    def _tell(self, session: Session) -> None:
+        """Send the state."""
         state, body = self.controller.state(), bytes([1])
         for name, kind in zip(session.outputs, session.kinds, strict=True):
             value = state[name]
             body += struct.pack(_PACKED[kind], *(value if isinstance(value, np.ndarray) else (value,)))
-        return packet("U", body)
+        session.told, self.told = packet("U", body), round(state["timestamp"] * 1e9)
+        self._send(session, session.told)
 
 
 def packet(kind: str, body: bytes) -> bytes:
