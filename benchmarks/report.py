@@ -42,6 +42,7 @@ SCRIPTS = (
     "camera",
     "critics",
     "td3_bc",
+    "diffusion_ql",
     "fql",
     "finetune",
     "rl_curves",

@@ -161,6 +161,7 @@ KINDS: dict[str, dict[str, str]] = {
         "bc": "robopol.algos.bc:BCConfig",
         "cal_ql": "robopol.algos.cal_ql:CalQLConfig",
         "ddpg": "robopol.algos.ddpg:DDPGConfig",
+        "diffusion_ql": "robopol.algos.diffusion_ql:DiffusionQLConfig",
         "distill": "robopol.algos.distill:DistillConfig",
         "dppo": "robopol.algos.dppo:DPPOConfig",
         "dsrl": "robopol.algos.dsrl:DSRLConfig",

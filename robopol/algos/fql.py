@@ -7,17 +7,16 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from robopol.algos.algorithm import Explored, Remembers, Trained, owned
+from robopol.algos.algorithm import Remembers, Trained, owned
 from robopol.algos.bc import BC, BESIDE, BCConfig
+from robopol.algos.chunk_actor import ChunkActor
 from robopol.algos.distill import SameNoise, SameNoiseConfig
-from robopol.algos.off_policy import OffPolicy, OffPolicyConfig
-from robopol.algos.sharing import executed, sharing
-from robopol.data.windows import narrowed
+from robopol.algos.off_policy import OffPolicyConfig
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig, QModel
 from robopol.networks.precision import Runtime
-from robopol.policies import Needs, Policy
+from robopol.policies import Policy
 from robopol.policies.consistency import ConsistencyPolicy
 from robopol.policies.flow import FlowConfig
 from robopol.policies.observation import LowDimObservation
@@ -80,7 +79,7 @@ class FQLConfig(OffPolicyConfig):
         return FQL(self, policy, model.config, total_updates, runtime)
 
 
-class FQL(OffPolicy[Any]):
+class FQL(ChunkActor):
     """See `FQLConfig`.
 
     Attributes:
@@ -96,7 +95,7 @@ class FQL(OffPolicy[Any]):
         self, config: FQLConfig, policy: ConsistencyPolicy, critics: QConfig, total_updates: int, runtime: Runtime
     ) -> None:
         """Make flow and critics; see `FQLConfig.build`."""
-        super().__init__(config, policy, sharing(critics, policy, executed(policy)), total_updates, runtime)
+        super().__init__(config, policy, critics, total_updates, runtime)
         sampler = EulerConfig(steps=config.steps)
         told = {name: value for name, value in policy.config if name in _SAME}
         self.flow = FlowConfig(sampler=sampler, **told).build(policy.spec).to(policy.device)
@@ -104,8 +103,6 @@ class FQL(OffPolicy[Any]):
         self.flow.action_normalizer.load_state_dict(policy.action_normalizer.state_dict())
         self.cloning = BC(config.cloning, self.flow, total_updates, runtime)
         self.same = SameNoise(SameNoiseConfig(sampler=sampler), policy, self.flow)
-        low, high = torch.tensor([policy.spec.action_low, policy.spec.action_high], device=policy.device)
-        self.low, self.high = low, high
 
     @property
     def trained(self) -> dict[str, Trained]:
@@ -117,19 +114,11 @@ class FQL(OffPolicy[Any]):
         """See `Algorithm.beside`."""
         return super().beside | owned("cloning", self.cloning.beside)
 
-    @property
-    def needs(self) -> Needs:
-        """See `Algorithm.needs`."""
-        return self.model.needs.joined(self.cloning.needs)
-
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`: the critics, the flow, the policy, then the target."""
-        spec = self.model.spec
-        own = narrowed(batch, spec.n_obs_steps, spec.horizon)
-        own["action"] = self.model.actions(own)
+        own, windows = self.views(batch)
         q_loss = self.fit_critics(own, step, generator)
         told = {"train/loss": q_loss, "train/q_loss": q_loss}
-        windows = narrowed(batch, self.policy.spec.n_obs_steps, self.policy.spec.horizon)
         told["train/cloning_loss"] = self.cloning.update(windows, step, generator)["train/loss"]
         told |= self.improve(windows, generator)
         self.follow()
@@ -157,22 +146,6 @@ class FQL(OffPolicy[Any]):
         worth = self.target.q(obs, chunk, generator).mean(0) if mean else self.least(obs, chunk, generator)
         goal: Tensor = batch["reward"] + batch["discount"] * worth
         return goal
-
-    def taken(self, chunk: Tensor) -> Tensor:
-        """Return the executed actions (B, h, A), within their bounds, of normalised chunks (B, Tp, A)."""
-        first = self.policy.spec.n_obs_steps - 1
-        whole = self.policy.action_normalizer.unnormalize(chunk)[:, first : first + self.model.spec.chunk]
-        return torch.minimum(torch.maximum(whole, self.low), self.high)
-
-    @torch.no_grad()
-    def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
-        """See `OffPolicy.tried`; one sample."""
-        chunk = self.policy.act(obs, 1, generator)[:, 0, : self.model.spec.chunk]
-        return torch.minimum(torch.maximum(chunk, self.low), self.high)
-
-    def warm_up(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
-        """See `robopol.algos.algorithm.WarmsUp`; the policy."""
-        return self.explore(obs, generator)
 
 
 _SAME = (

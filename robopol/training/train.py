@@ -115,7 +115,7 @@ def finish(trainer: Trainer) -> Path:
     (path / "README.md").write_text(model_card(trainer.folder, found, data), encoding="utf-8")
     summary = path / "summary.json"
     write_json(summary, _summary(trainer, found, rows))
-    show(found, rows | {"next": _next(path, trainer.algo.parts())}, notes)
+    show(found, rows | {"next": _next(path, trainer.algo.parts(), config.env is not None)}, notes)
     print(f"summary: {summary}")
     return summary
 
@@ -142,13 +142,13 @@ def _kinds(parts: Mapping[str, Part]) -> dict[str, str]:
     return {group: str(part.config.tree()["kind"]) for group, part in parts.items()}
 
 
-def _next(path: Path, parts: Mapping[str, Part]) -> str:
-    lines = {
-        "eval": f"robopol eval checkpoint={path} episodes=200 seed=200000 out=again.json",
-        "plot": f"robopol plot runs=[{path}]",
-        "collect": f"robopol collect checkpoint={path} out=rollouts.hdf5 keep=all",
-    }
-    return "\n".join(line for verb, line in lines.items() if verb == "plot" or "policy" in parts)
+def _next(path: Path, parts: Mapping[str, Part], here: bool) -> str:
+    """Say what may be done with a run, whose world may be here."""
+    lines = [f"robopol plot runs=[{path}]"]
+    if "policy" in parts and here:
+        lines.insert(0, f"robopol eval checkpoint={path} episodes=200 seed=200000 out=again.json")
+        lines.append(f"robopol collect checkpoint={path} out=rollouts.hdf5 keep=all")
+    return "\n".join(lines)
 
 
 def _announce(trainer: Trainer) -> None:

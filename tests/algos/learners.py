@@ -17,6 +17,7 @@ CHUNK = {"n_obs_steps": 1, "horizon": 2, "n_action_steps": 2}
 MLP = {"kind": "mlp", "width": 16, "blocks": 1}
 TRANSFORMER = {"kind": "transformer", "width": 16, "layers": 1, "heads": 2, "dropout": 0.3}
 EULER = {"kind": "euler", "steps": 3}
+DDIM = {"kind": "ddim", "steps": 3}
 FLOW: dict[str, Any] = {"kind": "flow", "net": MLP, "sampler": EULER, **CHUNK}
 JUMP: dict[str, Any] = {"kind": "consistency", "net": MLP, **CHUNK}
 CLONING = {"kind": "bc", "warmup": 0}
@@ -53,6 +54,7 @@ OFFLINE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "meow": ({}, {"policy": {"kind": "meow", "modes": 2, **FLOWING}}),
     "expo": ({"cloning": CLONING, "proposals": 3, "editor": SQUASHED}, {"policy": FLOW, "model": Q}),
     "fql": ({"cloning": CLONING, "steps": 3}, {"policy": JUMP, "model": Q}),
+    "diffusion_ql": ({}, {"policy": {"kind": "diffusion", "net": MLP, "sampler": DDIM, **CHUNK}, "model": Q}),
     "dsrl": ({"actor": SQUASHED}, {"policy": FLOW, "model": Q}),
 }
 """Kind -> what it is told, and the parts that it is given; those that learn from records."""
