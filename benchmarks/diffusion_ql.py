@@ -5,7 +5,7 @@
 Actions are drawn from eight Gaussians (standard deviation 0.05) on a ring of radius 0.8, as in `fql.py`; the reward is
 1 for those of the first, else 0. Told of 4000 actions of the policy as it acts, for each `weight` of Q: the share
 within three standard deviations of the Gaussian that earns, that within three of any, and the updates a second. Actions
-come by five or ten steps of a diffusion policy (Diffusion-QL), or by one jump or two of a consistency policy (CPQL).
+come by five steps of a diffusion policy (Diffusion-QL), or by one jump or two of a consistency policy (CPQL).
 """
 
 import argparse
@@ -34,7 +34,6 @@ WEIGHTS = (0.0, 0.3, 1.0, 3.0)
 PLAIN = {key: fql.POLICY[key] for key in ("net", "obs_normalization", "action_normalization")} | fql.SIZE
 KINDS: dict[str, dict[str, Any]] = {
     "diffusion, 5 steps": {"kind": "diffusion", "sampler": {"kind": "ddpm", "steps": 5}},
-    "diffusion, 10 steps": {"kind": "diffusion", "sampler": {"kind": "ddpm", "steps": 10}},
     "consistency, 1 jump": {"kind": "consistency"},
     "consistency, 2 jumps": {"kind": "consistency", "sampler": {"kind": "consistency", "steps": 2}},
 }

@@ -5,24 +5,31 @@
 In the plane one half of the demonstrations goes from (0, 0) over the crossing at (0.5, 0.5) to (1, 0), where nothing
 is earned, the other from (0, 1) over it to (1, 1), where reward is. Trials begin at (0, 0), from where no
 demonstration earned anything. Told is the share that comes to (1, 1), and the share that comes to (1, 0); the rest
-stays about the crossing. Cloned are all demonstrations alike, by the mean of a Gaussian and by a diffusion policy; the
-Decision Diffuser is asked for the most that the data earned, with several weights of the asking, and for the least.
+stays about the crossing. Cloned are all demonstrations alike, by the mean of a Gaussian, by a diffusion policy and by a
+flow; the Decision Diffuser is asked for the most that the data earned, with several weights of the asking, and for the
+least; FQL learns by a critic what follows, how near to its flow `alpha` says, from rewards of 1 for each step there.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import sections
 import torch
 from beso import episodes
-from decision_diffuser import EXECUTED, POLICIES, learn
+from decision_diffuser import EXECUTED, NET, POLICIES, learn
 from intervals import of_seeds
 
+from robopol.config import parse
 from robopol.data import Episodes
 from robopol.files import write_json
-from robopol.policies import Policy
+from robopol.networks.precision import RuntimeConfig
+from robopol.policies import Policy, PolicySpec
 from robopol.policies.decision_diffuser import DecisionDiffuser
+from robopol.registry import lookup
+from robopol.training.contract import joined
+from robopol.training.sources import Sources
 
 RESULTS = Path(__file__).parent / "results"
 STARTS = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
@@ -43,6 +50,8 @@ WALKS: list[dict[str, float]] = [
     {"target": 1.0, "weight": 3.0},
     {"target": -1.0, "weight": 1.5},
 ]
+FLOW: dict[str, Any] = {"kind": "flow", "net": NET, "sampler": {"kind": "euler", "steps": 10}}
+ALPHAS = (1.0, 10.0, 100.0)
 
 
 def demonstrations(count: int, seed: int) -> Episodes:
@@ -62,6 +71,30 @@ def demonstrations(count: int, seed: int) -> Episodes:
         at = at + action.clamp(-0.1, 0.1)
     columns = (torch.stack(column, 1) for column in zip(*seen, strict=True))
     return episodes(*columns, at)
+
+
+def jumper(alpha: float, data: Episodes, seed: int, updates: int) -> Policy:
+    """Train FQL on chunks of what is executed."""
+    size = {"n_obs_steps": 1, "horizon": EXECUTED, "n_action_steps": EXECUTED}
+    data, runtime = replace(data, reward=data.reward * LENGTH), RuntimeConfig(threads=1, matmul="highest").build()
+    parts: dict[str, Any] = {}
+    torch.manual_seed(seed)
+    for group, tree in (
+        ("policy", {"kind": "consistency", "net": NET, **size}),
+        ("model", {"kind": "q", "hidden": [256, 256], "layer_norm": True, "discount": 0.98}),
+    ):
+        config: Any = parse(lookup(group, str(tree["kind"])), tree)
+        parts[group] = config.build(parse(PolicySpec, SPEC | size))
+        parts[group].fit_normalizers(data)
+    told = {"kind": "fql", "alpha": alpha, "lr": 1e-3, "critic_lr": 1e-3, "cloning": {"lr": 1e-3, "warmup": 100}}
+    config = parse(lookup("algo", "fql"), told)
+    algo = config.build(**parts, total_updates=updates, runtime=runtime)
+    spec = joined(part.spec for part in parts.values())
+    sources = Sources({"walks": data}, spec, seed, torch.device("cpu"), needs=algo.needs)
+    for step in range(updates):
+        algo.update(sources.batch({"walks": 1.0}, 256, step), step, torch.Generator().manual_seed(seed + 10 * step))
+    policy: Policy = algo.deployed()
+    return policy
 
 
 def ends(policy: Policy, seed: int) -> dict[str, float]:
@@ -105,7 +138,7 @@ def main() -> None:
     found: dict[str, list[dict[str, float]]] = {}
     for seed in args.seeds:
         data = demonstrations(300, seed)
-        for name, tree in POLICIES.items():
+        for name, tree in (POLICIES | {"flow": FLOW}).items():
             policy = learn(tree, data, seed, args.updates, SPEC)
             for change in WALKS if isinstance(policy, DecisionDiffuser) else [{}]:
                 if isinstance(policy, DecisionDiffuser):
@@ -113,6 +146,10 @@ def main() -> None:
                 row = ", ".join([name, *(f"{key} {value:g}" for key, value in change.items())])
                 found.setdefault(row, []).append(ends(policy, seed))
                 print(f"seed {seed}: {row}: {found[row][-1]}", flush=True)
+        for alpha in ALPHAS:
+            row = f"fql, alpha {alpha:g}"
+            found.setdefault(row, []).append(ends(jumper(alpha, data, seed, args.updates), seed))
+            print(f"seed {seed}: {row}: {found[row][-1]}", flush=True)
     rows = {name: of_seeds(ones) for name, ones in found.items()}
     write_json(args.out, {"seeds": args.seeds, "updates": args.updates, "rows": rows})
 
