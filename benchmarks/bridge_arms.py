@@ -207,7 +207,7 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
         row = loop.look()
         if row["state"] not in (State.RUNNING, State.HOLD) and not loop.begin():
             break
-        before, far = float(row["q"][0]), -FAR if row["command"][0] > 0 else FAR
+        before, stood, far = float(row["q"][0]), row["command"][0], -FAR if row["command"][0] > 0 else FAR
         told = json.loads(loop.emulator.tell("push 0.1"))
         end = time.monotonic() + 1.0
         while time.monotonic() < end and abs(float(loop.look()["q"][0]) - before) < 0.05:
@@ -216,9 +216,9 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
         time.sleep(0.3)
         first = json.loads(loop.emulator.tell(f"moved {told}"))
         loop.look()
-        begun = [int(row["t"] + row["late"]) for row in loop.rows[-1000:]]
-        if first is not None and begun[0] <= first:
-            found.append(((first - told) * 1e-6, (max(t for t in begun if t <= first) - told) * 1e-6))
+        begun = [int(r["t"] + r["late"]) for r in loop.rows[-1000:] if r["t"] > told and r["command"][0] != stood]
+        if first is not None and begun:
+            found.append(((first - told) * 1e-6, (begun[0] - told) * 1e-6))
     if not found:
         return {"probes": 0}
     (p50, tick_p50), (p99, tick_p99) = np.percentile(found, [50, 99], axis=0).tolist()

@@ -23,6 +23,7 @@ SCRIPTS = (
     "beso",
     "decision_diffuser",
     "stitching",
+    "two_wishes",
     "ebt",
     "meow",
     "meow_rl",

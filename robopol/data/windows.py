@@ -30,7 +30,7 @@ Batch: TypeAlias = dict[str, Any]
 If asked for: ``plan`` key -> (B, Tp + 1, ...), the low-dim observations before every action of the window and after the
 last, ``plan_mask`` (B, Tp + 1) bool, True where they were recorded; ``return_to_go`` and ``return_bound`` (B,) float32,
 from the newest observation on; ``rewards`` (B, Tp) float32, the reward of every action of the window, 0 where there is
-none.
+none; ``labels`` key -> (B,) float32, numbers of the data at the newest observation.
 
 With a `Transition` of h steps, or of the n of its return, and discount gamma: let h' be the actions from the newest
 observation on that were taken, so many or fewer where the episode ends or terminates before. ``reward`` (B,) is the sum
@@ -105,6 +105,7 @@ class Windows:
         transition: Transition | None = None,
         rewards: bool = False,
         bound: float | None = None,
+        labels: Iterable[str] = (),
     ) -> None:
         """Index the windows and lay out the low-dim columns.
 
@@ -123,11 +124,12 @@ class Windows:
             rewards: Whether a batch holds the rewards of the whole window.
             bound: Discount of the bound of the return that a batch holds; none if left out. See
                 `Episodes.return_bounds`.
+            labels: Observations of one entry each that a batch holds as labels.
 
         Raises:
             ConfigError: If To and Tp, or the transition, do not fit together.
             ShapeError: If the weights have the wrong shape.
-            DataError: If there is no episode, or a weight is negative or not finite.
+            DataError: If there is no episode, a weight is negative or not finite, or there is no such label.
         """
         if not 1 <= n_obs_steps <= horizon:
             raise ConfigError(
@@ -175,6 +177,7 @@ class Windows:
         if transition is not None:
             values |= _transitions(episodes, transition)
         self._values = {name: column.to(self.device) for name, column in values.items()}
+        self._labels = {name: label_of(episodes, name).to(self.device) for name in labels}
         self._rewards = self._plan_mask = None
         if rewards:
             self._rewards = _strided((episodes.reward[rows] * (rows == wanted)).to(self.device), horizon)
@@ -207,7 +210,7 @@ class Windows:
         """What a batch holds besides observations, actions, their mask and their weight; see `Batch`."""
         found = self._values.keys() - {"ahead", "at_end"}
         asked = {"next_obs": "ahead" in self._values, "rewards": self._rewards is not None}
-        asked |= dict.fromkeys(("plan", "plan_mask"), self._plan_mask is not None)
+        asked |= dict.fromkeys(("plan", "plan_mask"), self._plan_mask is not None) | {"labels": bool(self._labels)}
         return frozenset(found | {name for name, is_held in asked.items() if is_held})
 
     def only(self, episodes: Tensor) -> "Windows":
@@ -234,6 +237,7 @@ class Windows:
         index = index.to(self.device)
         part._row, part.weight = self._row[index], self.weight[index]
         part._values = {name: column[index] for name, column in self._values.items()}
+        part._labels = {name: column[index] for name, column in self._labels.items()}
         return part
 
     def taken(self, indices: Tensor) -> Tensor:
@@ -263,6 +267,8 @@ class Windows:
         if self._plan_mask is not None:
             batch["plan"] = {key: column.index_select(0, row) for key, column in self._plan.items()}
             batch["plan_mask"] = self._plan_mask.index_select(0, row)
+        if self._labels:
+            batch["labels"] = {name: column.index_select(0, indices) for name, column in self._labels.items()}
         if self._rewards is not None:
             batch["rewards"] = self._rewards.index_select(0, row)
         if ahead is not None:
@@ -293,6 +299,22 @@ class Windows:
                 images = images.pin_memory().to(self.device, non_blocking=True)
             found[key] = images.unflatten(0, (-1, self.n_obs_steps))
         return found
+
+
+def label_of(episodes: Episodes, name: str) -> Tensor:
+    """Return a number of every step (N,) that the data have as an observation of one entry.
+
+    Raises:
+        DataError: If they do not.
+    """
+    column = episodes.obs.get(name)
+    if column is None or is_image(name) or column[0].numel() != 1:
+        numbers = [key for key, value in episodes.obs.items() if not is_image(key) and value[0].numel() == 1]
+        raise DataError(
+            f"the data have no label '{name}': a label is an observation of one entry, of which there are "
+            f"{', '.join(numbers) or 'none'}"
+        )
+    return column.flatten()
 
 
 def narrowed(batch: Mapping[str, Any], n_obs_steps: int, horizon: int) -> Batch:

@@ -3,6 +3,9 @@
 A field over windows of states s_0 .. s_Tp is told a return and guided towards it; it always sees the observed states as
 they are. Actions are read from consecutive states by inverse dynamics, a_h = f(s_h, s_h+1). States are the normalised
 low-dim observations. No value function is learned.
+
+Beside the return it may be told numbers of the data (labels), each left out of some samples by itself, so that it can
+be asked for any of them, and for several at once: what each alone changes is added up.
 """
 
 from collections.abc import Mapping
@@ -16,13 +19,14 @@ from torch import Generator, Tensor
 from robopol.config import OneOf
 from robopol.data.normalizer import Normalizer, NormalizerMode
 from robopol.data.reach import warn_of_unplanned
+from robopol.data.windows import label_of
 from robopol.errors import ConfigError, ShapeError
 from robopol.networks.denoiser import Walk
 from robopol.networks.mlp import MLP
 from robopol.networks.unet import UNetConfig
 from robopol.policies.field import Field, Schedule
 from robopol.policies.generative import Prediction
-from robopol.policies.guidance import GuidedField
+from robopol.policies.guidance import GuidedField, SummedField
 from robopol.policies.observation import LowDimObservation
 from robopol.policies.part import Needs, PolicySpec
 from robopol.policies.paths import Level
@@ -46,9 +50,12 @@ class DecisionDiffuserConfig(PolicyConfig):
         prediction: What the network predicts; see `robopol.policies.prediction`.
         net: The denoiser of Tp + 1 states.
         sampler: How a plan is walked from noise.
-        target: The return that is asked for: -1 and 1 are the 1 % and the 99 % quantile of the training data's.
-        weight: How far the plan is pulled to that return; 1 as it was learned, 0 not at all.
-        drop: Share of the training samples from which the return is left out.
+        target: The return that is asked for: -1 and 1 are the 1 % and the 99 % quantile of the training data's. None
+            asks for none.
+        labels: Observation of one entry that the data have and that is not looked at, e.g. whether an episode was
+            careful -> what is asked of it, on the same scale; None asks for none.
+        weight: How far the plan is pulled to each of these; 1 as it was learned, 0 not at all.
+        drop: Share of the training samples from which the return is left out, and each label by itself.
         temperature: Factor on all noise of the walk; below 1 plans keep closer to the likely ones.
         discount: Of the returns, per step.
         return_features: Size of the embedding of a return.
@@ -63,7 +70,8 @@ class DecisionDiffuserConfig(PolicyConfig):
     prediction: Prediction = "x0"
     net: Annotated[Any, OneOf("net")] = UNetConfig()
     sampler: Annotated[Any, OneOf("sampler")] = DDPMConfig(steps=20)
-    target: float = 0.9
+    target: float | None = 0.9
+    labels: dict[str, float | None] = Bound(default_factory=dict)
     weight: float = Bound(1.2, ge=0)
     drop: float = Bound(0.25, gt=0, lt=1)
     temperature: float = Bound(0.5, ge=0)
@@ -81,6 +89,16 @@ class DecisionDiffuserConfig(PolicyConfig):
                 "set sampler.clip=never, or obs_normalization=minmax"
             )
         return self
+
+    def select(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """See `PartConfig.select`; labels are not looked at."""
+        return super().select({key: shape for key, shape in shapes.items() if key not in self.labels})
+
+    @property
+    def asked(self) -> dict[int, float]:
+        """What is asked for: 0 is the return, then come the labels."""
+        values = enumerate([self.target, *self.labels.values()])
+        return {index: value for index, value in values if value is not None}
 
     def build(self, spec: PolicySpec) -> "DecisionDiffuser":
         """Return the policy, its weights untrained.
@@ -109,20 +127,22 @@ class DecisionDiffuser(WalkingPolicy):
         states = self.observation.dim
         net = config.net.build(states, spec.horizon + 1, config.return_features, 1)
         self.field = Field(net, config.path.build(), config.prediction)
-        self.returns = Normalizer(1, "quantile")
-        self.embed = MLP(2, (2 * config.return_features,), config.return_features, "mish")
+        self.returns = Normalizer(1 + len(config.labels), "quantile")
+        self.embed = MLP(2 + 2 * len(config.labels), (2 * config.return_features,), config.return_features, "mish")
         self.inverse = MLP(2 * states, config.inverse_hidden, spec.action_dim)
         self.resample(config.sampler)
 
     @property
     def walked(self) -> Field:
-        """See `WalkingPolicy.walked`; it is pulled towards the return, and pinned when there are observations."""
-        return GuidedField(self.field, self._unasked, self.config.weight)
+        """See `WalkingPolicy.walked`; it is pulled to what is asked for, and pinned when there are observations."""
+        if len(self.config.asked) > 1:
+            return SummedField(self.field, self._unasked, self.config.weight)
+        return GuidedField(self.field, self._unasked, self.config.weight if self.config.asked else 0.0)
 
     @property
     def needs(self) -> Needs:
         """See `Policy.needs`."""
-        return Needs(plan=True, discount=self.config.discount)
+        return Needs(plan=True, discount=self.config.discount, labels=tuple(self.config.labels))
 
     def for_acting(self, backend: Backend = "packed") -> None:
         """See `WalkingPolicy.for_acting`; a CUDA graph has no place for what the plan is pinned to."""
@@ -134,7 +154,11 @@ class DecisionDiffuser(WalkingPolicy):
         super().for_acting(backend)
 
     def fit_normalizers(self, episodes: "Episodes") -> None:
-        """See `Policy.fit_normalizers`; the scale of returns is fitted too."""
+        """See `Policy.fit_normalizers`; the scales of returns and labels are fitted too.
+
+        Raises:
+            DataError: If there is no such label.
+        """
         super().fit_normalizers(episodes)
         observation = cast(LowDimObservation, self.observation)
         states = torch.cat([episodes.obs[key] for key in observation.keys], -1)
@@ -142,7 +166,8 @@ class DecisionDiffuser(WalkingPolicy):
         names = [f"{key}[{i}]" for key, size in sizes for i in range(size)]
         clips = self.config.sampler.clip != "never"
         warn_of_unplanned(observation.normalizer, states, names, clips, "observation")
-        self.returns.fit(episodes.returns_to_go(self.config.discount)[:, None])
+        labels = [label_of(episodes, name).double() for name in self.config.labels]
+        self.returns.fit(torch.stack([episodes.returns_to_go(self.config.discount), *labels], -1))
 
     def loss(self, batch: Mapping[str, Any], generator: Generator | None = None) -> Tensor:
         """Return half the loss of the plan plus half that of the inverse dynamics, (B,).
@@ -154,12 +179,14 @@ class DecisionDiffuser(WalkingPolicy):
         Raises:
             ShapeError: If the batch lacks a part, or one is shaped wrongly.
         """
-        if missing := {"plan", "plan_mask", "return_to_go"} - batch.keys():
+        wanted = {"plan", "plan_mask", "return_to_go"} | ({"labels"} if self.config.labels else set())
+        if missing := wanted - batch.keys():
             raise ShapeError(f"the batch lacks {', '.join(sorted(missing))}: draw it with this policy's `needs`")
         seen, states = self.spec.n_obs_steps, self.observation(batch["plan"], self.spec.horizon + 1)
         exists, mask = batch["plan_mask"].float(), batch["mask"].float()
 
-        y = self.returns.normalize(batch["return_to_go"][:, None])
+        labels = [batch["labels"][name] for name in self.config.labels]
+        y = self.returns.normalize(torch.stack([batch["return_to_go"], *labels], -1))
         if self.training:
             told = torch.rand(y.shape, generator=generator, device=y.device) >= self.config.drop
         else:
@@ -175,8 +202,7 @@ class DecisionDiffuser(WalkingPolicy):
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         seen = cond.repeat_interleave(n, 0)
-        y = torch.full((len(seen), 1), self.config.target, device=cond.device)
-        asked = self._embed(y, torch.ones_like(y, dtype=torch.bool))
+        asked = self._asked(cond.device).expand(len(seen), -1, -1)
         field = PinnedField(self.walked, seen)
         shape = (len(cond), n, self.spec.horizon + 1, cond.shape[-1])
 
@@ -191,14 +217,22 @@ class DecisionDiffuser(WalkingPolicy):
         actions: Tensor = self.inverse(torch.cat([states[:, :-1], states[:, 1:]], -1))
         return actions.float()
 
+    def _asked(self, device: torch.device) -> Tensor:
+        """Return the embedding of each thing that is asked for, alone, (1, K, F); of none of them if there are none."""
+        count, asked = self.returns.dim, self.config.asked
+        y, told = torch.zeros(max(len(asked), 1), count), torch.zeros(max(len(asked), 1), count, dtype=torch.bool)
+        for row, (index, value) in enumerate(asked.items()):
+            y[row, index], told[row, index] = value, True
+        return self._embed(y.to(device), told.to(device)).transpose(0, 1)
+
     def _embed(self, y: Tensor, told: Tensor) -> Tensor:
-        """Embed normalised returns (B, 1) as (B, 1, F); one that is not told is as if there were none."""
+        """Embed normalised returns and labels (B, K) as (B, 1, F); what is not told is as if there were none."""
         embedded: Tensor = self.embed(torch.cat([y * told, (~told).float()], -1))
         return embedded.float()[:, None]
 
     def _unasked(self, cond: Tensor) -> Tensor:
-        """Return the embedding of no return, shaped like ``cond`` (B, 1, F)."""
-        nothing = torch.zeros(1, 1, device=cond.device)
+        """Return the embedding of nothing that is asked for, shaped like ``cond`` (B, 1, F)."""
+        nothing = torch.zeros(1, self.returns.dim, device=cond.device)
         return self._embed(nothing, nothing.bool()).expand_as(cond)
 
 

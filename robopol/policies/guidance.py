@@ -106,6 +106,42 @@ class GoalEncoder(Encoder):
         return torch.cat([rest, goal, torch.ones_like(cond[..., -1:])], -1)
 
 
+class SummedField(Field):
+    """A field D_u + weight sum_i (D_i - D_u): i is told one of several conditions alone, u none of them.
+
+    Conditions that are independent of each other, given what is planned, are met together so (Liu et al. 2022, eq. 11;
+    Ajay et al. 2023, section 3.3). All are asked in one batch.
+    """
+
+    def __init__(self, field: Field, without: Callable[[Tensor], Tensor], weight: float) -> None:
+        """Guide a field.
+
+        Args:
+            field: What was trained, with every condition alone and without any.
+            without: One encoded condition (B, 1, D) -> none.
+            weight: See above; of one condition it is that of `GuidedField`.
+        """
+        super().__init__(field.net, field.path, field.prediction)
+        self.field, self.without, self.weight = field, without, weight
+
+    def prepare(self, schedule: Schedule, cond: Tensor) -> Walk:
+        """See `Field.prepare`; ``cond`` holds the conditions along its second axis, (B, K, D)."""
+        walk = self.field.prepare(schedule, self._told(cond))
+        return lambda x, i: self._mix(walk(x.repeat(cond.shape[1] + 1, 1, 1), i), cond.shape[1] + 1)
+
+    def _output(self, x: Tensor, t: Tensor, level: Level, cond: Tensor) -> Tensor:
+        count = cond.shape[1] + 1
+        levels = Level(*(value.repeat(count) for value in level))
+        return self._mix(self.field._output(x.repeat(count, 1, 1), t.repeat(count), levels, self._told(cond)), count)
+
+    def _told(self, cond: Tensor) -> Tensor:
+        return torch.cat([self.without(cond[:, :1]), *cond.split(1, 1)])
+
+    def _mix(self, outputs: Tensor, count: int) -> Tensor:
+        without, *told = outputs.chunk(count)
+        return torch.add(without, sum(one - without for one in told), alpha=self.weight)
+
+
 class GuidedField(Field):
     """A field D_u + weight (D_c - D_u): c is told the condition, u is not. Both are asked in one batch.
 

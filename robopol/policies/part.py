@@ -79,6 +79,7 @@ class Needs(NamedTuple):
         transition: What the next actions earn and where they lead; None if it is not read.
         rewards: The rewards of the whole window.
         bound: What the return-to-go is at least, discounted so; None if it is not read.
+        labels: Numbers of the data, observations of one entry, as they are at the newest observation.
         rollout: A whole rollout of the policy as it stands, with its traces, instead of drawn samples.
         trace: Of decisions, where each window begins with one, what the algorithm left with it: name -> shape of one.
             None if windows may begin anywhere.
@@ -89,6 +90,7 @@ class Needs(NamedTuple):
     transition: Transition | None = None
     rewards: bool = False
     bound: float | None = None
+    labels: tuple[str, ...] = ()
     rollout: bool = False
     trace: Mapping[str, tuple[int, ...]] | None = None
 
@@ -110,6 +112,7 @@ class Needs(NamedTuple):
             transition=self.transition or other.transition,
             rewards=self.rewards or other.rewards,
             bound=other.bound if self.bound is None else self.bound,
+            labels=tuple(dict.fromkeys((*self.labels, *other.labels))),
             rollout=self.rollout or other.rollout,
             trace=other.trace if self.trace is None else self.trace,
         )
@@ -130,6 +133,11 @@ class PartConfig(Config):
 
     group: ClassVar[str]
     """Its group in `robopol.registry.KINDS`."""
+
+    def select(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Return the observations that are looked at, of those that there are; see `EncoderConfig.select`."""
+        selected: dict[str, tuple[int, ...]] = self.encoder.select(shapes)
+        return selected
 
 
 class Part(nn.Module):

@@ -48,12 +48,12 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
     if not data:
         if world is None:
             raise ConfigError("there are neither data nor a world to learn from: name an env, or data")
-        return _contract(config, config.encoder.select(world.obs_shapes), world, world)
+        return _contract(config, config.select(world.obs_shapes), world, world)
     first = next(iter(data.values()))
     meta, faults = first.meta, []
-    shapes = config.encoder.select(_shapes(first))
+    shapes = config.select(_shapes(first))
     for name, episodes in data.items():
-        found = config.encoder.select(_shapes(episodes))
+        found = config.select(_shapes(episodes))
         if found != shapes or episodes.action.shape[1] != first.action.shape[1]:
             faults.append(
                 f"'{name}' has observations {found} and {episodes.action.shape[1]} action entries, "

@@ -133,6 +133,7 @@ class Sources:
                 transition=needs.transition,
                 rewards=needs.rewards,
                 bound=needs.bound,
+                labels=needs.labels,
             )
             for name, part in episodes.items()
         }

@@ -1,5 +1,7 @@
 """Plans of states that are told a return: what they are trained on, what is pinned, and what is acted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,9 +17,11 @@ from robopol.networks.denoiser import Denoiser
 from robopol.policies import Needs, PolicySpec
 from robopol.policies.decision_diffuser import DecisionDiffuser, PinnedField
 from robopol.policies.field import Field
+from robopol.policies.guidance import GuidedField, SummedField
 from robopol.policies.paths.discrete_vp import DiscreteVPConfig
 from robopol.policies.samplers.first_order import DDPMConfig
 from robopol.registry import lookup
+from robopol.training.contract import spec_for
 from robopol.training.sources import Sources
 
 NET = {"kind": "film_mlp", "width": 32, "features": 16}
@@ -84,7 +88,8 @@ def test_states_beyond_the_quantiles_are_not_clipped_in_silence():
 def windows(policy: DecisionDiffuser, episodes: Episodes) -> Windows:
     needs = policy.needs
     spec = policy.spec
-    return Windows(episodes, spec.n_obs_steps, spec.horizon, plan=needs.plan, discount=needs.discount)
+    told = {"plan": needs.plan, "discount": needs.discount, "labels": needs.labels}
+    return Windows(episodes, spec.n_obs_steps, spec.horizon, keys=["state"], **told)
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -374,3 +379,79 @@ def test_an_unfitted_scale_of_returns_is_refused():
     policy.returns = Normalizer(1, "quantile")
     with pytest.raises(DataError, match="never fitted"):
         policy.loss(batch, rng())
+
+
+def labelled() -> Episodes:
+    """The same, of which every step says how fast it is, and every episode whether it was careful."""
+    episodes = linear()
+    rng_ = torch.Generator().manual_seed(3)
+    fast = torch.rand(episodes.num_steps, 1, generator=rng_)
+    careful = (episodes.episode_index % 2).float()[:, None]
+    final = {"fast": torch.zeros(3, 1), "careful": torch.zeros(3, 1)}
+    labels = {"fast": fast, "careful": careful}
+    return replace(episodes, obs=episodes.obs | labels, final_obs=episodes.final_obs | final)
+
+
+LABELS = {"fast": 0.5, "careful": -1.0}
+
+
+def test_labels_are_told_as_they_are_now_and_never_looked_at():
+    episodes = labelled()
+    policy = make(episodes, labels=LABELS)
+    batch = (data := windows(policy, episodes)).gather(torch.arange(len(data)))
+    now_ = episodes.starts[data.episode] + data.start + 1
+    assert torch.equal(batch["labels"]["fast"], episodes.obs["fast"][now_, 0])
+    assert torch.equal(batch["labels"]["careful"], episodes.obs["careful"][now_, 0])
+    part = data.only(torch.tensor([2]))
+    assert torch.equal(part.gather(torch.arange(6))["labels"]["fast"], episodes.obs["fast"][13:, 0])
+    meta = EpisodesMeta(action_names=("x", "y"), action_low=(-2, -2), action_high=(2, 2), control_hz=10.0)
+    assert spec_for(policy.config, {"toy": replace(episodes, meta=meta)}, None).obs_shapes.keys() == {"state"}
+    before = policy.loss(batch, rng())
+    other = batch | {"labels": {name: value + 1 for name, value in batch["labels"].items()}}
+    assert not torch.equal(policy.loss(other, rng()), before)
+    with pytest.raises(DataError, match=r"no label 'slow': .* there are fast, careful"):
+        make(episodes, labels={"slow": 1.0})
+    with pytest.raises(ShapeError, match="lacks labels"):
+        policy.loss({key: value for key, value in batch.items() if key != "labels"}, rng())
+
+
+def test_each_is_left_out_by_itself():
+    policy = make(labelled(), labels=LABELS, drop=0.5).train()
+    told, embed = [], policy._embed
+    policy._embed = lambda y, mask: (told.append(mask), embed(y, mask))[1]
+    batch = (data := windows(policy, labelled())).gather(torch.arange(len(data)).repeat(50))
+    policy.loss(batch, rng())
+    (mask,) = told
+    assert ((mask.float().mean(0) - 0.5).abs() < 0.06).all()
+    assert abs((mask[:, 0] == mask[:, 1]).float().mean() - 0.5) < 0.06
+
+
+def test_what_is_asked_for_is_added_up_from_what_each_alone_changes():
+    policy = make(labelled(), labels=LABELS, weight=1.3, target=None)
+    asked = policy._asked(torch.device("cpu")).expand(4, -1, -1)
+    assert asked.shape[1] == 2
+    x, t = torch.randn(4, 6, 3, generator=rng(1)), torch.full((4,), 40)
+    level = policy.field.path.level(t)
+    nothing = policy._unasked(asked[:, :1])
+    none, fast, careful = (policy.field._output(x, t, level, cond) for cond in (nothing, asked[:, :1], asked[:, 1:]))
+    found = policy.walked._output(x, t, level, asked)
+    torch.testing.assert_close(found, none + 1.3 * (fast - none) + 1.3 * (careful - none))
+    one = SummedField(policy.field, policy._unasked, 1.3)._output(x, t, level, asked[:, :1])
+    torch.testing.assert_close(one, GuidedField(policy.field, policy._unasked, 1.3)._output(x, t, level, asked[:, :1]))
+    counted = watch(policy)
+    policy.act(now(), generator=rng())
+    assert [len(x) for x in counted] == [12] * 4, "two and none, in one batch"
+
+
+def test_asked_for_nothing_it_plans_what_the_data_do():
+    nothing = make(labelled(), labels=dict.fromkeys(LABELS), target=None)
+    unpulled = make(labelled(), labels=LABELS, weight=0.0)
+    torch.testing.assert_close(nothing.act(now(), generator=rng()), unpulled.act(now(), generator=rng()))
+
+
+def test_one_with_labels_is_saved_and_loaded(tmp_path):
+    policy = make(labelled(), labels=LABELS)
+    save_part(policy, tmp_path)
+    again = load_policy(tmp_path)
+    assert again.config == policy.config
+    assert torch.equal(again.act(now(), generator=rng()), policy.act(now(), generator=rng()))
