@@ -68,6 +68,7 @@ def test_help_names_every_verb(capsys):
         (["data", "info"], 1, "robopol data info URI"),
         (["data", "info", "/nowhere.hdf5"], 1, "/nowhere.hdf5"),
         (["plot", "runs=[/nowhere]"], 1, "no log at"),
+        (["train", "algo=fql", "policy=gmm"], 1, "algo=fql chooses policy/net, which policy=gmm does not have: leave"),
         (["collect", "env=push", "out=x"], 1, "the suffix of x does not tell the format"),
         (["collect", "env=push", "out=d4rl:x.hdf5"], 1, "does not write it"),
         (["list", "polcy"], 1, "did you mean policy"),

@@ -48,8 +48,20 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             composed = compose(name, lines)
         tree = OmegaConf.to_container(composed, resolve=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # hydra refuses experiment=null by the last
-        raise ConfigError(" ".join(str(error).split("\nSee https")[0].split())) from error
+        raise ConfigError(_said(" ".join(str(error).split("\nSee https")[0].split()), overrides)) from error
     return _without_missing(tree)
+
+
+def _said(fault: str, overrides: Sequence[str]) -> str:
+    """Say what hydra says of a recipe's choice for what somebody chose otherwise, in the user's words."""
+    found = re.match(r"In '([\w/]+)/(\w+)': Could not override '(\w+)(/\w+)'", fault)
+    if found is None:
+        return fault
+    chosen = next((word for word in reversed(overrides) if word.startswith(f"{found[3]}=")), f"the {found[3]}")
+    return (
+        f"{found[1]}={found[2]} chooses {found[3]}{found[4]}, which {chosen} does not have: leave {chosen} out, or take "
+        "one that has it"
+    )
 
 
 def groups() -> dict[str, list[str]]:

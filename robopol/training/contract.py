@@ -67,9 +67,10 @@ def spec_for(config: PolicyConfig | ModelConfig, data: Mapping[str, Episodes], w
     if world is not None:
         for key, shape in shapes.items():
             if tuple(world.obs_shapes.get(key, ())) != shape:
-                faults.append(
-                    f"observation '{key}' is {shape} in the data, {world.obs_shapes.get(key, 'absent')} in {world.id}"
-                )
+                there, hint = world.obs_shapes.get(key, "absent"), ""
+                if there == "absent":
+                    hint = f" (what is not to be looked at is left out by {config.group}.encoder.keys=[...])"
+                faults.append(f"observation '{key}' is {shape} in the data, {there} in {world.id}{hint}")
         recorded = {key: value for key, value in meta.env_options.items() if world.options.get(key) != value}
         if faults and recorded and meta.env_id == world.id:
             faults.append(f"the data were recorded with env.options {recorded}")
