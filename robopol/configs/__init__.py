@@ -59,8 +59,8 @@ def _said(fault: str, overrides: Sequence[str]) -> str:
         return fault
     chosen = next((word for word in reversed(overrides) if word.startswith(f"{found[3]}=")), f"the {found[3]}")
     return (
-        f"{found[1]}={found[2]} chooses {found[3]}{found[4]}, which {chosen} does not have: leave {chosen} out, or take "
-        "one that has it"
+        f"{found[1]}={found[2]} chooses {found[3]}{found[4]}, which {chosen} does not have: leave {chosen} out, or "
+        "take one that has it"
     )
 
 
