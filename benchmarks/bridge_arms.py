@@ -212,8 +212,9 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
     """Time from a step in the arm's state to the first goal at the wire that was made of it (T2).
 
     Whoever stands for the policy infers nothing: it waits for the step in the rows, and answers at once. It does not
-    keep a core busy meanwhile, which the emulator may need. Told apart is the time to the beginning of the tick that
-    answers, which is the loop's; what follows is the vendor's client's, which reads and writes.
+    keep a core busy meanwhile, which the emulator may need. Of the buses, whose emulators go by this machine's clock,
+    the time to the beginning of the tick that answers is told apart: that is the loop's, and what follows is the
+    vendor's client's, which reads and writes for milliseconds. A UR's clock is its own, and its client is done at once.
     """
     found = []
     for k in range(times):
@@ -237,14 +238,11 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
     if not found:
         return {"probes": 0}
     (p50, tick_p50), (p99, tick_p99) = np.percentile(found, [50, 99], axis=0).tolist()
-    return {
-        "probes": len(found),
-        "p50_ms": p50,
-        "p99_ms": p99,
-        "to_tick_p50_ms": tick_p50,
-        "to_tick_p99_ms": tick_p99,
-        "in_tick_p99_ms": float(np.percentile([goal - tick for goal, tick in found], 99)),
-    }
+    goals = {"probes": len(found), "p50_ms": p50, "p99_ms": p99}
+    if loop.robot.driver.tree()["kind"] == "ur":
+        return goals
+    after = float(np.percentile([goal - tick for goal, tick in found], 99))
+    return goals | {"to_tick_p50_ms": tick_p50, "to_tick_p99_ms": tick_p99, "in_tick_p99_ms": after}
 
 
 def alarm(loop: Any) -> float:
@@ -352,7 +350,7 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
             lines.append(f"| {row['driver']} {row['hz']} Hz | {row['failed']} | | | | | |")
             continue
         late, probe, dead = row["late_ms"], row.get("probe", {}), row.get("killed", {})
-        tick = f"({probe['to_tick_p50_ms']:.1f} / {probe['to_tick_p99_ms']:.1f})" if probe.get("probes") else ""
+        tick = f"({probe['to_tick_p50_ms']:.1f} / {probe['to_tick_p99_ms']:.1f})" if "to_tick_p50_ms" in probe else ""
         seen = f"{probe['p50_ms']:.1f} / {probe['p99_ms']:.1f} ms {tick}" if probe.get("probes") else "-"
         ends = f"{dead['alarm_ms']:.0f} ms, {_ms(dead)}" if dead else "-"
         lines.append(

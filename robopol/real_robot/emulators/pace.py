@@ -49,9 +49,7 @@ class Pace:
         the state. ``scene FILE``: another arm, six of whose servos are the controller's. Each answers, as JSON, with
         the time of the newest state that was sent, ns, and where all is: MuJoCo's positions, those of mocap bodies,
         their orientations.
-        ``push X``: see `Arm.push`; answers with the time alone, that of the cycle in which it happens. ``moved T``:
-        when after T a goal first was another one. These two are by the machine's clock, which is ahead of the
-        controller's.
+        ``push X``: see `Arm.push`; answers with the time alone, that of the cycle in which it happens.
         """
         word, _, rest = line.strip().partition(" ")
         with self._lock:
@@ -64,10 +62,7 @@ class Pace:
                 self.server.cycle(self._t)
             elif word == "push":
                 self.server.controller.arm.push(float(rest))
-                return str(self.server.controller.t + PERIOD + self._ahead)
-            elif word == "moved":
-                first = self.server.controller.oracle.moved(int(rest) - self._ahead)
-                return json.dumps(None if first is None else first + self._ahead)
+                return str(self.server.controller.t + PERIOD)
             elif word == "scene":
                 controller = self.server.controller
                 controller.end()
