@@ -65,8 +65,7 @@ class ValueCritics(Critics[ValueModel]):
     def _actors(self, averaged: Policy) -> tuple[Policy, Policy]:
         """Return who acts to learn, and who is deployed."""
         sampling: Any = copy.copy(averaged)  # the same weights
-        if hasattr(sampling, "deterministic"):
-            sampling.deterministic = False
+        if "deterministic" in type(averaged.config).model_fields:
             sampling.config = averaged.config.model_copy(update={"deterministic": False})
         if self.config.proposals == 1:
             return sampling, averaged

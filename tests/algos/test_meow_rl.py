@@ -102,7 +102,7 @@ def test_learning_keeps_q_v_and_the_density_one(flow):
 
 def test_samples_come_with_their_density():
     policy, obs = build(FLOWS["mixture"]).policy, batch()["obs"]
-    assert policy.deterministic
+    assert policy.config.deterministic
     windows, log_prob = policy.sample(obs, 20, rng())
     assert windows.shape == (ROWS, 20, 1, 2)
     inside = (((windows - (LOW + HIGH) / 2) / HALF).abs() < 0.999).all(-1).all(-1)
@@ -153,7 +153,7 @@ def test_dropout_is_for_the_loss_alone():
 def test_what_is_tried_keeps_its_bounds_and_is_drawn_though_evaluations_are_not():
     algo = build()
     assert isinstance(algo, Explores)
-    assert algo.policy.deterministic
+    assert algo.policy.config.deterministic
     obs = {"state": torch.randn(1, 3, generator=rng()).expand(200, 1, 3)}
     tried = algo.explore(obs, rng()).action
     assert tried.shape == (200, 1, 2)
