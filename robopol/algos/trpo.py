@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor
 
 from robopol.algos.on_policy import Lesson, OnPolicy, OnPolicyConfig
+from robopol.algos.scoring.scoring import Reduction
 from robopol.models import Model
 from robopol.networks.precision import Runtime
 from robopol.policies import Policy
@@ -25,6 +26,9 @@ class TRPOConfig(OnPolicyConfig):
 
     Attributes:
         max_kl: Mean divergence that a step may come to, nats.
+        kl_reduction: Of the divergence over the entries of an executed chunk. Their ``mean`` is what sb3-contrib takes,
+            of whose defaults and tuned values ``max_kl`` and ``cg_damping`` are: with A entries a step is sqrt(A) times
+            as long as by their ``sum``, the divergence of the action, which the paper bounds.
         cg_steps: Most steps of conjugate gradients.
         cg_damping: Multiple of the identity that is added to F.
         backtracks: Lengths that are tried.
@@ -35,6 +39,7 @@ class TRPOConfig(OnPolicyConfig):
 
     kind: Literal["trpo"] = "trpo"
     max_kl: float = Field(0.01, gt=0)
+    kl_reduction: Reduction = "mean"
     cg_steps: int = Field(15, ge=1)
     cg_damping: float = Field(0.1, ge=0)
     backtracks: int = Field(10, ge=1)
@@ -106,11 +111,12 @@ class TRPO(OnPolicy):
         return stood | {"train/stepped": torch.zeros(())}
 
     def judged(self, lesson: Lesson) -> tuple[Tensor, Tensor]:
-        """Return the objective, mean r A, and the mean divergence from the old policy, as the policy stands."""
+        """Return the objective, mean r A, and the mean divergence from the old policy, reduced, as it stands."""
         said = self.say(lesson)
         log_ratio = self.scoring.log_ratio(said, lesson.old, lesson.trace)
         gained = self.surrogate.objective(log_ratio, self.row_advantages(lesson), None)
-        return gained.mean(), self.scoring.kl(said, lesson.old).mean()
+        shared = self.scoring.entries if self.config.kl_reduction == "mean" else 1
+        return gained.mean(), self.scoring.kl(said, lesson.old).mean() / shared
 
     def fisher(self, divergence: Tensor) -> Callable[[Tensor], Tensor]:
         """Return v -> (F + damping) v, F the second derivative of the divergence where it is 0."""

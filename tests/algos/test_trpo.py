@@ -105,6 +105,30 @@ def test_a_small_step_goes_along_the_natural_gradient():
     assert torch.cosine_similarity(step, gradient, 0) < 0.99
 
 
+def test_of_each_entry_or_of_the_action():
+    """As sb3-contrib has it: torch's divergence of the entries, averaged over entries, too."""
+    whole, each = (build("trpo", "density", kl_reduction=how, cg_damping=0.0) for how in ("sum", "mean"))
+    lesson, other = lesson_of(whole), lesson_of(each)
+    with torch.no_grad():
+        for algo in (whole, each):
+            for weight in algo.actor_weights:
+                weight += 0.05 * torch.randn(weight.shape, generator=rng(7))
+        said = each.say(other)
+        new, old = (torch.distributions.Normal(one["mean"], one["log_std"].exp()) for one in (said, other.old))
+        entries = torch.distributions.kl_divergence(old, new)
+        assert each.scoring.entries == entries[0].numel() == 2
+        torch.testing.assert_close(each.judged(other)[1], entries.mean())
+        torch.testing.assert_close(whole.judged(lesson)[1], entries.sum((-2, -1)).mean())
+    far, twice = (
+        build("trpo", "density", cg_damping=0.0, **told)
+        for told in ({"kl_reduction": "sum", "max_kl": 0.02}, {"kl_reduction": "mean", "max_kl": 0.01})
+    )
+    for algo in (far, twice):
+        algo.step(lesson_of(algo))
+    for one, two in zip(far.actor_weights, twice.actor_weights, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
 def test_the_values_are_fitted_outside_the_region():
     algo = build("trpo", "density", critic_epochs=30, critic_lr=1e-2)
     batch = rollout(algo, 16, 4)

@@ -50,6 +50,11 @@ class Scoring(ABC):
         self._after = self._now + spec.n_action_steps
 
     @property
+    def entries(self) -> int:
+        """Numbers that an executed chunk has, h A."""
+        return (self._after - self._now) * self.policy.spec.action_dim
+
+    @property
     def parameters(self) -> list[Tensor]:
         """What is trained."""
         return [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
