@@ -42,7 +42,7 @@ ROWS = {
     "simple, 40 passes": ["algo=spo", "algo.epochs=40"],
     "discovered": ["algo=ppo", "algo.surrogate.kind=discovered"],
     "fixpo": ["algo=fixpo"],
-    "trpo": ["algo=trpo"],
+    "trpo": ["algo=trpo", "algo.kl_reduction=sum"],
 }
 """Name -> words of ``robopol train``."""
 MEASURES = ("return", "deviation", "kl_max", "beyond", "mending")
