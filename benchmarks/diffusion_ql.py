@@ -19,15 +19,10 @@ import sections
 import torch
 from ebt import MODES, STD
 from intervals import of_seeds
+from valued import learn
 
-from robopol.config import parse
 from robopol.data import Episodes
 from robopol.files import write_json
-from robopol.networks.precision import RuntimeConfig
-from robopol.policies import PolicySpec
-from robopol.registry import lookup
-from robopol.training.contract import joined
-from robopol.training.sources import Sources
 
 RESULTS = Path(__file__).parent / "results"
 WEIGHTS = (0.0, 0.3, 1.0, 3.0)
@@ -48,22 +43,13 @@ def paid(seed: int) -> Episodes:
 
 def run(kind: str, weight: float, seed: int, updates: int) -> dict[str, float]:
     """Train one policy; return the figures of what it does."""
-    episodes, runtime = paid(seed), RuntimeConfig(threads=1, matmul="highest").build()
-    torch.manual_seed(seed)
-    config: Any = parse(lookup("policy", KINDS[kind]["kind"]), PLAIN | KINDS[kind])
-    policy = config.build(parse(PolicySpec, fql.SPEC))
-    policy.fit_normalizers(episodes)
-    config = parse(lookup("model", "q"), fql.Q)
-    model = config.build(parse(PolicySpec, fql.SPEC))
-    model.fit_normalizers(episodes)
-    told = {"kind": "diffusion_ql", "weight": weight, "lr": 1e-3, "critic_lr": 1e-3}
-    config = parse(lookup("algo", "diffusion_ql"), told)
-    algo = config.build(policy, model, updates, runtime)
-    spec = joined(part.spec for part in (policy, model))
-    sources = Sources({"ring": episodes}, spec, seed, torch.device("cpu"), needs=algo.needs)
+    trees = {
+        "policy": PLAIN | KINDS[kind],
+        "model": fql.Q,
+        "algo": {"kind": "diffusion_ql", "weight": weight, "lr": 1e-3, "critic_lr": 1e-3},
+    }
     begun = time.monotonic()
-    for k in range(updates):
-        algo.update(sources.batch({"ring": 1.0}, 256, k), k, torch.Generator().manual_seed(seed + 10 * k))
+    algo = learn(trees, fql.SPEC, {"ring": paid(seed)}, seed, updates)
     speed = updates / (time.monotonic() - begun)
     rng = torch.Generator().manual_seed(1000 + seed)
     action = algo.deployed().act({"nothing": torch.zeros(fql.SAMPLES, 1, 1)}, 1, rng)[:, 0, 0]

@@ -18,15 +18,10 @@ import torch
 from ebt import MODES, STD
 from intervals import of_seeds
 from torch import Tensor
+from valued import learn
 
-from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta
 from robopol.files import write_json
-from robopol.networks.precision import RuntimeConfig
-from robopol.policies import PolicySpec
-from robopol.registry import lookup
-from robopol.training.contract import joined
-from robopol.training.sources import Sources
 
 RESULTS = Path(__file__).parent / "results"
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -84,20 +79,12 @@ def figures(action: Tensor) -> dict[str, float]:
 
 def run(alpha: float, seed: int, updates: int) -> dict[str, dict[str, float]]:
     """Train with one alpha; return the figures of the policy and of its flow."""
-    episodes, runtime = ring(seed), RuntimeConfig(threads=1, matmul="highest").build()
-    torch.manual_seed(seed)
-    config: Any = parse(lookup("policy", "consistency"), POLICY)
-    policy = config.build(parse(PolicySpec, SPEC))
-    policy.fit_normalizers(episodes)
-    config = parse(lookup("model", "q"), Q)
-    model = config.build(parse(PolicySpec, SPEC))
-    model.fit_normalizers(episodes)
-    config = parse(lookup("algo", "fql"), {"kind": "fql", "alpha": alpha, "lr": 1e-3, "cloning": {"lr": 1e-3}})
-    algo = config.build(policy, model, updates, runtime)
-    spec = joined(part.spec for part in (policy, model))
-    sources = Sources({"ring": episodes}, spec, seed, torch.device("cpu"), needs=algo.needs)
-    for k in range(updates):
-        algo.update(sources.batch({"ring": 1.0}, 256, k), k, torch.Generator().manual_seed(seed + 10 * k))
+    trees = {
+        "policy": POLICY,
+        "model": Q,
+        "algo": {"kind": "fql", "alpha": alpha, "lr": 1e-3, "cloning": {"lr": 1e-3}},
+    }
+    algo = learn(trees, SPEC, {"ring": ring(seed)}, seed, updates)
     with torch.no_grad():
         noise = torch.randn(SAMPLES, 1, 2, generator=torch.Generator().manual_seed(1000 + seed))
         cond = algo.policy.observation({"nothing": torch.zeros(SAMPLES, 1, 1)}, 1)

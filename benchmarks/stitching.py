@@ -17,19 +17,15 @@ from typing import Any
 
 import sections
 import torch
+import valued
 from beso import episodes
 from decision_diffuser import EXECUTED, NET, POLICIES, learn
 from intervals import of_seeds
 
-from robopol.config import parse
 from robopol.data import Episodes
 from robopol.files import write_json
-from robopol.networks.precision import RuntimeConfig
-from robopol.policies import Policy, PolicySpec
+from robopol.policies import Policy
 from robopol.policies.decision_diffuser import DecisionDiffuser
-from robopol.registry import lookup
-from robopol.training.contract import joined
-from robopol.training.sources import Sources
 
 RESULTS = Path(__file__).parent / "results"
 STARTS = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
@@ -76,24 +72,13 @@ def demonstrations(count: int, seed: int) -> Episodes:
 def jumper(alpha: float, data: Episodes, seed: int, updates: int) -> Policy:
     """Train FQL on chunks of what is executed."""
     size = {"n_obs_steps": 1, "horizon": EXECUTED, "n_action_steps": EXECUTED}
-    data, runtime = replace(data, reward=data.reward * LENGTH), RuntimeConfig(threads=1, matmul="highest").build()
-    parts: dict[str, Any] = {}
-    torch.manual_seed(seed)
-    for group, tree in (
-        ("policy", {"kind": "consistency", "net": NET, **size}),
-        ("model", {"kind": "q", "hidden": [256, 256], "layer_norm": True, "discount": 0.98}),
-    ):
-        config: Any = parse(lookup(group, str(tree["kind"])), tree)
-        parts[group] = config.build(parse(PolicySpec, SPEC | size))
-        parts[group].fit_normalizers(data)
-    told = {"kind": "fql", "alpha": alpha, "lr": 1e-3, "critic_lr": 1e-3, "cloning": {"lr": 1e-3, "warmup": 100}}
-    config = parse(lookup("algo", "fql"), told)
-    algo = config.build(**parts, total_updates=updates, runtime=runtime)
-    spec = joined(part.spec for part in parts.values())
-    sources = Sources({"walks": data}, spec, seed, torch.device("cpu"), needs=algo.needs)
-    for step in range(updates):
-        algo.update(sources.batch({"walks": 1.0}, 256, step), step, torch.Generator().manual_seed(seed + 10 * step))
-    policy: Policy = algo.deployed()
+    trees = {
+        "policy": {"kind": "consistency", "net": NET, **size},
+        "model": {"kind": "q", "hidden": [256, 256], "layer_norm": True, "discount": 0.98},
+        "algo": {"kind": "fql", "alpha": alpha, "lr": 1e-3, "critic_lr": 1e-3, "cloning": {"lr": 1e-3, "warmup": 100}},
+    }
+    earned = {"walks": replace(data, reward=data.reward * LENGTH)}
+    policy: Policy = valued.learn(trees, SPEC | size, earned, seed, updates).deployed()
     return policy
 
 

@@ -39,7 +39,7 @@ class DiffusionQLConfig(OffPolicyConfig):
 
     where Q is the mean of the heads, of which the authors take one of two at random. The gradient goes through every
     step of the walk, so that an update costs about as many times more as there are steps: five are published, and one
-    or two of a consistency policy. There the released code takes what stays of Q alone; here nothing is left out.
+    or two of a consistency policy.
 
     Chunks, histories and the scale of observations of the critics are the policy's, whatever ``model`` says of them.
 
