@@ -48,9 +48,8 @@ def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
         probe = row.get("probe", {})
         if probe.get("probes"):
             many = probe["probes"] >= PROBES
-            place, key = ("its tick", "to_tick_") if "to_tick_p50_ms" in probe else ("goal", "")
-            add("T2", f"{name}: state to {place}, p50, ms", probe[f"{key}p50_ms"], 1.5 * period + 1.0, many)
-            add("T2", f"{name}: state to {place}, p99, ms", probe[f"{key}p99_ms"], 2 * period + 2.0, many)
+            add("T2", f"{name}: state to goal, p50, ms", probe["p50_ms"], period + 1.0, many)
+            add("T2", f"{name}: state to goal, p99, ms", probe["p99_ms"], 2 * period + 2.0, many)
         if "killed" in row:
             dead = row["killed"]
             add("T4", f"{name}: killed, alarm, ms", dead["alarm_ms"], 300.0)

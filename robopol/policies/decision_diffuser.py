@@ -20,7 +20,7 @@ from robopol.config import OneOf
 from robopol.data.normalizer import Normalizer, NormalizerMode
 from robopol.data.reach import warn_of_unplanned
 from robopol.data.windows import label_of
-from robopol.errors import ConfigError, ShapeError
+from robopol.errors import ConfigError, DataError, ShapeError
 from robopol.networks.denoiser import Walk
 from robopol.networks.mlp import MLP
 from robopol.networks.unet import UNetConfig
@@ -157,7 +157,7 @@ class DecisionDiffuser(WalkingPolicy):
         """See `Policy.fit_normalizers`; the scales of returns and labels are fitted too.
 
         Raises:
-            DataError: If there is no such label.
+            DataError: If there is no such label, or nothing could be asked of one.
         """
         super().fit_normalizers(episodes)
         observation = cast(LowDimObservation, self.observation)
@@ -168,6 +168,12 @@ class DecisionDiffuser(WalkingPolicy):
         warn_of_unplanned(observation.normalizer, states, names, clips, "observation")
         labels = [label_of(episodes, name).double() for name in self.config.labels]
         self.returns.fit(torch.stack([episodes.returns_to_go(self.config.discount), *labels], -1))
+        for name, width in zip(self.config.labels, self.returns.unscale[1:].tolist(), strict=True):
+            if width == 0:  # else it would be told as 0 always, and asked for in vain
+                raise DataError(
+                    f"label '{name}' is the same in 98 % of the steps: nothing can be asked of it; record more of "
+                    "what is rare, or leave the label out"
+                )
 
     def loss(self, batch: Mapping[str, Any], generator: Generator | None = None) -> Tensor:
         """Return half the loss of the plan plus half that of the inverse dynamics, (B,).

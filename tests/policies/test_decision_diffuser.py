@@ -411,6 +411,9 @@ def test_labels_are_told_as_they_are_now_and_never_looked_at():
     assert not torch.equal(policy.loss(other, rng()), before)
     with pytest.raises(DataError, match=r"no label 'slow': .* there are fast, careful"):
         make(episodes, labels={"slow": 1.0})
+    rare = replace(episodes, obs=episodes.obs | {"fast": torch.ones(19, 1)})
+    with pytest.raises(DataError, match="label 'fast' is the same in 98 % of the steps"):
+        make(rare, labels=LABELS)
     with pytest.raises(ShapeError, match="lacks labels"):
         policy.loss({key: value for key, value in batch.items() if key != "labels"}, rng())
 
