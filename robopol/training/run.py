@@ -156,11 +156,11 @@ class RunFolder:
             DataError: If a source is not as it was.
             CheckpointError: If what it was begun with cannot be read.
         """
-        begun = _read_json(self.path / DATA, "restore it, or start a new run")
+        begun = _read_json(self.path / DATA, "restore it, or start a new run") if data else {}
         for name, now in data.items():
-            if begun[name] != now:
+            if (then := begun.get(name)) != now:
                 raise DataError(
-                    f"data.{name} is not what {self.path} was begun with ({_said(begun[name])} then, {_said(now)} "
+                    f"data.{name} is not what {self.path} was begun with ({_said(then or {})} then, {_said(now)} "
                     "now): put the data back to go on, or begin another run from its policy with these, "
                     f"checkpoint={self.path}"
                 )
