@@ -94,6 +94,7 @@ def check_arm(robot: "RobotConfig") -> Iterator[Check]:
     """Connect the arm and read it, without moving it."""
     from robopol.errors import RobopolError
     from robopol.real_robot.checkup import answers
+    from robopol.real_robot.servo import READ_AT
 
     if robot.driver.kind == "simulated" and not robot.driver.model:
         yield Check(name="arm", status="ok", detail="simulated, in the scene of the policy's task")
@@ -103,13 +104,16 @@ def check_arm(robot: "RobotConfig") -> Iterator[Check]:
     except RobopolError as error:
         yield Check(name="arm", status="fail", detail=str(error), advice="look at cables, power and robot.driver")
         return
-    good = found.failed < 0.01 and found.p99 < robot.period / 2
+    left = (1 - READ_AT) * robot.period
+    good = found.failed < 0.01 and found.p99 < left
     yield Check(
         name="arm",
         status="ok" if good else "warn",
         detail=f"{found.model} answers in up to {found.p99 * 1e3:.1f} ms, {found.fresh:.0f} new states a second, "
         f"{found.failed:.1%} of the reads failed",
-        advice="" if good else "a tick reads and writes once: make robot.period longer than twice an answer",
+        advice=""
+        if good
+        else f"an arm is to answer within {left * 1e3:.1f} ms, before the next goal is due: make robot.period longer",
     )
 
 

@@ -186,7 +186,7 @@ class _Episode:
                 self.eyes.look()
             if not over and (machine.state is State.RUNNING or t > last):
                 over = self.servo.life.motion.holds_at(t) + self.loop.dt  # the first step of the policy
-            if over and t >= over:
+            if over and self._past[-1][0] >= over:
                 reward, success = self.scene.judge(self._past[-1][2])
                 steps, total, over = steps + 1, total + reward + success, over + self.loop.dt
             if t >= due:
@@ -203,7 +203,8 @@ class _Episode:
         return self._past[-1][2]
 
     def _publish(self, row: NDArray[np.void]) -> None:
-        self._past.append((int(row["t"][0]), row.copy(), self.rig.world(int(row["t_received"][0]))))
+        t = self.clock.now()
+        self._past.append((t, row.copy(), self.rig.world(int(row["t_received"][0]))))
 
     def _seen(self) -> NDArray[np.void]:
         """Return the rows that have arrived at the policy, and let it see their worlds."""

@@ -1,6 +1,12 @@
-"""The servo loop: one tick after the other, each of which reads, listens, moves by one period and writes."""
+"""The servo loop: one tick after the other, each of which listens, moves by one period, writes and then reads.
 
-from collections.abc import Callable, Iterable, Mapping
+A goal leaves when its tick is due, however long the arm takes to answer, and the arm is read later in the period: what
+is made of it at once is taken in the next tick. An answer to what happened at the arm is thus on the wire after nine
+tenths of a period in the median. It would be one and a half if the arm were read before the goal leaves, as the chunk
+would have to wait for the tick after.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +26,8 @@ from robopol.real_robot.states import LATCHED, MOVING, WRITING, State
 from robopol.real_robot.ticks import Source, new_tick
 from robopol.real_robot.watchdogs import Alarm, LoopWatch, Reaction
 
+READ_AT = 0.6
+"""Share of the period after which an arm is read: what is left is for its answer, and for who answers it at once."""
 HUMAN_ID = b"human".ljust(16, b"\0")
 """Id of the chunks that a human's device makes."""
 
@@ -86,6 +94,7 @@ class Servo:
         self._gates[State.RUNNING].policies, self._gates[State.HUMAN].policies = {policy}, {HUMAN_ID}
         self._policy, self._successor = policy, successor
         self._merging = {State.RUNNING: merging or Replace(), State.HUMAN: Replace()}
+        self._read_at = round(READ_AT * robot.period_ns)
         self.row, self._next = new_tick(len(robot.joints)), Reading(len(robot.joints))
         self._rejections = self._write_failures = self._heard = 0
         self._marks, self.done = Mark(0), False
@@ -107,29 +116,45 @@ class Servo:
             t += period
 
     def tick(self, t: int, skipped: int = 0) -> None:
-        """Do everything once.
+        """Do everything once; returns when the arm was read.
 
         Args:
             t: When this tick was due, ns.
             skipped: How many ticks before it were skipped.
         """
+        written = self._act(t, skipped)
+        self.clock.sleep_until(t + self._read_at)
+        well = self._look(t + self.robot.period_ns)
+        self._publish(self.row)
+        if well and written and self.life.machine.state in WRITING:
+            self._driver.feed_watchdog()
+
+    def _act(self, t: int, skipped: int) -> bool:
+        """Do what the operator says, take what the policy or the human says, and write; return whether it was sent."""
         now, life = self.clock.now(), self.life
         if skipped:
             life.tell(now, Code.DEADLINE_MISSED, Severity.WARNING, (now - t) * 1e-9, skipped)
-        well, fresh = self._read(now)
         for number, argument in self._operator.commands():
             if life.obey(number, argument, now, t):
                 self._rejections, self._heard = 0, now
-        for alarm in self._alarms(now, fresh, skipped):
+        for alarm in self._alarms(now, skipped):
             life.react(alarm, now, t)
-        life.finish_arming(now, t, fresh)
         self._listen(now, t)
         self._move(now, t)
         self.done = life.quitting and life.machine.state not in (State.STOPPING, State.HOLD, *MOVING)
         written = life.machine.state in WRITING and not self.done and self._write(now)
-        self._note(now, t, fresh, written)
-        if well and written:
-            self._driver.feed_watchdog()
+        self._note_command(now, t, written)
+        return written
+
+    def _look(self, t: int) -> bool:
+        """Read the arm, and react to what it says before the tick at ``t``, ns; return whether it answered."""
+        now, life = self.clock.now(), self.life
+        well, fresh = self._read(now)
+        for alarm in self._alarms_of_arm(now, fresh):
+            life.react(alarm, now, t)
+        life.finish_arming(now, t, fresh)
+        self._note_state(fresh)
+        return well
 
     def _read(self, now: int) -> tuple[bool, bool]:
         """Read the arm; return whether it answered, and whether with a new state."""
@@ -150,20 +175,24 @@ class Servo:
         life.watch.saw(now, fresh)
         return True, fresh
 
-    def _alarms(self, now: int, fresh: bool, skipped: int) -> list[Alarm]:
-        """Look at the arm, the loop and the operator's switch."""
+    def _alarms(self, now: int, skipped: int) -> Iterator[Alarm]:
+        """Look at the loop and the operator's switch."""
+        machine = self.life.machine
+        yield from self._loop.tick(skipped)
+        deadman, held = self.robot.watch.deadman, (now - self._operator.held()) * 1e-9
+        if deadman is not None and machine.wanted is not None and held > deadman:
+            yield Alarm(Code.DEADMAN_LOST, Reaction.HOLD, (held,))
+
+    def _alarms_of_arm(self, now: int, fresh: bool) -> list[Alarm]:
+        """Look at what was read, and at when anything was."""
         life, machine = self.life, self.life.machine
-        alarms = list(self._loop.tick(skipped))
         if machine.state is State.DISCONNECTED or machine.state in LATCHED:
-            return alarms
-        alarms += life.watch.silent(now)
+            return []
+        alarms = list(life.watch.silent(now))
         if fresh:
             alarms += life.watch.ill(life.reading, machine.state in WRITING)
             if machine.state in WRITING:
                 alarms += life.watch.astray(life.reading, life.motion.filter.limiter.q)
-        deadman, held = self.robot.watch.deadman, (now - self._operator.held()) * 1e-9
-        if deadman is not None and machine.wanted is not None and held > deadman:
-            alarms.append(Alarm(Code.DEADMAN_LOST, Reaction.HOLD, (held,)))
         return alarms
 
     def _listen(self, now: int, t: int) -> None:
@@ -172,7 +201,7 @@ class Servo:
             self._gates[State.RUNNING].policies = {self._policy, heir}
         for speaker, mailbox in self._mailboxes.items():
             message = mailbox.take()
-            heard = self.clock.now()  # reading the arm took its time, and the message may have been made meanwhile
+            heard = self.clock.now()  # it may have been made since the tick began
             if speaker is not self.life.machine.wanted or self.life.watch.stale:
                 continue
             if message is not None:
@@ -253,18 +282,20 @@ class Servo:
         self._write_failures = 0
         return True
 
-    def _note(self, now: int, t: int, fresh: bool, written: bool) -> None:
-        """Publish what this tick did."""
-        row, life = self.row[0], self.life
-        reading, motion, state = life.reading, life.motion, life.machine.state
-        speaker = {State.RUNNING: Source.POLICY, State.HUMAN: Source.HUMAN}.get(state, Source.HOLD)
+    def _note_command(self, now: int, t: int, written: bool) -> None:
+        """Fill in what this tick did."""
+        row, motion = self.row[0], self.life.motion
+        speaker = {State.RUNNING: Source.POLICY, State.HUMAN: Source.HUMAN}.get(self.life.machine.state, Source.HOLD)
         row["t"], row["late"], row["t_hold"] = t, now - t, motion.holds_at(t)
+        row["source"], row["marks"] = Source.FILTER if self._marks else speaker, self._marks
+        row["reference"], row["command"] = motion.reference, motion.filter.limiter.q
+        row["command_speed"], row["opening"], row["written"] = motion.filter.limiter.dq, motion.opening, written
+
+    def _note_state(self, fresh: bool) -> None:
+        """Fill in what was read, and what became of the arm by it."""
+        row, reading, machine = self.row[0], self.life.reading, self.life.machine
         row["t_received"], row["t_device"], row["fresh"] = reading.t_received, reading.t_device, fresh
         row["q"], row["dq"], row["effort"] = reading.q, reading.dq, reading.effort
         row["wrench"], row["gripper"], row["status"] = reading.wrench, reading.gripper, reading.status
-        row["state"], row["epoch"], row["marks"] = state, life.machine.epoch, self._marks
-        row["chunk"] = self._taken if state is State.RUNNING else 0
-        row["source"] = Source.FILTER if self._marks else speaker
-        row["reference"], row["command"] = motion.reference, motion.filter.limiter.q
-        row["command_speed"], row["opening"], row["written"] = motion.filter.limiter.dq, motion.opening, written
-        self._publish(self.row)
+        row["state"], row["epoch"] = machine.state, machine.epoch
+        row["chunk"] = self._taken if machine.state is State.RUNNING else 0

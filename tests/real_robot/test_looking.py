@@ -19,11 +19,13 @@ from robopol.real_robot.events import Code
 from robopol.real_robot.policy_loop import PolicyLoop
 from robopol.real_robot.rehearsal import rehearse
 from robopol.real_robot.robot import RobotConfig
+from robopol.real_robot.servo import READ_AT
 from robopol.real_robot.sight import check_cameras
 from robopol.real_robot.states import State
 
 pytestmark = pytest.mark.skipif(rendering.why_not() is not None, reason=str(rendering.why_not()))
 DT, START = 100 * MS, 1_000 * MS
+READ = round(READ_AT * 10 * MS)
 
 
 @functools.cache
@@ -97,9 +99,9 @@ def test_it_is_what_the_simulator_shows_at_that_time_to_the_bit(monkeypatch, sim
 
 
 def arrived(t, fps, latency):
-    """Return when those pictures were taken that have arrived by ``t``."""
+    """Return when those pictures were taken that have arrived by ``t``: next to the ticks at which the arm was read."""
     period = round(1e9 / fps)
-    return [s for s in range(START + period, t, period) if s + latency <= t]
+    return [s + READ for s in range(START + period, t, period) if s + READ + latency <= t]
 
 
 def test_latency_shifts_everything_that_is_seen_to_the_time_that_all_cameras_know(monkeypatch, simulator):
@@ -123,7 +125,7 @@ def test_latency_shifts_everything_that_is_seen_to_the_time_that_all_cameras_kno
 
 def test_when_pictures_stay_the_same_the_plan_runs_out_and_all_goes_on_when_they_are_back(monkeypatch):
     robot = ur5e(front={"fps": 10.0})
-    freeze, thaw = 1_600 * MS, 2_900 * MS
+    freeze, thaw = 1_600 * MS + READ, 2_900 * MS + READ
     run = Watched(monkeypatch, robot, frozen=(freeze, thaw), steps=20)
     stale = next(event for event in run.events if event.code is Code.CAMERA_STALE)
     assert stale.numbers[0] == 0

@@ -26,11 +26,11 @@ NAMES = ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_
 class URBench(Bench):
     """A bench whose arm is behind a controller; time moves by `run`, but for arming and stopping."""
 
-    def __init__(self, path, host, **watch):
+    def __init__(self, path, host, period=0.008, **watch):
         """Like `Bench`; ``watch`` has the limits of `WatchConfig`, of which only some are the loop's by default."""
         joints = [{"name": name, "low": -1.2, "high": 1.2, "speed": 1.5, "acceleration": 6.0} for name in NAMES]
         driver = {"kind": "simulated", "model": str(path), "gripper": None}
-        tree = {"name": "ur5e", "driver": driver, "joints": joints, "gripper": {}, "period": 0.008}
+        tree = {"name": "ur5e", "driver": driver, "joints": joints, "gripper": {}, "period": period}
         # arming takes the machine's time, and what it says of its age is of no account here
         watch = {"missed": 1000, "lost": 10.0, "stale": 5.0} | watch
         self.robot = parse(RobotConfig, tree | {"watch": watch, "gate": {"jump": 10.0, "strict": False, "margin": 3.0}})
@@ -73,7 +73,8 @@ def test_states_that_are_left_out_are_told_of_and_too_many_stop_the_arm(tmp_path
     """T6 where the wire is TCP, which loses nothing: the controller says nothing of its state in some cycles."""
     path = tmp_path / "ur5e.xml"
     path.write_text(models.read("ur5e"))
-    bench = URBench(path, f"127.0.{os.getpid() % 200 + 1}.6", lost=0.1, stale=0.02).ready()
+    # one cycle of the controller a period, so that each state that is left out is one that the loop does not see
+    bench = URBench(path, f"127.0.{os.getpid() % 200 + 1}.6", period=0.002, lost=0.1, stale=0.006).ready()
 
     def on(seconds, loss):
         """Return the rows of so many seconds of motion while states are lost."""
