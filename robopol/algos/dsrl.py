@@ -77,7 +77,7 @@ class DSRL(LatentSAC):
         self.noise_model = sharing(critics, base, noise_spec(base, config))
         self.noise_optimizer = AdamW(list(self.noise_model.parameters()), (0.9, 0.999), 0.0)
         self.noise_model_learns = Learning(self.noise_model)
-        self.actor_learns = Learning(self.policy, self.noise_model)
+        self.actor_learns = Learning(self.policy, judges=[self.noise_model])
 
     @property
     def trained(self) -> dict[str, Trained]:

@@ -81,7 +81,7 @@ class OffPolicy(Algorithm, Generic[P]):
         self.target: QModel = copy.deepcopy(model).eval().requires_grad_(False)
         self._following = Polyak(self.target, model)
         # critics that drop out do it in their targets, too, and where the policy learns from them (DroQ)
-        self.critics_learn, self.actor_learns = Learning(model, self.target), Learning(policy, model)
+        self.critics_learn, self.actor_learns = Learning(model, self.target), Learning(policy, judges=[model])
         self._actor_weights = list(policy.parameters())
         self.policy_optimizer = AdamW(self._actor_weights, (0.9, 0.999), 0.0)
         self.critic_optimizer = AdamW(list(model.parameters()), (0.9, 0.999), 0.0)

@@ -27,7 +27,7 @@ from robopol.evaluation import evaluate
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
 from robopol.progress import progress
-from robopol.training.collector import Collector
+from robopol.training.collector import Choose, Collector
 from robopol.training.config import REPLAY, ROLLOUT, PhaseConfig, TrainConfig
 from robopol.training.contract import begin_from, joined, spec_for
 from robopol.training.loggers import Loggers
@@ -294,8 +294,10 @@ class Trainer:
         explorer = cast(Explores, self.algo)
         if done in (0, phase.warmup):  # somebody else chooses from here on
             self.collector.cut()
-        warm_up = explorer.warm_up if isinstance(explorer, WarmsUp) else None
-        taken = self.collector.step(warm_up if done < phase.warmup else explorer.explore)
+        choose: Choose | None = explorer.explore
+        if done < phase.warmup:
+            choose = explorer.warm_up if isinstance(explorer, WarmsUp) else None
+        taken = self.collector.step(choose)
         due = phase.due(done + taken) - phase.due(done)
         if due and self.rollout is not None:  # what comes next is chosen by another policy
             self.collector.cut()

@@ -191,6 +191,23 @@ def policy_action(algo, data):
     return drawn.sample(data["obs"], rng()).action if hasattr(drawn, "sample") else drawn(data["obs"])
 
 
+@pytest.mark.parametrize("kind", ["sac", "td3"])
+def test_critics_by_which_a_policy_learns_are_given_no_gradient_of_their_own(kind, monkeypatch):
+    algo = build(kind, delay=1)
+    asked, q = [], type(algo.model).judge
+    weights = list(algo.model.parameters())
+
+    def judge(model, *given, **chosen):
+        if model is algo.model:
+            asked.append([weight.requires_grad for weight in weights])
+        return q(model, *given, **chosen)
+
+    monkeypatch.setattr(type(algo.model), "judge", judge)
+    algo.update(batch(), 0, torch.Generator())
+    assert asked == [[True] * len(weights), [False] * len(weights)], "they learn, and then the policy does by them"
+    assert all(weight.requires_grad for weight in weights)
+
+
 def test_td3_without_what_it_added_is_ddpg_to_the_bit():
     plain = build("td3", critic={"ensemble": 1}, target_noise=0.0, delay=1)
     ddpg = build("ddpg")
