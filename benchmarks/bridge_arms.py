@@ -214,7 +214,8 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
     Whoever stands for the policy infers nothing: it waits for the step in the rows, and answers at once. It does not
     keep a core busy meanwhile, which the emulator may need. Of the buses, whose emulators go by this machine's clock,
     the time to the beginning of the tick that answers is told apart: that is the loop's, and what follows is the
-    vendor's client's, which reads and writes for milliseconds. A UR's clock is its own, and its client is done at once.
+    vendor's client's, which takes a millisecond or two to write. A UR's clock is its own, and its client is done at
+    once.
     """
     found = []
     for k in range(times):
@@ -247,7 +248,7 @@ def probed(loop: Loop, times: int) -> dict[str, Any]:
 
 def alarm(loop: Any) -> float:
     """Wait as a supervisor does until it knows that a loop is dead or silent; return how long that took, s."""
-    begun, pulse = time.monotonic(), Pulse(loop.clock.now())
+    begun, pulse = time.monotonic(), Pulse(loop.clock.now(), loop.robot.period)
     while True:
         for row in loop.channels.ticks.take():
             pulse.hear(State(int(row["state"])), int(row["t"] + row["late"]))

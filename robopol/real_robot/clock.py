@@ -14,6 +14,9 @@ class Clock(Protocol):
     def sleep_until(self, t: int) -> None:
         """Return at time ``t``, ns, or at once if it is past."""
 
+    def doze_until(self, t: int) -> None:
+        """The same, but later by as much as a sleeping process is woken late: it costs no waiting awake."""
+
 
 def paced(clock: Clock, period: int, alive: Callable[[], bool]) -> Iterator[None]:
     """Yield every ``period``, ns, while ``alive``; what cannot be kept up with is left out, never made up for."""
@@ -43,6 +46,10 @@ class MonotonicClock:
         while time.monotonic_ns() < t:
             pass
 
+    def doze_until(self, t: int) -> None:
+        """See `Clock.doze_until`."""
+        time.sleep(max(0, t - time.monotonic_ns()) * 1e-9)
+
 
 class VirtualClock:
     """Time that passes only by sleeping, so that what depends on it is the same in every run.
@@ -62,3 +69,7 @@ class VirtualClock:
     def sleep_until(self, t: int) -> None:
         """See `Clock.sleep_until`."""
         self.t = max(self.t, t)
+
+    def doze_until(self, t: int) -> None:
+        """See `Clock.doze_until`; here it is the same to the nanosecond."""
+        self.sleep_until(t)

@@ -65,7 +65,7 @@ def _episode(folder: Path) -> Episodes:
         observed = int(step["t_observed"])
         start, stop = (_commanded(ticks, robot, observed + (reach + side) * dt) for side in (-1, 0))
         during = ticks[(ticks["t"] >= observed) & (ticks["t"] < observed + dt)]
-        human = bool(np.any(during["state"] == State.HUMAN))
+        human = bool(np.any((during["state"] == State.HUMAN) | (during["source"] == Source.HUMAN)))
         over = k == len(steps) - 2
         builder.add(
             _observation(step, pictures, late),

@@ -86,7 +86,10 @@ class Reading:
 
 
 class Driver(ABC):
-    """An arm. One process owns it and calls it from one thread, in the order connect, arm, (read, write)*, close.
+    """An arm. One process owns it and calls it from one thread, in the order connect, arm, (write, read)*, close.
+
+    It is read from `connect` on, and between two writes some time after the first of them, so that no write may depend
+    on a read just before it.
 
     No call blocks longer than the timeout that the driver was built with, except `connect` and `arm`. What goes wrong
     on the wire raises `robopol.errors.RobotError`, whatever the vendor's client does; a `read` or `write` that failed

@@ -24,6 +24,9 @@ _SEVERITY = {Reaction.HOLD: Severity.WARNING}
 class Lifecycle:
     """Owns the arm's state and everything that changes it.
 
+    What it does is done at the time ``now``, and changes the command of the tick at ``t``: the present one, or, where
+    the arm was read after that was written, the next.
+
     Attributes:
         machine: The state.
         motion: Plan, filter and command.
@@ -58,7 +61,7 @@ class Lifecycle:
             number: A `Command`.
             argument: Its argument.
             now: The time, ns.
-            t: When the present tick was due, ns.
+            t: When the tick is due whose command is the next to be written, ns.
 
         Returns:
             Whether it was done.
@@ -145,20 +148,26 @@ class Lifecycle:
         if not known:
             self._device_stop(now, StopLevel.ABORT if state is State.ESTOP else level)
 
-    def finish_arming(self, now: int, t: int, fresh: bool) -> None:
-        """Hold where the arm is, once it says that it follows."""
+    def finish_arming(self, now: int, t: int, fresh: bool) -> bool:
+        """Hold where the arm is, from the tick at ``t``, ns, on, once it says that it follows.
+
+        Returns:
+            Whether it does since now.
+        """
         if not self._arming or self.machine.state is not State.CONNECTED:
-            return
+            return False
         if fresh and self.reading.t_received >= self._arming and self.reading.status & Status.POWERED:
             self._arming = 0
             if self._blind(now):  # it had not been read before it was armed
                 self._device_stop(now, StopLevel.STOP)
-                return
+                return False
             self._stand(t)
             self.machine.enter(State.ARMED, now)
-        elif now - self._arming > ARMING_TIME * 1e9:
+            return True
+        if now - self._arming > ARMING_TIME * 1e9:
             self._arming = 0
             self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 1)
+        return False
 
     def tell(self, now: int, code: Code, severity: Severity, *numbers: float) -> None:
         """Report an event."""

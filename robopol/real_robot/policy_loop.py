@@ -19,7 +19,7 @@ from robopol.real_robot.proposal import ProposalGate
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.sent import Handover, Plan, Sent
 from robopol.real_robot.sight import Sight
-from robopol.real_robot.states import State
+from robopol.real_robot.states import WRITING, State
 from robopol.real_robot.steps import NOT_ASKED, Asked, Step
 from robopol.real_robot.waypoints import Waypoints
 from robopol.real_robot.world import nearest
@@ -200,7 +200,7 @@ class PolicyLoop:
 
     def _settle(self) -> None:
         """Wait for the tick that takes the last plan, if it was sent only just now: a step is much to be late by."""
-        end = self.clock.now() + self._lead
+        end = self.clock.now() + self._lead + self.robot.period_ns  # its row comes after the arm was read
         while self._sent.undecided and (now := self.clock.now()) < end:
             self.clock.sleep_until(now + self.robot.period_ns)
             self._hear(self.clock.now())
@@ -281,10 +281,12 @@ class PolicyLoop:
         return still and not float(np.ptp([float(row["opening"]) for row in rows])) > STILL
 
     def _commanded(self, t: int) -> tuple[NDArray[np.float64], float]:
-        """Return what was commanded to hold at ``t``, or, of what is known, next to it."""
-        row = nearest([(int(row["t_hold"]), row) for _, row in self._rows], t)
-        opening = float(row["opening"])
-        return row["command"].copy(), 0.0 if math.isnan(opening) else opening
+        """Return what was commanded to hold at ``t``, between two ticks; or, of what is known, next to it."""
+        rows = np.array([row for _, row in self._rows if row["state"] in WRITING] or [self._rows[-1][1]])
+        columns = [*rows["command"].T, rows["opening"]]
+        since = (rows["t_hold"] - t).astype(np.float64)
+        *q, opening = (float(np.interp(0.0, since, column)) for column in columns)
+        return np.array(q), 0.0 if math.isnan(opening) else opening
 
     def _lose(self, error: RemoteError) -> None:
         """Report that the policy cannot be asked, once; the arm follows its plan to the end and holds meanwhile."""

@@ -3,7 +3,7 @@
 from robopol.real_robot.states import WRITING, State
 
 SILENT = 0.2
-"""A loop that writes commands and has not ticked for so long is said to be silent, s."""
+"""A loop that writes commands and has not ticked for so long, or three periods, is said to be silent, s."""
 WAITING = 15.0
 """The same where it does not write: to connect and to arm a device, the loop waits for it, s."""
 LOST = 2.0
@@ -18,8 +18,9 @@ class Pulse:
         silent: Whether it was said to be silent, and has not ticked since.
     """
 
-    def __init__(self, now: int) -> None:
-        """Begin to listen at ``now``, ns."""
+    def __init__(self, now: int, period: float) -> None:
+        """Begin to listen at ``now``, ns, to a loop of some period, s."""
+        self._silent = max(SILENT, 3 * period)  # a tick is heard of once the arm was read
         self.state, self.silent, self._last = State.DISCONNECTED, False, now
 
     def hear(self, state: State, t: int) -> str | None:
@@ -44,4 +45,4 @@ class Pulse:
 
     @property
     def _patience(self) -> float:
-        return SILENT if self.state in WRITING else WAITING
+        return self._silent if self.state in WRITING else WAITING

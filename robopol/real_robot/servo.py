@@ -6,7 +6,7 @@ tenths of a period in the median. It would be one and a half if the arm were rea
 would have to wait for the tick after.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -122,8 +122,10 @@ class Servo:
             t: When this tick was due, ns.
             skipped: How many ticks before it were skipped.
         """
+        if self.life.machine.state in WRITING and self.life.watch.overdue(self.clock.now()):
+            self._look(t)  # after a gap, nothing is written by what was true before it
         written = self._act(t, skipped)
-        self.clock.sleep_until(t + self._read_at)
+        self.clock.doze_until(t + self._read_at)
         well = self._look(t + self.robot.period_ns)
         self._publish(self.row)
         if well and written and self.life.machine.state in WRITING:
@@ -134,25 +136,33 @@ class Servo:
         now, life = self.clock.now(), self.life
         if skipped:
             life.tell(now, Code.DEADLINE_MISSED, Severity.WARNING, (now - t) * 1e-9, skipped)
+        for alarm in self._loop.tick(skipped):
+            life.react(alarm, now, t)
         for number, argument in self._operator.commands():
             if life.obey(number, argument, now, t):
                 self._rejections, self._heard = 0, now
-        for alarm in self._alarms(now, skipped):
-            life.react(alarm, now, t)
+        self._look_at_switch(now, t)
         self._listen(now, t)
         self._move(now, t)
         self.done = life.quitting and life.machine.state not in (State.STOPPING, State.HOLD, *MOVING)
         written = life.machine.state in WRITING and not self.done and self._write(now)
-        self._note_command(now, t, written)
+        row = self.row[0]
+        row["t"], row["late"], row["t_hold"], row["written"] = t, now - t, life.motion.holds_at(t), written
+        self._note_command()
         return written
 
     def _look(self, t: int) -> bool:
-        """Read the arm, and react to what it says before the tick at ``t``, ns; return whether it answered."""
+        """Read the arm, and react to what it says, with the tick at ``t``, ns, if that takes a command.
+
+        Returns:
+            Whether it answered.
+        """
         now, life = self.clock.now(), self.life
         well, fresh = self._read(now)
-        for alarm in self._alarms_of_arm(now, fresh):
+        for alarm in self._alarms(now, fresh):
             life.react(alarm, now, t)
-        life.finish_arming(now, t, fresh)
+        if life.finish_arming(now, t, fresh):
+            self._note_command()  # what was commanded before is no command of this motion
         self._note_state(fresh)
         return well
 
@@ -175,15 +185,13 @@ class Servo:
         life.watch.saw(now, fresh)
         return True, fresh
 
-    def _alarms(self, now: int, skipped: int) -> Iterator[Alarm]:
-        """Look at the loop and the operator's switch."""
-        machine = self.life.machine
-        yield from self._loop.tick(skipped)
-        deadman, held = self.robot.watch.deadman, (now - self._operator.held()) * 1e-9
-        if deadman is not None and machine.wanted is not None and held > deadman:
-            yield Alarm(Code.DEADMAN_LOST, Reaction.HOLD, (held,))
+    def _look_at_switch(self, now: int, t: int) -> None:
+        """Hold if nobody holds the deadman's switch."""
+        deadman, held, machine = self.robot.watch.deadman, (now - self._operator.held()) * 1e-9, self.life.machine
+        if deadman is not None and held > deadman and machine.wanted is not None and machine.state not in LATCHED:
+            self.life.react(Alarm(Code.DEADMAN_LOST, Reaction.HOLD, (held,)), now, t)
 
-    def _alarms_of_arm(self, now: int, fresh: bool) -> list[Alarm]:
+    def _alarms(self, now: int, fresh: bool) -> list[Alarm]:
         """Look at what was read, and at when anything was."""
         life, machine = self.life, self.life.machine
         if machine.state is State.DISCONNECTED or machine.state in LATCHED:
@@ -282,14 +290,14 @@ class Servo:
         self._write_failures = 0
         return True
 
-    def _note_command(self, now: int, t: int, written: bool) -> None:
-        """Fill in what this tick did."""
-        row, motion = self.row[0], self.life.motion
-        speaker = {State.RUNNING: Source.POLICY, State.HUMAN: Source.HUMAN}.get(self.life.machine.state, Source.HOLD)
-        row["t"], row["late"], row["t_hold"] = t, now - t, motion.holds_at(t)
+    def _note_command(self) -> None:
+        """Fill in what is commanded, and by whom."""
+        row, motion, state = self.row[0], self.life.motion, self.life.machine.state
+        speaker = {State.RUNNING: Source.POLICY, State.HUMAN: Source.HUMAN}.get(state, Source.HOLD)
         row["source"], row["marks"] = Source.FILTER if self._marks else speaker, self._marks
+        row["chunk"] = self._taken if state is State.RUNNING else 0
         row["reference"], row["command"] = motion.reference, motion.filter.limiter.q
-        row["command_speed"], row["opening"], row["written"] = motion.filter.limiter.dq, motion.opening, written
+        row["command_speed"], row["opening"] = motion.filter.limiter.dq, motion.opening
 
     def _note_state(self, fresh: bool) -> None:
         """Fill in what was read, and what became of the arm by it."""
@@ -298,4 +306,3 @@ class Servo:
         row["q"], row["dq"], row["effort"] = reading.q, reading.dq, reading.effort
         row["wrench"], row["gripper"], row["status"] = reading.wrench, reading.gripper, reading.status
         row["state"], row["epoch"] = machine.state, machine.epoch
-        row["chunk"] = self._taken if machine.state is State.RUNNING else 0

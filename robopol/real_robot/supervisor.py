@@ -96,7 +96,7 @@ class Supervisor:
             self.robot = robot.heard_every(often)
             said = self._new_servo().ready()
             self.scheduling: str = said["scheduling"]
-            self._pulse = Pulse(self._clock.now())
+            self._pulse = Pulse(self._clock.now(), self.robot.period)
             if record is not None:
                 about = {"speaker": speaker} | self.policy
                 device = None if operator is None else operator.tree()
@@ -184,7 +184,7 @@ class Supervisor:
         self._children.pop("servo_process").end(END_TIME)
         self.robot, self.state = robot.model_copy(update={"watch": self.robot.watch}), State.DISCONNECTED
         self._new_servo().ready()
-        self._pulse = Pulse(self._clock.now())
+        self._pulse = Pulse(self._clock.now(), self.robot.period)
 
     def rebuild_servo(self) -> None:
         """Start the loop of an arm anew, with a new driver, after it died; `alarms` says when it is there, or why not.
@@ -199,7 +199,7 @@ class Supervisor:
         self._dead.discard("servo_process")
         back = " and its arm connected; it does not move until it is armed"
         self._renewals["servo_process"] = Renewal("the servo loop", self._new_servo(), back)
-        self.state, self._pulse = State.DISCONNECTED, Pulse(self._clock.now())
+        self.state, self._pulse = State.DISCONNECTED, Pulse(self._clock.now(), self.robot.period)
 
     def _new_servo(self) -> Child:
         # what is left of chunks of the loop before is of an epoch that this one never has

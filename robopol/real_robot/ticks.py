@@ -20,11 +20,15 @@ class Source(IntEnum):
 def tick_type(joints: int) -> np.dtype[np.void]:
     """Return the row of an arm with n joints.
 
+    A tick commands, and reads the arm some time later. ``state`` and ``epoch`` are those after it was read, like what
+    was read; all that is said of the command is of when it was written: a row may say FAULT of an arm that has just
+    stopped, and that a command was written in the same tick.
+
     ``t``: when the tick was due, ns. ``late``: by how much it was late, ns. ``t_received``, ``t_device``, ``q``,
     ``dq``, ``effort``, ``wrench``, ``gripper``, ``status``: the newest `robopol.real_robot.driver.Reading`. ``fresh``:
     whether it is new. ``t_hold``: when the command is to hold, ns. ``reference``: what the plan asked for, rad.
     ``command`` and ``command_speed``: what became of it, rad and rad/s. ``opening``: the gripper's command.
-    ``written``: whether it was sent. ``chunk``: number of the policy's chunk that was taken last, as long as the arm
+    ``written``: whether it was sent. ``chunk``: number of the policy's chunk that was taken last, if the command
     follows it; 0 if it follows none. ``state``, ``epoch``, ``source``, ``marks``: see `State`, `Machine`, `Source` and
     `Mark`.
     """

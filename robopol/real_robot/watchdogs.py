@@ -75,6 +75,10 @@ class ArmWatch:
         """Return the age of the newest state, s."""
         return (now - self.fresh) * 1e-9
 
+    def overdue(self, now: int) -> bool:
+        """Say whether the newest state has become too old to move by and nobody has said so."""
+        return not self.stale and now - self.fresh >= self._stale
+
     def silent(self, now: int) -> Iterator[Alarm]:
         """Say whether the newest state is too old to move by."""
         age = self.age(now)

@@ -82,6 +82,19 @@ class Talk:
         return found
 
 
+def test_what_was_commanded_for_a_time_between_two_ticks_lies_between_their_commands():
+    """An arm is read between two ticks, and changes are relative to what was commanded to hold then."""
+    talk, t = Talk(), 1_000 * MS
+    rows = np.concatenate([talk.rows() for _ in range(3)])
+    rows["t_hold"], rows["state"][0] = [t, t + 10 * MS, t + 20 * MS], State.CONNECTED
+    rows["command"], rows["opening"] = np.array([[9.0], [0.1], [0.2]]), [0.0, 0.4, 0.8]
+    talk.loop._rows.extend((int(row["t_received"]), row.copy()) for row in rows)
+    for late, q, opening in ((14, 0.14, 0.56), (0, 0.1, 0.4), (30, 0.2, 0.8)):  # none before it was armed
+        command, hand = talk.loop._commanded(t + late * MS)
+        np.testing.assert_allclose(command, q)
+        assert hand == pytest.approx(opening)
+
+
 def test_the_last_plan_d_and_s_reach_the_sampler_and_the_servo_loop():
     talk = Talk()
     talk.policy.seconds = 0.06  # 50 ms a step, so d = 2

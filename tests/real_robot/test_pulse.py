@@ -12,7 +12,7 @@ S = 1_000_000_000
     ("state", "patience"), [(State.RUNNING, SILENT), (State.ARMED, SILENT), (State.CONNECTED, WAITING)]
 )
 def test_silence_is_said_once_and_its_end_too(state, patience):
-    pulse, last = Pulse(0), 5 * S
+    pulse, last = Pulse(0, 0.01), 5 * S
     assert pulse.hear(state, last) is None
     at = last + round(patience * S)
     assert pulse.alarm(at) is None
@@ -24,6 +24,13 @@ def test_silence_is_said_once_and_its_end_too(state, patience):
     assert "back" in pulse.hear(State.HOLD, at + S)
     assert pulse.alarm(at + S) is None
     assert not pulse.lost(at + S + 1)
+
+
+def test_a_slow_loop_is_not_silent_between_two_ticks():
+    pulse = Pulse(0, 0.1)
+    pulse.hear(State.RUNNING, S)
+    assert pulse.alarm(S + round(0.3 * S)) is None
+    assert pulse.alarm(S + round(0.31 * S)) is not None
 
 
 def test_the_alarm_comes_within_three_tenths_of_a_second():

@@ -43,6 +43,29 @@ def test_it_arms_where_it_stands_and_holds():
     np.testing.assert_allclose(goals[0], before[:5], atol=0.02)
 
 
+def test_the_first_row_of_an_armed_arm_says_where_it_stands():
+    """Who looks at rows begins there, whatever was commanded before a fault."""
+    bench = Bench().ready()
+    bench.send(bench.q + RAMP)
+    bench.run(0.3)
+    assert np.abs(bench.dq).max() > 0.5
+    bench.driver.fault = Status.OVERLOAD
+    bench.run(0.02)
+    assert bench.state is State.FAULT
+    bench.driver.fault = Status(0)
+    bench.run(0.1)
+    bench.say(Command.RESET, 1)
+    bench.run(0.02)
+    bench.say(Command.ARM)
+    count = len(bench.rows)
+    bench.run(0.1)
+    armed = next(row for row in bench.rows[count:] if row["state"] == State.ARMED)
+    np.testing.assert_array_equal(armed["command"], armed["q"])
+    np.testing.assert_array_equal(armed["command_speed"], 0)
+    assert armed["opening"] == pytest.approx(armed["gripper"], abs=1e-9)
+    assert not armed["written"]
+
+
 def test_a_plan_is_followed_and_ends_at_rest_by_itself():
     bench = Bench().ready()
     bench.send(bench.q + RAMP)
@@ -549,6 +572,43 @@ def test_late_ticks_are_skipped_and_too_many_of_them_hold():
     assert Code.TOO_MANY_MISSED in bench.codes()
     assert bench.state is State.HOLD
     bench.driver.check()  # each of the goals is one period's step from the one before
+
+
+def test_ticks_that_were_missed_while_it_was_armed_do_not_undo_the_word_to_run(monkeypatch):
+    bench = Bench()
+    bench.run(0.05)
+    arm = bench.driver.arm
+
+    def slowly():
+        arm()
+        bench.clock.sleep_until(bench.clock.now() + 300 * MS)
+
+    monkeypatch.setattr(bench.driver, "arm", slowly)
+    bench.say(Command.ARM)
+    bench.run(0.01)
+    assert bench.state is State.ARMED
+    bench.say(Command.RUN)
+    bench.t += 30 * bench.robot.period_ns
+    bench.clock.sleep_until(bench.t)
+    bench.servo.tick(bench.t, 29)
+    assert Code.TOO_MANY_MISSED in bench.codes()
+    bench.send(bench.q + RAMP)
+    bench.run(0.02)
+    assert bench.state is State.RUNNING
+
+
+def test_after_a_gap_nothing_is_written_by_what_was_true_before():
+    bench = Bench().ready()
+    bench.send(bench.q + RAMP)
+    bench.run(0.2)
+    assert bench.state is State.RUNNING
+    bench.driver.fault = Status.EMERGENCY_STOP
+    goals = len(bench.driver.goals)
+    bench.t += 9 * bench.robot.period_ns
+    bench.clock.sleep_until(bench.t)
+    bench.servo.tick(bench.t, 8)
+    assert bench.state is State.ESTOP
+    assert len(bench.driver.goals) == goals
 
 
 def test_the_schedule_is_absolute():
