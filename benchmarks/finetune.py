@@ -127,17 +127,23 @@ def curve(name: str, row: str, seed: int, steps: int, words: argparse.Namespace)
             for key, value in zip(found, (trainer.env_steps, trainer.updates, round(seconds, 1), now), strict=True):
                 found[key].append(value)
 
-        (phase,) = trainer.config.phases.values()
+        *before, phase = trainer.config.phases.values()
+        spent, first = 0.0, 0
+        for one in before:  # of records alone, before the first step
+            since, first = time.monotonic(), first + one.length
+            while trainer.step < first:
+                trainer.advance(one, 0)
+            spent += time.monotonic() - since
         assert trainer.collector is not None
         trainer.collector.begin()
-        judge(0.0)
-        spent, ahead = 0.0, [share * steps for share in POINTS]
-        while trainer.step < steps:
+        judge(spent)
+        ahead = [share * steps for share in POINTS]
+        while trainer.step < first + steps:
             since, learned = time.monotonic(), trainer.updates
-            trainer.advance(phase, 0)
+            trainer.advance(phase, first)
             spent += time.monotonic() - since
             # what learns from rollouts is judged when it has learned from the one in which a point lies
-            done = trainer.step if phase.rollout is None or trainer.updates > learned else 0
+            done = trainer.step - first if phase.rollout is None or trainer.updates > learned else 0
             if ahead and done >= ahead[0]:
                 judge(spent)
                 ahead = [point for point in ahead if point > done]

@@ -86,6 +86,13 @@ ROWS = {
     ),
     "dsrl, of noise alone": ("flow", ["algo=dsrl_sac", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
     "expo": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.alpha=0.1", "algo.delay=2"]),
+    "expo, after records": (
+        "flow",
+        [
+            *("algo=expo", "checkpoint={base}", "schedule=offline_to_online", "data.demos.uri={demos}", *BESIDE),
+            *("algo.alpha=0.1", "algo.delay=2", "phases.offline.updates=3000"),
+        ],
+    ),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
     "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
     "iql, best of 8": (
