@@ -1,6 +1,6 @@
 """The servo loop: one tick after the other, each of which listens, moves by one period, writes and then reads.
 
-A goal leaves when its tick is due, however long the arm takes to answer, and the arm is read later in the period: what
+A goal leaves when its tick is due, whatever the arm took to answer within the period before; it is read later: what
 is made of it at once is taken in the next tick. An answer to what happened at the arm is thus on the wire after nine
 tenths of a period in the median. It would be one and a half if the arm were read before the goal leaves, as the chunk
 would have to wait for the tick after.

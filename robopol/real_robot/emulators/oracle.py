@@ -16,8 +16,6 @@ KEPT = 200
 _ROUNDING = 1e-9  # rad
 FIRST = 0.02
 """Time in which an arm may go to the first goal of a motion if no period is declared, s."""
-CREEP = 1e-4
-"""Way that an arm at rest may have crept since it was read, rad: the first goal is where it was then."""
 
 
 class Goal(NamedTuple):
@@ -41,8 +39,7 @@ class Oracle:
     more than one tick over the time between them, or if the second difference exceeds the acceleration limit by more
     than what rounding three goals to ticks can make of it, 2 ticks over the square of that time. The first goal after
     the arm was switched on or stopped is judged in the same way, as a step from rest from where the arm stands: between
-    where it is and where it holds itself to be, as a load bends it. A joint that is out of range may only come in; its
-    first goal may be by `CREEP` further out than it is by then.
+    where it is and where it holds itself to be, as a load bends it. A joint that is out of range may only come in.
 
     With a period, the time between two goals is that of the schedule: the nearest multiple of the period, and at least
     one. The wire delays goals by what else is on it, so without a period limits that are used to the full seem to be
@@ -130,18 +127,14 @@ class Oracle:
             self._violated(t, servo, f"goal {position} is not finite")
             return
         before = self._last.get(servo)
-        crept = 0.0
         if before is None:
-            crept = CREEP
             position0, speed0, dt = float(np.clip(position, min(stands), max(stands))), 0.0, self.period or FIRST
         else:
             t0, position0, speed0 = before
             dt = max(t - t0, 1) * 1e-9
             if self.period:
                 dt = self.period * max(round(dt / self.period), 1)
-        low, high = self.low[servo], self.high[servo]
-        low = position0 - crept if position0 < low else low
-        high = position0 + crept if position0 > high else high
+        low, high = min(self.low[servo], position0), max(self.high[servo], position0)
         if not low - self.tick / 2 - _ROUNDING <= position <= high + self.tick / 2 + _ROUNDING:
             self._violated(t, servo, f"goal {position:.6g} is not in {low:.6g} to {high:.6g}")
         speed = (position - position0) / dt
