@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Remembers, Trained
-from robopol.algos.on_policy import BLOCK, Lesson
+from robopol.algos.on_policy import Lesson, blocks
 from robopol.algos.optimizer import AdamW
 from robopol.algos.ppo import PPO, PPOConfig, clip_gradients
 from robopol.algos.scoring import Said
@@ -119,8 +119,7 @@ class FixPO(PPO):
         steps = 0
         for _ in range(self.config.patience):
             kept = True
-            for at in range(0, lesson.size, BLOCK):
-                part = lesson.rows(slice(at, at + BLOCK))
+            for part in lesson.split(blocks(lesson.size)):
                 divergence = self.scoring.kl(self.say(part), part.old)
                 if bool((divergence <= self.config.max_kl).all()):
                     continue

@@ -1,8 +1,8 @@
 """What policy-gradient methods share that learn from the last rollout of the policy as it stands."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, repeat, starmap
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
@@ -83,18 +83,29 @@ class Lesson(NamedTuple):
     goal: Tensor
     value: Tensor
 
-    def rows(self, chosen: Tensor | slice) -> "Lesson":
-        """Return some decisions."""
-        return Lesson(
-            {key: rows[chosen] for key, rows in self.obs.items()},
-            None if self.seen is None else self.seen[chosen],
-            None if self.judged is None else self.judged[chosen],
-            {name: rows[chosen] for name, rows in self.trace.items()},
-            {name: rows[chosen] for name, rows in self.old.items()},
-            self.advantage[chosen],
-            self.goal[chosen],
-            self.value[chosen],
-        )
+    def rows(self, chosen: Tensor) -> "Lesson":
+        """Return some decisions, by their numbers."""
+
+        def pick(field: Any) -> Any:
+            if isinstance(field, Tensor):
+                return field.index_select(0, chosen)
+            return None if field is None else {name: rows.index_select(0, chosen) for name, rows in field.items()}
+
+        return Lesson(*map(pick, self))
+
+    def split(self, sizes: Sequence[int]) -> "Iterator[Lesson]":
+        """Yield all decisions, so many at once; cutting all at once is quicker than to ask for `rows` in turn."""
+
+        def cut(field: Any) -> Iterable[Any]:
+            if field is None:
+                return repeat(None, len(sizes))
+            if isinstance(field, Tensor):
+                return field.split(sizes)
+            names, columns = list(field), [rows.split(sizes) for rows in field.values()]
+            parts = zip(*columns, strict=True) if names else repeat((), len(sizes))
+            return (dict(zip(names, part, strict=True)) for part in parts)
+
+        return starmap(Lesson, zip(*map(cut, self), strict=True))
 
     @property
     def size(self) -> int:
@@ -218,8 +229,8 @@ class OnPolicy(Algorithm):
         obs: Mapping[str, Tensor] = batch["obs"] if learns or not once else {}
         judging = None if learns else judged
         lesson = Lesson(obs, seen, judging, batch["trace"], {}, advantage, advantage + value, value)
-        blocks = [self.say(lesson.rows(slice(at, at + BLOCK))) for at in range(0, lesson.size, BLOCK)]
-        old = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+        said = [self.say(part) for part in lesson.split(blocks(lesson.size))]
+        old = {name: torch.cat([block[name] for block in said]) for name in said[0]}
         goal = lesson.goal
         explained = 1 - (goal - value).var(correction=0) / goal.var(correction=0).clamp(min=1e-12)
         if self.settings.normalize_advantage == "rollout":
@@ -268,11 +279,11 @@ class OnPolicy(Algorithm):
         order = torch.randperm(lesson.size, generator=generator, device=generator.device).to(lesson.advantage.device)
         count = max(1, round(lesson.size / size))
         shuffled, bounds = lesson.rows(order), [lesson.size * k // count for k in range(count + 1)]
+        sizes = [last - first for first, last in pairwise(bounds)]
         if self.settings.normalize_advantage == "minibatch":
-            parts = [shuffled.advantage[first:last] for first, last in pairwise(bounds)]
+            parts = shuffled.advantage.split(sizes)
             shuffled = shuffled._replace(advantage=torch.cat([standardized(part) for part in parts]))
-        for first, last in pairwise(bounds):
-            yield shuffled.rows(slice(first, last))
+        return shuffled.split(sizes)
 
     def fit_values(self, lesson: Lesson, size: int, epochs: int, generator: Generator) -> Tensor:
         """Move V towards the goals alone; return the mean loss, without gradients."""
@@ -288,7 +299,7 @@ class OnPolicy(Algorithm):
 
     def _moved(self, lesson: Lesson) -> dict[str, Tensor]:
         """Say how far an update went, over at most `BLOCK` of its decisions."""
-        part = lesson.rows(slice(0, BLOCK))
+        part = next(lesson.split(blocks(lesson.size)))
         said = self.say(part)
         log_ratio = self.scoring.log_ratio(said, part.old, part.trace)
         ratio = log_ratio.exp()
@@ -311,6 +322,11 @@ class OnPolicy(Algorithm):
     def parts(self) -> dict[str, Part]:
         """See `Algorithm.parts`; the policy and the value network."""
         return super().parts() | {"model": self.model}
+
+
+def blocks(size: int) -> list[int]:
+    """Return the sizes of blocks of at most `BLOCK` rows."""
+    return [min(BLOCK, size - at) for at in range(0, size, BLOCK)]
 
 
 def standardized(advantage: Tensor) -> Tensor:

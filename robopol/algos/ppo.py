@@ -71,7 +71,7 @@ class PPO(OnPolicy):
     """See `PPOConfig`.
 
     Attributes:
-        written_out: Its gradients written out, where policy and value network are plain perceptrons.
+        written_out: Its passes written out, where policy and value network are plain perceptrons.
     """
 
     def __init__(self, config: PPOConfig, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> None:
@@ -85,8 +85,12 @@ class PPO(OnPolicy):
                 "knows none: set it to 0"
             )
         plain = config.value_clip is None and config.target_kl is None and runtime.precision == "fp32"
-        weights = (config.value_weight, config.entropy_weight)
-        self.written_out = gaussian_step(self.scoring, self.model, self.surrogate, *weights) if plain else None
+        optimizers, weights = (
+            (self.policy_optimizer, self.critic_optimizer),
+            (config.value_weight, config.entropy_weight),
+        )
+        told = (self.scoring, self.model, self.surrogate, optimizers, weights, config.clip_norm)
+        self.written_out = gaussian_step(*told) if plain else None
 
     @property
     def beside(self) -> dict[str, nn.Module | Remembers]:
@@ -108,12 +112,10 @@ class PPO(OnPolicy):
         """Take a gradient step on every minibatch, once; return the mean losses."""
         config, rate = self.config, self.rate(step)
         told: list[Mapping[str, Tensor]] = []
-        written_out = self.written_out if step >= config.warmup else None
-        for part in self.minibatches(lesson, minibatch, generator):
-            if written_out is not None:
-                told.append(written_out.gradients(part))
-                self.move(rate)
-                continue
+        parts = self.minibatches(lesson, minibatch, generator)
+        if self.written_out is not None and step >= config.warmup:
+            return self.written_out.learn(parts, config.lr * rate, config.critic_lr * rate)
+        for part in parts:
             losses, drifted = self.losses(part, acting=step >= config.warmup)
             told.append({name: loss.detach() for name, loss in losses.items()})
             if config.target_kl is not None and drifted.item() > 1.5 * config.target_kl:

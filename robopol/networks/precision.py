@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from robopol.config import Config
@@ -76,9 +77,14 @@ class Runtime:
     trials: tuple[Trial, ...] = ()
 
     def apply(self) -> None:
-        """Set torch's matmul kernels and threads, and let a CPU process keep the memory it frees."""
+        """Set torch's matmul kernels and threads, and let a CPU process keep the memory it frees.
+
+        NumPy, which multiplies small matrices here, gets one thread: two pools of threads that wait busily for work
+        keep each other from doing it.
+        """
         torch.set_float32_matmul_precision(self.matmul)
         torch.set_num_threads(self.threads)
+        threadpool_limits(1, "blas")
         if self.device == "cpu":
             keep_freed_memory()
 

@@ -159,11 +159,36 @@ def test_gradients_that_are_written_out_are_those_of_autograd(surrogate, changes
     weights = [*algo.actor_weights, *algo.critic_weights]
     losses, _ = algo.losses(lesson)
     theirs = torch.autograd.grad(losses["train/loss"], weights)
+    gathered = algo.written_out.optimizers
+    for one in gathered:
+        one.begin()
     mine = algo.written_out.gradients(lesson)
-    for name, loss in losses.items():
-        torch.testing.assert_close(mine[name], loss.detach(), atol=1e-5, rtol=1e-5)
+    told = [losses[f"train/{name}"].detach() for name in ("loss", "value_loss", "policy_loss")]
+    torch.testing.assert_close(torch.tensor(mine), torch.stack(told), atol=1e-5, rtol=1e-5)
+    places = gathered[0].gradients | gathered[1].gradients
     for weight, gradient in zip(weights, theirs, strict=True):
-        torch.testing.assert_close(weight.grad, gradient, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(places[weight], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_passes_that_are_written_out_are_those_of_autograd(clip_norm):
+    """Weights, what the optimisers remember, and what is told; after some steps that autograd took of both."""
+    shape = {"hidden": [8, 5]}
+    changes = {"lr": 1e-2, "critic_lr": 3e-2, "clip_norm": clip_norm, "adam_eps": 1e-3}
+    found = []
+    for written_out in (True, False):
+        algo = build("ppo", "density", policy=shape, model=shape, **changes)
+        passes, algo.written_out = algo.written_out, None
+        algo.update(rollout(algo), 0, rng())
+        algo.written_out = passes if written_out else None
+        told = algo.update(rollout(algo), 1, rng(1))
+        found.append((dict(algo.state()), told))
+    (mine, told), (theirs, wanted) = found
+    assert mine.keys() == theirs.keys()
+    for name, value in mine.items():
+        torch.testing.assert_close(value, theirs[name], atol=1e-4, rtol=1e-3, msg=name)
+    for name, value in told.items():
+        torch.testing.assert_close(value, wanted[name], atol=1e-4, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize(

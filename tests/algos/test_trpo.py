@@ -23,7 +23,7 @@ def test_its_matrix_is_that_of_the_expected_squared_score():
     torch.testing.assert_close(fisher, fisher.T, atol=1e-5, rtol=1e-4)
     explicit = torch.zeros(size, size)
     for row in range(lesson.size):
-        one = algo.say(lesson.rows(slice(row, row + 1)))
+        one = algo.say(lesson.rows(torch.tensor([row])))
         for entry in range(2):
             # of N(m, s^2): E[score score'] = dm dm' / s^2 + 2 dlog_s dlog_s'
             mean = flat(grads(one["mean"][0, 0, entry], algo.actor_weights))
