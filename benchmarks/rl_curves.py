@@ -15,8 +15,8 @@ its rollout, so anything else would give it more. Actions are in the world's uni
 are.
 Both are evaluated by `robopol.evaluate` with the mean action, on the same episodes. Told of each arm: the return at the
 end and on average over all evaluations, as the interquartile mean over training seeds with its 95 % interval
-(bootstrap). What was measured is kept in ``--out`` by row and seed, with the steps that were truly taken, and is not
-measured again.
+(bootstrap), over as many steps as all runs of a world and an algorithm have taken. What was measured is kept in
+``--out`` by row and seed, with the steps that were truly taken, and is not measured again.
 """
 
 import argparse
@@ -156,12 +156,19 @@ def table(ledger: Ledger) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for row in ledger.measured:
         task, arm = row.rsplit(", ", 1)
-        curves = np.array([one["returns"] for one in ledger.of(row)])
+        length = common(ledger, task)
+        curves = np.array([one["returns"][:length] for one in ledger.of(row)])
         ends = {"end": curves[:, -1].tolist(), "average": curves.mean(1).tolist()}
         told = {name: {"iqm": iqm(values), "ci95": stratified_iqm([values])} for name, values in ends.items()}
-        one = ledger.of(row)[0]
-        found.setdefault(task, {})[arm] = told | {"seeds": len(curves), "env_steps": one["env_steps"][-1]}
+        steps = ledger.of(row)[0]["env_steps"][length - 1]
+        found.setdefault(task, {})[arm] = told | {"seeds": len(curves), "env_steps": steps}
     return {task: {arm: found[task][arm] for arm in ARMS if arm in found[task]} for task in sorted(found)}
+
+
+def common(ledger: Ledger, task: str) -> int:
+    """Return how many evaluations all runs of a task have; some may have gone on for longer."""
+    rows = [row for arm in ARMS if (row := f"{task}, {arm}") in ledger.measured]
+    return min(len(one["returns"]) for row in rows for one in ledger.of(row))
 
 
 def plot(ledger: Ledger, out: Path) -> None:
@@ -174,10 +181,11 @@ def plot(ledger: Ledger, out: Path) -> None:
     figure = Figure(figsize=(3.4 * columns, 2.4 * lines), layout="constrained")
     for number, task in enumerate(tasks):
         axes = figure.add_subplot(lines, columns, number + 1)
+        length = common(ledger, task)
         for arm in ARMS:
             if (row := f"{task}, {arm}") in ledger.measured:
                 measured = ledger.of(row)
-                steps, curves = measured[0]["env_steps"], [one["returns"] for one in measured]
+                steps, curves = measured[0]["env_steps"][:length], [one["returns"][:length] for one in measured]
                 axes.plot(steps, np.mean(curves, 0), label=arm, linewidth=1.5)
                 axes.fill_between(steps, np.min(curves, 0), np.max(curves, 0), alpha=0.15)
         axes.set_title(task)
@@ -220,7 +228,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "rl_curves.json")
     parser.add_argument("--plot", type=Path)
     words = parser.parse_args()
-    ledger = Ledger(words.out, {"steps": words.steps, "every": words.every, "episodes": words.episodes})
+    ledger = Ledger(words.out, {"every": words.every, "episodes": words.episodes})
     for seed in words.seeds:  # all arms of a seed before the next, so that an interrupted run compares equals
         for env in words.envs:
             for algo in words.algos:

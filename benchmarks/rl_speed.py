@@ -1,13 +1,14 @@
 """Environment steps a second of SAC, TD3 and PPO against Stable-Baselines3 and sbx, and critic updates of RLPD.
 
     python benchmarks/rl_speed.py [--env HalfCheetah-v5] [--algos sac td3 ppo ppo512 rlpd] [--rounds 5] [--steps 200]
-                                  [--threads 1] [--contention 0.15] [--out benchmarks/results/rl_speed.json]
+                                  [--threads N] [--contention 0.15] [--out benchmarks/results/rl_speed.json]
 
 SAC and TD3: networks of 2 x 256, batches of 256, twin critics, one environment, one update for each step. A turn is
 ``--steps`` environment steps after 500 random ones, acting, stepping, storing, sampling and updating included. PPO:
 networks of 2 x 64, 8 environments, 10 passes over rollouts of 2048 steps in batches of 64 (``ppo``) or 512
 (``ppo512``); a turn is one rollout and what is learned from it. `robopol` is the loop of ``robopol train``,
-`sb3` Stable-Baselines3 as shipped, both with torch's default products; `medium` is the same after
+`sb3` Stable-Baselines3 as shipped, both with torch's default products. Without ``--threads``, each has the threads that
+its users get: those that robopol finds best when it starts, and all cores, torch's default. `medium` is the same after
 ``torch.set_float32_matmul_precision("medium")``, which on some CPUs selects faster float32 kernels and on others (with
 AMX) computes in bfloat16. `sbx`, raced where it is installed, is the same in JAX. `rlpd` is the update that is done
 twenty times a step: ten critics of 2 x 256 with LayerNorm move towards the least of two random ones of their targets,
@@ -44,11 +45,11 @@ PPO = {"ppo": 64, "ppo512": 512}
 ROLLOUT = 2048
 
 
-def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+def robopol(algo: str, env: str, steps: int, threads: int | None, precision: str) -> Turn:
     if algo in PPO:
         return robopol_ppo(algo, env, threads, precision)
     words = [f"algo={algo}", "env=gym", f"env.id={env}", f"phases.online.warmup={WARM_UP}", "run=none"]
-    words += [f"collection.capacity={CAPACITY}", f"runtime.threads={threads}", f"runtime.matmul={precision}"]
+    words += [f"collection.capacity={CAPACITY}", f"runtime.threads={threads or 'auto'}", f"runtime.matmul={precision}"]
     trainer = Trainer(parse(TrainConfig, load_config("train", words)))
     (phase,) = trainer.config.phases.values()
     assert trainer.collector is not None
@@ -65,9 +66,9 @@ def robopol(algo: str, env: str, steps: int, threads: int, precision: str) -> Tu
     return turn
 
 
-def robopol_ppo(algo: str, env: str, threads: int, precision: str) -> Turn:
+def robopol_ppo(algo: str, env: str, threads: int | None, precision: str) -> Turn:
     words = ["algo=ppo", "env=gym", f"env.id={env}", f"batch_size={PPO[algo]}", "collection.num_envs=8", "run=none"]
-    words += [f"runtime.threads={threads}", f"runtime.matmul={precision}"]
+    words += [f"runtime.threads={threads or 'auto'}", f"runtime.matmul={precision}"]
     trainer = Trainer(parse(TrainConfig, load_config("train", words)))
     (phase,) = trainer.config.phases.values()
     assert trainer.collector is not None
@@ -83,11 +84,12 @@ def robopol_ppo(algo: str, env: str, threads: int, precision: str) -> Turn:
     return turn
 
 
-def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+def sb3(algo: str, env: str, steps: int, threads: int | None, precision: str) -> Turn:
     import stable_baselines3
     from stable_baselines3.common.env_util import make_vec_env
 
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
     if algo in PPO:
         envs = make_vec_env(env, 8)
@@ -105,7 +107,7 @@ def sb3(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
     return replayed(stable_baselines3, algo, env, steps, {"device": "cpu"})
 
 
-def sbx(algo: str, env: str, steps: int, threads: int, precision: str) -> Turn:
+def sbx(algo: str, env: str, steps: int, threads: int | None, precision: str) -> Turn:
     """The agents of sbx: the same loop, and whole updates compiled by XLA, which takes what threads it finds."""
     import sbx as agents
 
@@ -140,11 +142,11 @@ def replayed(agents: Any, algo: str, env: str, steps: int, more: dict[str, Any])
     return turn
 
 
-def ten(env: str, steps: int, threads: int, precision: str) -> Turn:
+def ten(env: str, steps: int, threads: int | None, precision: str) -> Turn:
     """Ten critics as robopol has them."""
     words = ["algo=sac", "model.ensemble=10", "model.layer_norm=true", "algo.target_heads=2", "algo.paid=false"]
     words += ["env=gym", f"env.id={env}", "run=none", f"collection.capacity={CAPACITY}"]
-    words += [f"runtime.threads={threads}", f"runtime.matmul={precision}"]
+    words += [f"runtime.threads={threads or 'auto'}", f"runtime.matmul={precision}"]
     trainer = Trainer(parse(TrainConfig, load_config("train", words)))
     assert trainer.collector is not None
     trainer.collector.begin()
@@ -163,9 +165,10 @@ def ten(env: str, steps: int, threads: int, precision: str) -> Turn:
     return turn
 
 
-def loop(env: str, steps: int, threads: int, precision: str) -> Turn:
+def loop(env: str, steps: int, threads: int | None, precision: str) -> Turn:
     """The same as modules one after the other; batches and next actions cost nothing."""
-    torch.set_num_threads(threads)
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.set_float32_matmul_precision(precision)
     with parse(TrainConfig, load_config("train", ["algo=sac", "env=gym", f"env.id={env}", "run=x"])).env.make() as one:
         size, width = sum(shape[0] for shape in one.spec.obs_shapes.values()), len(one.spec.action_names)
@@ -204,11 +207,12 @@ def loop(env: str, steps: int, threads: int, precision: str) -> Turn:
 
 def section(tree: dict[str, Any]) -> list[str]:
     """Return the section of docs/results.md."""
-    machine = tree["machine"]
+    machine, pinned = tree["machine"], tree["threads"]
+    threads = "2 cores, each with the threads that its users get" if pinned is None else f"{pinned} thread(s)"
     lines = [
         "## Learning by acting, beside Stable-Baselines3",
         "",
-        f"{tree['env']}, {tree['threads']} thread(s), {machine['cpu']}, torch {machine['torch']}; median and range of "
+        f"{tree['env']}, {threads}, {machine['cpu']}, torch {machine['torch']}; median and range of "
         "interleaved rounds. rlpd: updates of ten critics, beside a loop over modules. Medium: torch's faster "
         "products. `python benchmarks/rl_speed.py`",
         "",
@@ -238,7 +242,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="by default those that users get")
     parser.add_argument("--contention", type=float, default=0.15)
     parser.add_argument("--out", type=Path)
     words = parser.parse_args()
