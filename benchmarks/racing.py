@@ -62,6 +62,7 @@ def race(makers: Mapping[str, Callable[[], Turn]], rounds: int, contention: floa
         process = context.Process(target=_serve, args=(there, make))
         process.start()
         there.close()  # so that the end of the process is the end of the pipe
+        here.recv()  # one after the other: what a contender measures when it starts, it measures undisturbed
         pipes.append(here)
         processes.append(process)
     kept: dict[str, list[Any]] = {name: [] for name in makers}
@@ -95,6 +96,7 @@ def race(makers: Mapping[str, Callable[[], Turn]], rounds: int, contention: floa
 def _serve(pipe: Connection, make: Callable[[], Turn]) -> None:
     """Run in a process of its own: on each request take one turn and answer with what it measured."""
     turn = make()
+    pipe.send(True)
     while pipe.recv():
         pipe.send(turn())
 

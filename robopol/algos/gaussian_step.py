@@ -4,6 +4,7 @@ NumPy computes them, as its calls take a third of the time of torch's, and its t
 autograd up to rounding; a test says so.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any, cast
@@ -60,11 +61,17 @@ class Perceptron:
         for index in range(len(self._weights) - 1, -1, -1):
             x = seen[index]
             np.matmul(slope.T, x, out=self._to_weights[index])
-            np.dot(np.ones(len(slope), np.float32), slope, out=self._to_biases[index])  # what np.sum takes longer for
+            np.dot(_ones(len(slope)), slope, out=self._to_biases[index])
             if index:
                 weight = self._weights[index]
                 slope = slope * weight if len(weight) == 1 else slope @ weight
                 slope *= 1 - x * x if self._is_tanh else x > 0
+
+
+@functools.cache
+def _ones(size: int) -> Array:
+    """Return ones, by which BLAS sums up rows or columns in a third of the time that NumPy needs."""
+    return np.ones(size, np.float32)
 
 
 class GaussianStep:
@@ -121,20 +128,20 @@ class GaussianStep:
         """Fill the gradients of all weights; return the loss, that of the values and that of the policy."""
         assert part.seen is not None
         assert part.judged is not None
-        rows, log_std = part.size, self._log_std
+        rows, log_std, ones = part.size, self._log_std, _ones(len(self._log_std))
         said, seen = self._actor.forward(part.seen.flatten(1).numpy())
         value, judged = self._critic.forward(part.judged.numpy())
         shrink = np.exp(-log_std)
         z = (part.trace["latent"].flatten(1).numpy() - said) * shrink
         squared = z * z
         # of what was drawn, log N(z) now and then, both without the constant
-        now, then = squared.sum(1) * -0.5 - log_std.sum(), part.old["log_prob"].flatten(1).numpy().sum(1)
+        now, then = squared @ (-0.5 * ones) - log_std.sum(), part.old["log_prob"].flatten(1).numpy() @ ones
         log_ratio = torch.from_numpy((now - then) * np.float32(self._share))
 
         gained, slope = self._surrogate.sloped(log_ratio, part.advantage)
         down = slope.numpy()[:, None] * np.float32(-self._share / rows)
         self._actor.backward(down * z * shrink, seen)
-        np.sum((squared - 1) * down, 0, out=self._to_log_std)
+        np.dot(down[:, 0], squared - 1, out=self._to_log_std)
 
         error = value[:, 0] - part.goal.numpy()
         self._critic.backward((error * np.float32(2 * self._value_weight / rows))[:, None], judged)

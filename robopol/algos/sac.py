@@ -85,4 +85,4 @@ class SAC(Soft):
 
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """See `OffPolicy.tried`; samples."""
-        return self.drawn(obs, generator).action
+        return self.policy.draw(obs, generator)

@@ -91,5 +91,5 @@ class Soft(OffPolicy[SquashedGaussianPolicy]):
 
     def fit_temperature(self, log_prob: Tensor) -> None:
         """Raise the temperature where the entropy, minus the mean log-density, is below its target; else lower it."""
-        self.log_alpha.backward(-(log_prob + self.target_entropy))
+        self.log_alpha.grad = -(self.over_all(log_prob) + self.target_entropy)
         self.alpha_optimizer.step(self.config.alpha_lr)

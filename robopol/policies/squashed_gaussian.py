@@ -82,6 +82,13 @@ class SquashedGaussianPolicy(Actor):
         squashed, log_prob = _Squash.apply(said.to(noise.dtype), noise, *self.config.log_std)
         return Sample(self.action_normalizer.unnormalize(squashed), log_prob)
 
+    @torch.no_grad()
+    def draw(self, obs: Mapping[str, Tensor], generator: Generators = None) -> Tensor:
+        """Draw a window for every row, (B, Tp, A) in environment units; as `sample`, for those who only act."""
+        mean, log_std = self.gaussian(self.observation(obs, self.spec.n_obs_steps))
+        noise = standard_normal(mean.shape, generator, mean.device)
+        return self.action_normalizer.unnormalize((mean + log_std.exp() * noise).tanh())
+
     def log_prob(self, obs: Mapping[str, Tensor], action: Tensor) -> Tensor:
         """Return the density that `sample` draws from, at given actions.
 
