@@ -24,6 +24,9 @@ from robopol.policies.diagonal_gaussian import DiagonalGaussianPolicy
 
 Array = NDArray[np.float32]
 
+WIDEST = 128
+"""Wider layers take longer to multiply than autograd to call, and torch multiplies them on several cores."""
+
 
 class Perceptron:
     """Forward and backward of an `MLP` whose activations are all tanh or all ReLU."""
@@ -39,11 +42,12 @@ class Perceptron:
 
     @staticmethod
     def possible(net: nn.Module) -> bool:
-        """Say whether a network is one of these."""
+        """Say whether a network is one of these, and small."""
         if not isinstance(net, MLP):
             return False
         kinds = {type(layer) for layer in net}
-        return kinds <= {nn.Linear, nn.Tanh} or kinds <= {nn.Linear, nn.ReLU}
+        small = all(layer.out_features <= WIDEST for layer in net if isinstance(layer, nn.Linear))
+        return small and (kinds <= {nn.Linear, nn.Tanh} or kinds <= {nn.Linear, nn.ReLU})
 
     def forward(self, x: Array) -> tuple[Array, list[Array]]:
         """Return the output (B, out) for (B, in), and what every layer saw."""

@@ -85,10 +85,8 @@ class PPO(OnPolicy):
                 "knows none: set it to 0"
             )
         plain = config.value_clip is None and config.target_kl is None and runtime.precision == "fp32"
-        optimizers, weights = (
-            (self.policy_optimizer, self.critic_optimizer),
-            (config.value_weight, config.entropy_weight),
-        )
+        optimizers = self.policy_optimizer, self.critic_optimizer
+        weights = config.value_weight, config.entropy_weight
         told = (self.scoring, self.model, self.surrogate, optimizers, weights, config.clip_norm)
         self.written_out = gaussian_step(*told) if plain else None
 

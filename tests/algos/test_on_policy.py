@@ -200,6 +200,7 @@ def test_passes_that_are_written_out_are_those_of_autograd(clip_norm):
         ("density", {"value_clip": 0.2}),
         ("density", {"target_kl": 0.1}),
         ("density", {"policy": {"activation": "elu"}}),
+        ("density", {"model": {"hidden": [64, 200]}}),
     ],
 )
 def test_what_is_not_plain_is_left_to_autograd(name, changes):
