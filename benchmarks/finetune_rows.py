@@ -94,7 +94,7 @@ ROWS = {
         ],
     ),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
-    "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
+    "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2", "algo.alpha=0.1"]),
     "iql, best of 8": (
         "flow",
         [
@@ -105,7 +105,7 @@ ROWS = {
     "rlpd of chunks": (
         "flow",
         [
-            *("algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"),
+            *("algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2", "algo.alpha=0.1"),
             *("policy.horizon=4", "policy.n_action_steps=4", "model.n_action_steps=4"),
         ],
     ),

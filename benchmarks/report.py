@@ -43,6 +43,7 @@ SCRIPTS = (
     "camera",
     "critics",
     "td3_bc",
+    "rlpd",
     "diffusion_ql",
     "fql",
     "finetune",
