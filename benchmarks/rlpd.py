@@ -61,8 +61,8 @@ def told(arm: str, uri: str, recorded: int, seed: int, words: argparse.Namespace
     spoken = ["algo=rlpd", "env=gym", f"env.id={name}"]
     spoken += [f"+env.options.{key}={value}" for key, value in options.items()]
     spoken += ["policy.hidden=[64,64]", "model.hidden=[64,64]", "model.ensemble=5", "batch_size=128"]
-    spoken += ["algo.target_heads=1", "algo.delay=4", f"seed={seed}", "run=none", f"data.demos.uri={uri}"]
-    spoken += [f"runtime.threads={words.threads}", "reward.shift=-1"]
+    spoken += ["algo.target_heads=1", "algo.delay=4", f"seed={seed}", "run=none", "reward.shift=-1"]
+    spoken += ["schedule=online" if arm == "sac" else f"data.demos.uri={uri}", f"runtime.threads={words.threads}"]
     if arm == "no normalisation":
         spoken.append("model.layer_norm=false")
     every = words.steps // PARTS
