@@ -94,6 +94,7 @@ ROWS = {
         ],
     ),
     "best of 8": ("flow", ["algo=expo", "checkpoint={base}", *BESIDE, "algo.edit=0", "algo.delay=2"]),
+    "rlpd, temperature 1": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2"]),
     "rlpd": ("flow", ["algo=rlpd", *BESIDE, "data.demos.uri={demos}", "algo.delay=2", "algo.alpha=0.1"]),
     "iql, best of 8": (
         "flow",

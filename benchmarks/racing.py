@@ -57,18 +57,18 @@ def race(makers: Mapping[str, Callable[[], Turn]], rounds: int, contention: floa
     """
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
-    for make in makers.values():
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, make))
-        process.start()
-        there.close()  # so that the end of the process is the end of the pipe
-        here.recv()  # one after the other: what a contender measures when it starts, it measures undisturbed
-        pipes.append(here)
-        processes.append(process)
     kept: dict[str, list[Any]] = {name: [] for name in makers}
     every: dict[str, list[Any]] = {name: [] for name in makers}
     rounds_kept = rounds_dropped = 0
     try:
+        for make in makers.values():
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, make))
+            process.start()
+            there.close()  # so that the end of the process is the end of the pipe
+            pipes.append(here)
+            processes.append(process)
+            here.recv()  # one after the other: what a contender measures when it starts, it measures undisturbed
         for number in range(WARM_UP + 3 * rounds):
             others, begin = cpu_seconds_of_others(), time.perf_counter()
             for name, pipe in zip(makers, pipes, strict=True):

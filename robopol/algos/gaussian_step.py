@@ -85,17 +85,37 @@ class GaussianStep:
         optimizers: Of the actor and of the critic, gathered.
     """
 
+    @staticmethod
+    def possible(scoring: Scoring, model: StateValueModel) -> bool:
+        """Say whether policy and value network are such perceptrons, on a CPU, whose encoders stay as they are."""
+        policy = scoring.policy
+        if not isinstance(scoring, Density) or not isinstance(policy, DiagonalGaussianPolicy):
+            return False
+        fixed = not any(parameter.requires_grad for parameter in model.observation.parameters())
+        whole = policy.spec.n_obs_steps == 1 and policy.spec.horizon == policy.spec.n_action_steps
+        plain = Perceptron.possible(policy.net) and Perceptron.possible(model.net)
+        return scoring.encodes_once and fixed and whole and plain and policy.device.type == "cpu"
+
     def __init__(
         self,
-        density: Density,
+        scoring: Scoring,
         model: StateValueModel,
         surrogate: Any,
         optimizers: tuple[AdamW, AdamW],
         weights: tuple[float, float],
         clip_norm: float | None,
     ) -> None:
-        """Look up the networks; `gaussian_step` says whether it can be."""
-        policy = cast(DiagonalGaussianPolicy, density.policy)
+        """Look up the networks.
+
+        Args:
+            scoring: Of the policy; `possible` says whether it can be.
+            model: The value network.
+            surrogate: Of `robopol.algos.surrogates`.
+            optimizers: Of all weights of the policy, and of the value network.
+            weights: Those of the value loss and of the entropy, as in `robopol.algos.ppo.PPOConfig`.
+            clip_norm: As in `robopol.algos.ppo.PPOConfig`.
+        """
+        density, policy = cast(Density, scoring), cast(DiagonalGaussianPolicy, scoring.policy)
         sizes = [optimizer.size for optimizer in optimizers]
         gradients = torch.zeros(sum(sizes))
         both = zip(optimizers, gradients.split(sizes), strict=True)
@@ -159,32 +179,3 @@ class GaussianStep:
 
 ENTROPY = 1.4189385332046727
 """Of a standard normal, ln(2 pi e) / 2."""
-
-
-def gaussian_step(
-    scoring: Scoring,
-    model: StateValueModel,
-    surrogate: Any,
-    optimizers: tuple[AdamW, AdamW],
-    weights: tuple[float, float],
-    clip_norm: float | None,
-) -> GaussianStep | None:
-    """Return the written-out passes for a policy and a value network, or None if they are others, or not on a CPU.
-
-    Args:
-        scoring: Of the policy.
-        model: The value network.
-        surrogate: Of `robopol.algos.surrogates`.
-        optimizers: Of all weights of the policy, and of the value network.
-        weights: Those of the value loss and of the entropy, as in `robopol.algos.ppo.PPOConfig`.
-        clip_norm: As in `robopol.algos.ppo.PPOConfig`.
-    """
-    policy = scoring.policy
-    plain = isinstance(scoring, Density) and isinstance(policy, DiagonalGaussianPolicy) and scoring.encodes_once
-    if not plain or any(parameter.requires_grad for parameter in model.observation.parameters()):
-        return None
-    whole = policy.spec.n_obs_steps == 1 and policy.spec.horizon == policy.spec.n_action_steps
-    nets = (cast(DiagonalGaussianPolicy, policy).net, model.net)
-    if policy.device.type != "cpu" or not whole or not all(Perceptron.possible(net) for net in nets):
-        return None
-    return GaussianStep(cast(Density, scoring), model, surrogate, optimizers, weights, clip_norm)

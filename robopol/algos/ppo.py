@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Remembers
-from robopol.algos.gaussian_step import gaussian_step
+from robopol.algos.gaussian_step import GaussianStep
 from robopol.algos.on_policy import Lesson, OnPolicy, OnPolicyConfig
 from robopol.algos.optimizer import AdamW
 from robopol.algos.scoring import Said
@@ -88,7 +88,8 @@ class PPO(OnPolicy):
         optimizers = self.policy_optimizer, self.critic_optimizer
         weights = config.value_weight, config.entropy_weight
         told = (self.scoring, self.model, self.surrogate, optimizers, weights, config.clip_norm)
-        self.written_out = gaussian_step(*told) if plain else None
+        possible = plain and GaussianStep.possible(self.scoring, self.model)
+        self.written_out = GaussianStep(*told) if possible else None
 
     @property
     def beside(self) -> dict[str, nn.Module | Remembers]:
