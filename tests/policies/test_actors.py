@@ -53,6 +53,9 @@ def test_the_density_is_that_of_a_squashed_gaussian():
 def test_samples_come_with_the_density_that_they_are_drawn_from():
     policy = actor("squashed_gaussian")
     drawn = policy.sample(obs(64), torch.Generator().manual_seed(0))
+    acted = policy.draw(obs(64), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(acted, drawn.action.detach())
+    assert not acted.requires_grad
     assert drawn.action.shape == (64, 1, 2)
     torch.testing.assert_close(drawn.log_prob, policy.log_prob(obs(64), drawn.action), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(
