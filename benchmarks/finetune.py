@@ -20,7 +20,6 @@ A method is a row of `finetune_rows.ROWS`: the kind of its base, and the words o
 """
 
 import argparse
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import sections
 from finetune_rows import BASES, ROWS, TASKS, Task
+from followed import followed
 from ledger import Ledger
 
 from robopol import load_policy
@@ -40,7 +40,6 @@ from robopol.evaluation import SEED0, Evaluation, ExpertActor, evaluate
 from robopol.evaluation.collect import collect
 from robopol.evaluation.course import course
 from robopol.evaluation.statistics import iqm, stratified_iqm
-from robopol.policies import Policy
 from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
 from robopol.training.trainer import Trainer
@@ -49,9 +48,6 @@ RESULTS = Path(__file__).parent / "results"
 
 MEASURES = ("base", "end", "gain", "area", "drop")
 SPENT = ("env_steps", "updates", "seconds")
-
-POINTS = (0.01, 0.02, 0.05, *(share / 10 for share in range(1, 11)))
-"""When a policy is evaluated after the first time, as shares of the steps: densely where it may fall."""
 
 
 def world(task: Task) -> list[str]:
@@ -111,43 +107,11 @@ def curve(name: str, row: str, seed: int, steps: int, words: argparse.Namespace)
     folder = base(name, kind, seed, words)
     said = [word.format(base=folder, demos=demonstrations(name, seed, words)) for word in said]
     said += [*world(task), *task.words, f"seed={seed}", "run=none", f"runtime.threads={words.threads}"]
-    found: dict[str, list[float]] = {key: [] for key in ("env_steps", "updates", "seconds", "score")}
     with (
         make_env(task.id, 32, **task.options) as env,
         Trainer(parse(TrainConfig, configured([*said, f"phases.online.env_steps={steps}"]))) as trainer,
     ):
-
-        def judge(seconds: float) -> None:
-            policy = trainer.algo.deployed()
-            assert isinstance(policy, Policy)
-            if found["updates"] and found["updates"][-1] == trainer.updates:
-                now = found["score"][-1]  # nothing was learned since, and an evaluation is a function of the policy
-            else:
-                now = score(evaluate(policy, env, words.episodes, SEED0), task)
-            for key, value in zip(found, (trainer.env_steps, trainer.updates, round(seconds, 1), now), strict=True):
-                found[key].append(value)
-
-        *before, phase = trainer.config.phases.values()
-        spent, first = 0.0, 0
-        for one in before:  # of records alone, before the first step
-            since, first = time.monotonic(), first + one.length
-            while trainer.step < first:
-                trainer.advance(one, 0)
-            spent += time.monotonic() - since
-        assert trainer.collector is not None
-        trainer.collector.begin()
-        judge(spent)
-        ahead = [share * steps for share in POINTS]
-        while trainer.step < first + steps:
-            since, learned = time.monotonic(), trainer.updates
-            trainer.advance(phase, first)
-            spent += time.monotonic() - since
-            # what learns from rollouts is judged when it has learned from the one in which a point lies
-            done = trainer.step - first if phase.rollout is None or trainer.updates > learned else 0
-            if ahead and done >= ahead[0]:
-                judge(spent)
-                ahead = [point for point in ahead if point > done]
-    return found
+        return followed(trainer, steps, lambda policy: score(evaluate(policy, env, words.episodes, SEED0), task))
 
 
 def measures(curves: list[dict[str, Any]], bases: list[float]) -> dict[str, list[float]]:

@@ -63,6 +63,8 @@ BASES = {
 ACTING = ["collection.num_envs=32", "phases.online.rollout=3840", "batch_size=240"]
 BESIDE = ["collection.num_envs=4", "phases.online.warmup=1600", "phases.online.updates_per_step=0.5", "batch_size=128"]
 BESIDE += ["model.hidden=[128,128]", "model.discount=0.98"]
+FPO = ["algo=fpo", "checkpoint={base}", *ACTING, "algo.lr=1e-4", "algo.scale_rewards=true"]
+FPO += ["algo.surrogate.clip=0.01", "algo.epochs=4", "algo.warmup=2"]
 ROWS = {
     "dppo": ("diffusion", ["algo=dppo", "checkpoint={base}", *ACTING, "algo.surrogate.clip=0.01", "algo.warmup=2"]),
     "dppo of a flow": (
@@ -72,13 +74,8 @@ ROWS = {
             *("algo.scoring.steps=5", "algo.surrogate.clip=0.01", "algo.warmup=2"),
         ],
     ),
-    "fpo": (
-        "flow",
-        [
-            *("algo=fpo", "checkpoint={base}", *ACTING, "algo.lr=1e-4", "algo.scale_rewards=true"),
-            *("algo.surrogate.clip=0.01", "algo.epochs=4", "algo.warmup=2"),
-        ],
-    ),
+    "fpo": ("flow", FPO),
+    "fpo, of velocities": ("flow", [*FPO, "algo.scoring.target=own"]),
     "dsrl": ("flow", ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
     "dsrl of a diffusion": (
         "diffusion",

@@ -47,6 +47,7 @@ SCRIPTS = (
     "diffusion_ql",
     "fql",
     "finetune",
+    "offline_to_online",
     "rl_curves",
     "aql",
     "trust_regions",

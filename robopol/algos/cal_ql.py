@@ -124,10 +124,10 @@ class CalQL(ValueCritics):
 
     @torch.no_grad()
     def propose(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
-        """Return candidates of the averaged policy, (B, n, h, A), in environment units."""
+        """Return candidates of the averaged policy, (B, n, h, A), in environment units and within the bounds."""
         assert self.cloning is not None
         policy, spec, scale = self.cloning.deployed(), self.model.spec, self.model.action_normalizer.unscale
         told = newest(obs, policy.spec.n_obs_steps)
         chunks = policy.act(told, self.config.candidates, generator)[:, :, : spec.chunk]
         noise = torch.randn(chunks.shape, generator=generator, device=chunks.device)
-        return chunks + self.config.noise * scale * noise
+        return torch.minimum(torch.maximum(chunks + self.config.noise * scale * noise, self.low), self.low + self.span)

@@ -39,6 +39,10 @@ class EXPOConfig(SoftConfig):
         L_e = alpha log pi_e(d|s, a) - mean_k Q_k(s, a + d),  d ~ e(s, a), of the actions of the batch
         L_b = the base policy's own loss
 
+    pi_e is a density over the box of the edits, in which an entry lies in (-1, 1), and so is the entropy that it is
+    brought to: a narrow box asks for no other. In the units of the actions, an edit by at most 0.1 could not be as
+    random as ``entropy_per_entry`` asks for.
+
     When acting, b is the averaged policy and Z are all heads. Base policy, editor and temperature move once in
     ``delay`` updates. In the warm-up the base policy acts as it is.
 

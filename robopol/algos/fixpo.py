@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from robopol.algos.algorithm import Remembers, Trained
 from robopol.algos.on_policy import Lesson, blocks
 from robopol.algos.optimizer import AdamW
-from robopol.algos.ppo import PPO, PPOConfig, clip_gradients
+from robopol.algos.ppo import PPO, PPOConfig, clip_gradients, means
 from robopol.algos.scoring import Said
 from robopol.algos.surrogates import UnclippedConfig
 from robopol.config import OneOf
@@ -92,13 +92,16 @@ class FixPO(PPO):
     def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
         """See `OnPolicy.improve`."""
         before = [weight.detach().clone() for weight in self.actor_weights]
-        told: dict[str, Tensor] = {}
+        told: list[dict[str, Tensor]] = []
         mended = 0
         for _ in range(self.config.epochs):
-            told = self.pass_over(lesson, step, generator, minibatch)
+            told.append(self.pass_over(lesson, step, generator, minibatch))
             if step >= self.config.warmup:
                 mended += self.mend(lesson, self.rate(step), before)
-        return told | {"train/mending_steps": torch.tensor(float(mended)), "train/beta": self.beta.detach().clone()}
+        return means(told) | {
+            "train/mending_steps": torch.tensor(float(mended)),
+            "train/beta": self.beta.detach().clone(),
+        }
 
     def bound(self, said: Said, part: Lesson) -> Tensor:
         """See `PPO.bound`; beta is adapted to what is found."""

@@ -298,12 +298,14 @@ class OnPolicy(Algorithm):
         return torch.stack(losses).mean()
 
     def _moved(self, lesson: Lesson) -> dict[str, Tensor]:
-        """Say how far an update went, over at most `BLOCK` of its decisions."""
-        part = next(lesson.split(blocks(lesson.size)))
-        said = self.say(part)
-        log_ratio = self.scoring.log_ratio(said, part.old, part.trace)
+        """Say how far an update went, over all of its decisions."""
+        found = []
+        for part in lesson.split(blocks(lesson.size)):
+            said = self.say(part)
+            rows = [self.scoring.log_ratio(said, part.old, part.trace), self.scoring.kl(said, part.old)]
+            found.append(rows + ([self.scoring.entropy(said)] if self.scoring.has_entropy else []))
+        log_ratio, divergence, *entropy = (torch.cat(rows) for rows in zip(*found, strict=True))
         ratio = log_ratio.exp()
-        divergence = self.scoring.kl(said, part.old)
         told = {
             "train/kl": divergence.mean(),
             "train/kl_max": divergence.max(),
@@ -313,7 +315,9 @@ class OnPolicy(Algorithm):
         outside = self.surrogate.outside(ratio, self.scoring.row_clips)
         if outside is not None:
             told["train/clip_fraction"] = outside.float().mean()
-        return told | ({"train/entropy": self.scoring.entropy(said).mean()} if self.scoring.has_entropy else {})
+        if entropy:
+            told["train/entropy"] = entropy[0].mean()
+        return told
 
     def deployed(self) -> Policy:
         """See `Algorithm.deployed`; the policy as it stands."""

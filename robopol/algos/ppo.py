@@ -1,6 +1,6 @@
 """PPO (Schulman et al. 2017, arXiv 1707.06347): several passes over a rollout, by a surrogate that bounds the step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -118,10 +118,10 @@ class PPO(OnPolicy):
             losses, drifted = self.losses(part, acting=step >= config.warmup)
             told.append({name: loss.detach() for name, loss in losses.items()})
             if config.target_kl is not None and drifted.item() > 1.5 * config.target_kl:
-                return _means(told) | {"train/stopped": torch.ones(())}
+                return means(told) | {"train/stopped": torch.ones(())}
             losses["train/loss"].backward()
             self.move(rate)
-        return _means(told)
+        return means(told)
 
     def rate(self, step: int) -> float:
         """Return the factor on the learning rates in the ``step``-th update."""
@@ -179,5 +179,6 @@ def clip_gradients(weights: list[Tensor], largest: float) -> None:
     torch._foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp_(max=1.0))
 
 
-def _means(told: list[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def means(told: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each figure that was told."""
     return {name: torch.stack([line[name] for line in told]).mean() for name in told[0]}

@@ -12,7 +12,7 @@ from torch import Tensor
 from robopol.config import Config
 
 FURTHEST = 10.0
-"""Log-ratios are cut off here where a surrogate has no bound of its own."""
+"""Log-ratios are cut off here by surrogates that would overflow on both of their sides: they are level beyond."""
 
 
 class UnclippedConfig(Config):
@@ -153,7 +153,6 @@ class DiscoveredConfig(Config):
 
     def drift(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Return the drift of rows (B, R): at least 0, and 0 with slope 0 at ratio 1."""
-        log_ratio = log_ratio.clamp(-FURTHEST, FURTHEST)
         up, down = (log_ratio.exp() - 1) * advantage, log_ratio * advantage
         rewarded = torch.relu(up - self.positive * torch.tanh(up / self.positive))
         punished = torch.relu(down - self.negative * torch.tanh(down / self.negative))
@@ -161,6 +160,7 @@ class DiscoveredConfig(Config):
 
     def objective(self, log_ratio: Tensor, advantage: Tensor, share: Tensor | None) -> Tensor:
         """See `UnclippedConfig.objective`; the drift knows no range."""
+        log_ratio = log_ratio.clamp(-FURTHEST, FURTHEST)
         return log_ratio.exp() * advantage - self.drift(log_ratio, advantage)
 
     def sloped(self, log_ratio: Tensor, advantage: Tensor) -> tuple[Tensor, Tensor]:

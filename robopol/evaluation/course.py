@@ -22,7 +22,8 @@ class Course(NamedTuple):
         gain: How much the end is above the start.
         area: Mean score over environment steps, by trapezoids.
         regret: 1 less the mean score of the evaluations after the first step; of scores in [0, 1].
-        drop: How far the score falls below the start within the first tenth of the steps; 0 if it does not.
+        drop: How far the score falls below the start within the first tenth of the steps, or at the first evaluation
+            after the start if that is later; 0 if it does not.
         dip: Mean over environment steps of how far the score is below the start.
         recovery: Environment steps at which the start is reached again after the lowest score of that tenth; None if
             it is not, 0 if there was no drop.

@@ -88,7 +88,7 @@ class LearnedEdit(Steering):
             return windows
         noise = planning.normal(windows.shape[1], 1, self.editor.spec.action_dim)
         chunks = self._chunks(windows)
-        edits = edited(self.editor, planning.obs, chunks, noise, self.config.weight)
+        edits = edited(self.editor, planning.obs, self._within(chunks), noise, self.config.weight)
         scores = self.score(planning.obs, torch.cat([chunks, edits], 1))  # (B, 2 M)
         kept, changed = scores.split(windows.shape[1], 1)
         better = changed > kept
@@ -104,8 +104,11 @@ class LearnedEdit(Steering):
 
     def score(self, obs: Mapping[str, Tensor], chunks: Tensor) -> Tensor:
         """Return what the least hopeful head says of chunks (B, M, h, A), clipped to their bounds, (B, M)."""
-        chunks = torch.minimum(torch.maximum(chunks, self._low.to(chunks.device)), self._high.to(chunks.device))
-        return self.critic.q(newest(obs, self.critic.spec.n_obs_steps), chunks).amin(0)
+        return self.critic.q(newest(obs, self.critic.spec.n_obs_steps), self._within(chunks)).amin(0)
+
+    def _within(self, chunks: Tensor) -> Tensor:
+        """Return actions (..., A) clipped to their bounds: as they are edited, judged and executed."""
+        return torch.minimum(torch.maximum(chunks, self._low.to(chunks.device)), self._high.to(chunks.device))
 
     def _chunks(self, windows: Tensor) -> Tensor:
         """Return the actions (..., h, A) of windows (..., Tp, A) that are judged, a view."""

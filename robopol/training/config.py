@@ -46,7 +46,8 @@ class PhaseConfig(Config):
         updates: Gradient steps of a phase that does not act.
         env_steps: Steps in the world, of all environments together; then `updates` is left out.
         updates_per_step: Gradient steps for each of them, on average; may be a fraction.
-        warmup: The first so many of them are of uniformly random actions, and nothing is learned.
+        warmup: In the first so many of them nothing is learned, and actions are uniformly random; where an algorithm
+            begins from a policy, that policy acts (`robopol.algos.algorithm.WarmsUp`).
         rollout: Steps in the world, of all environments together, after each of which there is one update, which
             learns from what was met in them and from nothing else.
         sources: Data source -> its share of every batch; shares are relative. ``replay`` is what was met in the world,

@@ -4,11 +4,14 @@ import pytest
 import torch
 from algos.test_dsrl import ROWS, RUNTIME, base, batch, rng
 from algos.test_off_policy import part
+from steering.gaussians import policy as gaussians
+from steering.gaussians import spec
 
 from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.registry import lookup
+from robopol.steering.editing import beside
 from robopol.steering.learned_edit import LearnedEdit
 
 
@@ -16,13 +19,13 @@ def frozen():
     return base(None, horizon=3, past=1, taken=2)
 
 
-def build(policy=None, model="q", **changes):
+def build(policy=None, model="q", heads=2, **changes):
     torch.manual_seed(0)
     editor = {"kind": "squashed_gaussian", "hidden": [32], "deterministic": False}
     told = {"kind": "expo", "proposals": 4, "edit": 0.3, "editor": editor, "cloning": {"kind": "bc", "warmup": 0}}
     return parse(lookup("algo", "expo"), told | changes).build(
         policy=frozen() if policy is None else policy,
-        model=part("model", model, hidden=[32], discount=0.9, ensemble=2),
+        model=part("model", model, hidden=[32], discount=0.9, ensemble=heads),
         total_updates=100,
         runtime=RUNTIME,
     )
@@ -45,6 +48,76 @@ def test_candidates_are_proposals_and_edits_within_their_reach():
     assert torch.equal(plain, algo.base.act(obs, 4, rng(1))[:, :, :2].clamp(-1, 1))
     assert 0.1 < (edits - plain).abs().max() <= 0.3 + 1e-5
     assert torch.equal(build(edit=0.0).candidates(algo.base, obs, rng(1)), plain)
+
+
+def farther(**tree):
+    """Proposes beyond the bounds too, of which each action entry has its own."""
+    size = {"horizon": 3, "n_obs_steps": 2, "n_action_steps": 2}
+    contract = spec(["x", "y"], **size, action_low=(-2.0, 0.0), action_high=(6.0, 1.0))
+    sampler = {"kind": "euler", "steps": 4, "clip": "never"}
+    return gaussians("flow", None, 0.05, contract=contract, sampler=sampler, n_action_steps=2, **tree)
+
+
+def loud(algo, factor: float):
+    """Let the editor say far more than at the beginning."""
+    with torch.no_grad():
+        for weight in algo.policy.parameters():
+            weight.mul_(factor)
+    return algo
+
+
+def test_edits_end_at_their_reach_in_the_units_of_each_entry_whatever_the_weights():
+    algo = loud(build(farther(), edit=0.3), 1e3)
+    found = algo.candidates(algo.base, {"state": torch.randn(200, 2, 1, generator=rng())}, rng(1))
+    plain, edits = found.split(4, 1)
+    farthest = ((edits - plain).abs() / torch.tensor([4.0, 0.5])).amax((0, 1, 2))
+    assert farthest.tolist() == pytest.approx([0.3, 0.3], abs=1e-4)
+    assert ((found >= algo.low) & (found <= algo.high)).all()
+
+
+def test_who_is_deployed_does_what_is_tried():
+    """Also where proposals lie beyond the bounds: those are clipped, then edited, then judged."""
+    algo = loud(build(farther(), edit=0.3, proposals=1), 3.0)
+    obs = {"state": torch.randn(400, 2, 1, generator=rng())}
+    plans = algo.cloning.deployed().act(obs, 1, rng(3))[:, 0, :2]
+    assert (algo.within(plans) != plans).any(-1).any(-1).sum() > 100
+    tried = algo.explore(obs, rng(3)).action
+    assert torch.equal(algo.within(algo.deployed().act(obs, 1, rng(3))[:, 0, :2]), tried)
+
+
+def test_densities_are_over_the_box_of_the_edits():
+    """One entry of reach b: the density of d / b over (-1, 1) sums to one."""
+    for reach in (0.3, 0.03):
+        algo = build(frozen_of_one(), edit=reach)
+        grid = torch.linspace(-0.999, 0.999, 2001)
+        obs = {"state": torch.zeros(2001, 1, 1)}
+        actions = torch.zeros(2001, 1, 1)
+        log_prob = algo.policy.log_prob(beside(obs, actions[:, None]), (reach * grid)[:, None, None])
+        assert torch.trapezoid(log_prob.exp(), grid).item() == pytest.approx(1, abs=0.01)
+
+
+def frozen_of_one():
+    return base(None, horizon=1)
+
+
+def test_one_pair_of_heads_says_what_is_next_for_all_candidates():
+    algo = build(heads=5)  # target_heads=2
+    data = batch(algo)
+    with torch.no_grad():
+        goal = algo.goals(data, rng(2))
+        said = algo.target.q(data["next_obs"], algo.candidates(algo.base, data["next_obs"], rng(2)))
+    pairs = [torch.minimum(said[i], said[j]).amax(1) for i in range(5) for j in range(i)]
+    goals = data["reward"] + data["discount"] * torch.stack(pairs)
+    assert (goals - goal).abs().amax(1).min() < 1e-5
+
+
+def test_without_edits_nobody_learns_to_edit():
+    algo = build(edit=0.0, delay=1)
+    before, alpha = weights(algo.policy), algo.log_alpha.item()
+    told = algo.update(batch(algo), 0, rng())
+    assert same(before, weights(algo.policy))
+    assert algo.log_alpha.item() == alpha
+    assert "train/policy_loss" not in told
 
 
 def test_what_comes_next_is_worth_the_best_candidate():

@@ -21,6 +21,19 @@ def test_after_an_update_no_state_is_farther_than_the_bound(name, lr):
     assert moved > 0 or lr == 1e-1
 
 
+@pytest.mark.parametrize("lr", [3e-3, 1e-1])
+def test_the_bound_holds_for_all_blocks_of_a_rollout(lr, monkeypatch):
+    """A step that mends one block may break another."""
+    monkeypatch.setattr("robopol.algos.on_policy.BLOCK", 16)
+    algo = build("fixpo", "density", lr=lr, max_kl=0.05, epochs=3)
+    batch = rollout(algo, 16, 4, minibatch=16)
+    lesson, _ = algo.lesson(batch)
+    told = algo.update(batch, 0, rng())
+    divergence = algo.scoring.kl(algo.say(lesson), lesson.old)
+    assert divergence.max() <= 0.05
+    assert told["train/kl_max"].item() == pytest.approx(divergence.max().item(), abs=1e-6)
+
+
 def test_without_mending_the_same_update_breaks_it():
     """The check above can fail: PPO's surrogate, unclipped, goes farther at these rates."""
     algo = build("ppo", "density", lr=1e-1, epochs=3, surrogate={"kind": "unclipped"})

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from rollouts import POLICIES, build, part, rng, rollout
+from steering import known
+from torch import nn
 
 from robopol.algos.scoring.flow_matching import FlowMatchingConfig
 from robopol.policies.samplers.heun import HeunConfig
@@ -66,6 +68,37 @@ def test_one_pair_has_one_ratio_and_several_the_same_first_gradient():
         grads.append(torch.autograd.grad(loss, one.actor_weights))
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-3)
+
+
+def test_one_pair_and_many_have_the_same_first_gradient_on_average():
+    algo, lesson, _ = said("eps")
+    wanted = torch.autograd.grad(algo.losses(lesson)[0]["train/policy_loss"], algo.actor_weights)
+    alone = []
+    for pair in range(5):
+        trace = lesson.trace | {key: lesson.trace[key][:, pair : pair + 1] for key in ("noise", "time")}
+        one = lesson._replace(trace=trace, old={key: rows[:, pair : pair + 1] for key, rows in lesson.old.items()})
+        alone.append(torch.autograd.grad(algo.losses(one)[0]["train/policy_loss"], algo.actor_weights))
+    for whole, parts in zip(wanted, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.stack(parts).mean(0), atol=1e-6, rtol=1e-3)
+    assert max(grad.abs().max() for grad in wanted) > 1e-3
+
+
+@pytest.mark.parametrize("target", ["eps", "own"])
+def test_of_a_known_gaussian_it_moves_the_mean_as_the_density_would(target):
+    """Of N(0.2, 0.5^2): the gradient of minus the loss has the sign of (a - mean) / std^2."""
+    policy = known.gaussian("flow", 0.2, 0.5, 1)
+    policy.field.net.mean = nn.Parameter(torch.tensor(0.2))
+    scoring = FlowMatchingConfig(target=target, times="path").build(policy)
+    noise, time = torch.randn(64, 8, 1, generator=rng()), torch.linspace(0.05, 0.95, 64)
+    for action in (-0.8, -0.2, 0.1, 0.3, 0.6, 1.2):
+        trace = {
+            "window": torch.full((1, 8, 1), action),
+            "noise": torch.cat([noise, -noise])[None],
+            "time": torch.cat([time, time])[None],
+        }
+        loss = scoring.say(scoring.see(known.observe(1)), trace)["loss"].mean()
+        (slope,) = torch.autograd.grad(-loss, policy.field.net.mean)
+        assert slope.sign() == (1 if action > 0.2 else -1)
 
 
 def test_the_chosen_chunk_is_the_flows_own_end_before_it_was_clipped():

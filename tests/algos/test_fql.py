@@ -53,13 +53,20 @@ def batch(algo, seed: int = 0) -> dict:
     }
 
 
+SIZES = [{}, {"horizon": 1, "past": 0, "taken": 1}]
+"""A chunk after a history, and single transitions."""
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("trusts", ["mean", "least"])
-def test_the_target_by_hand(trusts):
-    algo = build(trusts=trusts)
-    data = batch(algo)
+def test_the_target_by_hand(trusts, size):
+    algo = build(student(**size), trusts=trusts)
+    data, taken = batch(algo), size.get("taken", 2)
     with torch.no_grad():
+        for weight in algo.model.parameters():
+            weight.add_(0.1)  # who learns does not say what comes next
         goal = algo.goals(data, rng(2))
-        chunk = algo.policy.act(data["next_obs"], 1, rng(2))[:, 0, :2].clamp(-1, 1)
+        chunk = algo.policy.act(data["next_obs"], 1, rng(2))[:, 0, :taken].clamp(-1, 1)
         said = algo.target.q(data["next_obs"], chunk)
     worth = said.mean(0) if trusts == "mean" else said.amin(0)
     torch.testing.assert_close(goal, data["reward"] + data["discount"] * worth)

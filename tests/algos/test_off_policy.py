@@ -149,11 +149,12 @@ def test_the_target_entropy_is_minus_the_number_of_entries():
     assert build("sac").target_entropy == -2
 
 
-@pytest.mark.parametrize("kind", ["sac", "td3"])
+@pytest.mark.parametrize("kind", ["sac", "td3", "td3_bc"])
 def test_the_policy_moves_at_every_delayed_update_only(kind):
     algo = build(kind, delay=2, polyak=0.5)
-    targets = [algo.target, algo.target_policy] if kind == "td3" else [algo.target]
+    targets = [algo.target] if kind == "sac" else [algo.target, algo.target_policy]
     for step in range(4):
+        alpha = algo.log_alpha.item() if kind == "sac" else None
         before = weights(algo.policy), weights(algo.model), [weights(target) for target in targets]
         told = algo.update(batch(step), step, rng(step))
         assert not same(before[1], weights(algo.model))
@@ -161,7 +162,19 @@ def test_the_policy_moves_at_every_delayed_update_only(kind):
         assert same(before[0], weights(algo.policy)) != moves
         assert ("train/policy_loss" in told) == moves
         frozen = [same(old, weights(target)) for old, target in zip(before[2], targets, strict=True)]
-        assert frozen == [not moves and kind == "td3"] * len(targets)
+        assert frozen == [not moves and kind != "sac"] * len(targets)
+        assert kind != "sac" or (algo.log_alpha.item() != alpha) == moves
+
+
+def test_leaving_out_next_to_nothing_is_leaving_out_nothing():
+    """Critics that drop out are computed layer by layer, others in one step: the same updates."""
+    plain, dropping = build("sac"), build("sac", critic={"dropout": 1e-12})
+    for step in range(3):
+        for algo in (plain, dropping):
+            torch.manual_seed(step)
+            algo.update(batch(step), step, rng(step))
+    for one, other in zip(plain.model.parameters(), dropping.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize(("rate", "equal"), [(1.0, True), (0.0, False)])

@@ -60,6 +60,44 @@ def test_its_first_gradient_is_that_of_reinforce_with_a_baseline(name):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_how_far_an_update_went_is_told_of_all_its_decisions(name, monkeypatch):
+    monkeypatch.setattr("robopol.algos.on_policy.BLOCK", 10)  # of 24 decisions
+    algo = build("ppo", name)
+    lesson, _ = algo.lesson(rollout(algo))
+    names = ("kl", "kl_max", "ratio_kl", "ratio_deviation", "clip_fraction")
+    with torch.no_grad():
+        told = algo._moved(lesson)
+        assert all(told[f"train/{one}"] == pytest.approx(0, abs=2e-6) for one in names)
+        moved(algo, 0.3)
+        told = algo._moved(lesson)
+        said = algo.say(lesson)
+        log_ratio = algo.scoring.log_ratio(said, lesson.old, lesson.trace)
+        divergence, ratio = algo.scoring.kl(said, lesson.old), log_ratio.exp()
+    share = 1 if algo.scoring.row_clips is None else algo.scoring.row_clips
+    outside = ((ratio - 1).abs() > algo.surrogate.clip * share).float().mean()
+    by_hand = (divergence.mean(), divergence.max(), (ratio - 1 - log_ratio).mean(), (ratio - 1).abs().mean(), outside)
+    for key, value in zip(names, by_hand, strict=True):
+        torch.testing.assert_close(told[f"train/{key}"], value, atol=1e-5, rtol=1e-4)
+    assert outside > 0
+
+
+@pytest.mark.parametrize("kind", ["ppo", "spo"])
+def test_every_row_is_held_by_its_own_clip_range(kind):
+    algo = build(kind, "denoising", normalize_advantage="no")
+    lesson, _ = algo.lesson(rollout(algo))
+    moved(algo, 0.3)
+    log_ratio = algo.scoring.log_ratio(algo.say(lesson), lesson.old, lesson.trace)
+    ratio, advantage = log_ratio.exp(), algo.row_advantages(lesson)
+    width = algo.surrogate.clip * algo.scoring.row_clips
+    assert len(width.unique()) == 4
+    if kind == "ppo":
+        gained = torch.minimum(ratio * advantage, ratio.clamp(1 - width, 1 + width) * advantage)
+    else:
+        gained = ratio * advantage - advantage.abs() * (ratio - 1) ** 2 / (2 * width)
+    torch.testing.assert_close(algo.losses(lesson)[0]["train/policy_loss"], -gained.mean())
+
+
 @pytest.mark.parametrize("name", ["density", "chunks", "squashed"])
 def test_ratio_divergence_and_entropy_of_a_gaussian(name):
     algo = build("ppo", name)

@@ -71,6 +71,19 @@ def test_a_step_keeps_its_bound_and_earns_more_or_is_not_taken(name, bound):
     assert taken
 
 
+def test_its_quadratic_says_how_far_a_step_goes():
+    algo = build("trpo", "density", cg_damping=0.0, max_kl=1e-3, kl_reduction="sum")
+    lesson = lesson_of(algo)
+    product = algo.fisher(algo.scoring.kl(algo.say(lesson), lesson.old).mean())
+    fisher = torch.stack([product(row) for row in torch.eye(sum(weight.numel() for weight in algo.actor_weights))])
+    before = flat(algo.actor_weights).clone()
+    assert algo.step(lesson)["train/stepped"]
+    way = flat(algo.actor_weights) - before
+    with torch.no_grad():
+        _, divergence = algo.judged(lesson)
+    assert (0.5 * way @ fisher @ way).item() == pytest.approx(divergence.item(), rel=0.2)
+
+
 def test_a_step_that_earns_less_is_not_taken_and_leaves_every_bit():
     algo = build("trpo", "density", backtracks=1, max_kl=100.0)
     lesson = lesson_of(algo)

@@ -47,6 +47,7 @@ def test_a_fall_by_hand():
     assert found.regret == pytest.approx(1 - 0.6)
     assert course(STEPS, [0.6, 0.2, 0.4, 0.5, 0.5, 0.5]).recovery is None
     assert course(STEPS, [0.6, 0.6, 0.6, 0.1, 0.8, 1.0]).drop == 0, "later falls are not those of the switch"
+    assert course([0, 50, 100], [1.0, 0.2, 1.0]).drop == pytest.approx(0.8), "nothing was seen before"
 
 
 def test_a_threshold_is_crossed_by_three_in_a_row():

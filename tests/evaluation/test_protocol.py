@@ -11,7 +11,7 @@ from robopol.envs import make_env
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect
-from robopol.evaluation.statistics import bootstrap_mean, wilson
+from robopol.evaluation.statistics import bootstrap_mean, stratified_iqm, wilson
 from robopol.policies import Policy
 from robopol.registry import lookup
 from robopol.training.contract import spec_for
@@ -114,6 +114,12 @@ def test_a_policy_is_not_let_into_a_world_it_was_not_made_for(episodes):
 def test_wilson_is_scipys(wins, trials):
     expected = stats.binomtest(wins, trials).proportion_ci(method="wilson")
     assert wilson(wins, trials) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_intervals_are_functions_of_what_they_are_of():
+    values = np.random.default_rng(1).normal(size=30)
+    once = bootstrap_mean(values), stratified_iqm([values, values + 1])
+    assert once == (bootstrap_mean(values), stratified_iqm([values, values + 1]))
 
 
 def test_bootstrap_covers_as_often_as_it_says():

@@ -156,6 +156,23 @@ def test_padding_counts_only_if_it_is_asked_for(name):
         assert torch.equal(everything[1:], before[1:])
 
 
+@pytest.mark.parametrize("name", ["diffusion-mlp", "flow-mlp"])
+def test_what_is_left_out_of_the_loss_has_no_gradient(name):
+    policy, said = make(POLICIES[name], loss_on_padding=False).train(), []
+
+    def heard(_net, _given, out):
+        out.retain_grad()
+        said.append(out)
+
+    policy.field.net.register_forward_hook(heard)
+    data = batch(3)
+    policy.loss(data, torch.Generator().manual_seed(0)).sum().backward()
+    (out,) = said
+    assert not data["mask"].all()
+    assert (out.grad[~data["mask"]] == 0).all()
+    assert (out.grad[data["mask"]] != 0).any(-1).all()
+
+
 def test_gaussian_loss_is_the_log_density_by_hand():
     policy = make(POLICIES["gaussian"])
     data = batch(4)

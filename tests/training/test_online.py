@@ -17,6 +17,7 @@ from robopol.errors import ConfigError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import PhaseConfig, TrainConfig
+from robopol.training.run import RunFolder
 from robopol.training.train import train
 from robopol.training.trainer import Trainer
 
@@ -77,6 +78,31 @@ def test_a_run_without_data_leaves_everything_it_should(tmp_path, capsys):
     assert any("rollout/return_mean" in line for line in log)
     assert {path.name for path in (run / "checkpoints").iterdir()} >= {"00000060", "last"}
     assert (run / "curves.png").exists()
+
+
+def test_evaluations_are_neither_counted_nor_learned_from(tmp_path):
+    with Trainer(config(tmp_path / "run", "algo=sac", *SHORT, "eval.every=15", "eval.episodes=2")) as trainer:
+        trainer.start(RunFolder.create(tmp_path / "run", trainer.config.tree()))
+        trainer.run()
+        assert trainer.env_steps == trainer.replay.added == 60
+        assert trainer.updates == 50
+    assert sum("eval/return_mean" in line for line in lines(tmp_path / "run")) == 3
+
+
+def test_what_was_fitted_to_the_records_stays_when_the_run_acts(tmp_path, demos):
+    words = ["algo=sac", "schedule=offline_to_online", f"data.demos.uri={demos}", "policy.obs_normalization=zscore"]
+    words += ["model.obs_normalization=zscore", "phases.offline.updates=3", "phases.online.env_steps=20"]
+    run = tmp_path / "run"
+    train(config(run, *words, "checkpoint.every=3", "checkpoint.keep=9"), [])
+    first, *_ = sorted(path for path in (run / "checkpoints").iterdir() if path.name.isdigit())
+    for part in ("policy", "model"):
+        before, after = (
+            {key: value for key, value in load_file(folder / part / "model.safetensors").items() if "normalizer" in key}
+            for folder in (first, run / "checkpoints" / "last")
+        )
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before)
+        assert any("obs" in key and (before[key] != 1).any() for key in before)
 
 
 ONLINE = {
