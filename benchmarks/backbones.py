@@ -24,7 +24,6 @@ import sections
 import torch
 
 from robopol import __version__, load_episodes, load_policy
-from robopol.commands.train import configured
 from robopol.config import parse
 from robopol.files import write_json
 from robopol.policies import Policy
@@ -33,6 +32,7 @@ from robopol.policies.walking import WalkingPolicy
 from robopol.training.config import TrainConfig
 from robopol.training.environment import cpu_model
 from robopol.training.trainer import Trainer
+from robopol.training.words import configured
 
 RESULTS = Path(__file__).parent / "results"
 

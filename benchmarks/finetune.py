@@ -31,7 +31,6 @@ from followed import followed
 from ledger import Ledger
 
 from robopol import load_policy
-from robopol.commands.train import configured
 from robopol.config import parse
 from robopol.data import save_episodes
 from robopol.data.reference import normalised_score, reference_returns
@@ -43,6 +42,7 @@ from robopol.evaluation.statistics import iqm, stratified_iqm
 from robopol.training.config import TrainConfig
 from robopol.training.run import RunFolder
 from robopol.training.trainer import Trainer
+from robopol.training.words import configured
 
 RESULTS = Path(__file__).parent / "results"
 

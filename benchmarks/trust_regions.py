@@ -22,13 +22,13 @@ import numpy as np
 import sections
 from ledger import Ledger
 
-from robopol.commands.train import configured
 from robopol.config import parse
 from robopol.envs import make_env
 from robopol.evaluation import SEED0, evaluate
 from robopol.evaluation.statistics import iqm, stratified_iqm
 from robopol.training.config import TrainConfig
 from robopol.training.trainer import Trainer
+from robopol.training.words import configured
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -192,6 +192,7 @@ KINDS: dict[str, dict[str, str]] = {
         "clip": "robopol.algos.surrogates:ClipConfig",
         "discovered": "robopol.algos.surrogates:DiscoveredConfig",
         "simple": "robopol.algos.surrogates:SimpleConfig",
+        "asymmetric": "robopol.algos.surrogates:AsymmetricConfig",
         "unclipped": "robopol.algos.surrogates:UnclippedConfig",
     },
     "violation": {

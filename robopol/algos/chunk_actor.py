@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from robopol.algos.algorithm import Explored
 from robopol.algos.off_policy import OffPolicy, OffPolicyConfig
 from robopol.algos.sharing import executed, sharing
-from robopol.data.windows import narrowed
+from robopol.data.windows import narrowed, newest
 from robopol.models.q import QConfig
 from robopol.networks.precision import Runtime
 from robopol.policies import Needs
@@ -61,7 +61,7 @@ class ChunkActor(OffPolicy[Any]):
     @torch.no_grad()
     def sampled(self, policy: GenerativePolicy, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """Return what a policy would execute (B, h, A), within the bounds of the actions."""
-        chunk = policy.act(obs, 1, generator)[:, 0, : self.model.spec.chunk]
+        chunk = policy.act(newest(obs, policy.spec.n_obs_steps), 1, generator)[:, 0, : self.model.spec.chunk]
         return torch.minimum(torch.maximum(chunk, self.low), self.high)
 
     def warm_up(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:

@@ -15,7 +15,7 @@ from robopol.algos.bc import BC, BESIDE, BCConfig
 from robopol.algos.editors import editing
 from robopol.algos.sharing import executed, sharing
 from robopol.algos.soft import SAMPLING, Soft, SoftConfig
-from robopol.data.windows import narrowed
+from robopol.data.windows import narrowed, newest
 from robopol.errors import ConfigError
 from robopol.models import Model
 from robopol.models.q import QConfig, QModel
@@ -172,13 +172,15 @@ class EXPO(Soft):
     @torch.no_grad()
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """See `OffPolicy.tried`; the best candidate of the averaged policy."""
+        obs = newest(obs, self.base.spec.n_obs_steps)
         candidates = self.candidates(self.cloning.deployed(), obs, generator)
         best = self.target.q(obs, candidates).amin(0).argmax(-1)
         return candidates[torch.arange(len(best), device=best.device), best]
 
     def warm_up(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.WarmsUp`; the base policy."""
-        chunk = self.cloning.deployed().act(obs, 1, generator)[:, 0, : self.model.spec.chunk]
+        seen = newest(obs, self.base.spec.n_obs_steps)
+        chunk = self.cloning.deployed().act(seen, 1, generator)[:, 0, : self.model.spec.chunk]
         return Explored(self.within(chunk).float())
 
     def deployed(self) -> Policy:

@@ -132,7 +132,8 @@ class LatentSAC(SAC):
     @torch.no_grad()
     def decode(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
         """Return the actions that are executed of the plans that noises (B, 1, D) lead to, (B, h, A)."""
-        plan = self.base.plan_from(obs, noise.unflatten(-1, self.base.noise_shape or ()))[:, 0]
+        seen = newest(obs, self.base.spec.n_obs_steps)
+        plan = self.base.plan_from(seen, noise.unflatten(-1, self.base.noise_shape or ()))[:, 0]
         first = self.base.spec.n_obs_steps - 1
         low, high = (plan.new_tensor(side) for side in (self.base.spec.action_low, self.base.spec.action_high))
         return plan[:, first : first + self.base.spec.n_action_steps].clamp(low, high)

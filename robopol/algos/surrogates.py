@@ -128,6 +128,43 @@ class SimpleConfig(Config):
         return (ratio - 1).abs() > _width(self.clip, share)
 
 
+class AsymmetricConfig(Config):
+    """The clip where A >= 0, and SPO's where A < 0 (Yi et al. 2026, FPO++, arXiv 2602.02481).
+
+    A choice that was good is let go once it is likelier by enough; one that was bad is pulled back to 1 - e, where the
+    clip would leave it to fall on with the gradients of others.
+
+    Attributes:
+        clip: e.
+    """
+
+    kind: Literal["asymmetric"] = "asymmetric"
+    clips: ClassVar[bool] = True
+    clip: float = Field(0.2, gt=0)
+
+    def build(self) -> "AsymmetricConfig":
+        """See `UnclippedConfig.build`."""
+        return self
+
+    @property
+    def _halves(self) -> tuple[ClipConfig, SimpleConfig]:
+        return ClipConfig(clip=self.clip), SimpleConfig(clip=self.clip)
+
+    def objective(self, log_ratio: Tensor, advantage: Tensor, share: Tensor | None) -> Tensor:
+        """See `UnclippedConfig.objective`."""
+        good, bad = (half.objective(log_ratio, advantage, share) for half in self._halves)
+        return torch.where(advantage >= 0, good, bad)
+
+    def sloped(self, log_ratio: Tensor, advantage: Tensor) -> tuple[Tensor, Tensor]:
+        """See `UnclippedConfig.sloped`."""
+        good, bad = (half.sloped(log_ratio, advantage) for half in self._halves)
+        return torch.where(advantage >= 0, good[0], bad[0]), torch.where(advantage >= 0, good[1], bad[1])
+
+    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
+        """See `UnclippedConfig.outside`."""
+        return (ratio - 1).abs() > _width(self.clip, share)
+
+
 class DiscoveredConfig(Config):
     """The drift that was found by evolution and written down (Lu et al. 2022, arXiv 2210.05639).
 

@@ -48,11 +48,12 @@ def run(words: list[str]) -> int:
     from robopol.sweeps.aggregate import report, settings
     from robopol.sweeps.grid import Point, check, grid
     from robopol.sweeps.picture import plot_sweep
+    from robopol.training.words import configured
 
     folder = Path(command.out)
     points = grid(words[cut + 1 :], folder)
     check(points)
-    load_config("train", list(points[0].words))  # what cannot be read is said before anything starts
+    configured(points[0].words)  # what cannot be read is said before anything starts
     folder.mkdir(parents=True, exist_ok=True)
     missing = [point for point in points if not point.finished]
     print(f"{len(points)} runs, {len(points) - len(missing)} of them finished", flush=True)

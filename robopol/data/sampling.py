@@ -57,6 +57,10 @@ class SamplingConfig(Config):
             ConfigError: If one of these has no meaning here.
         """
 
+    def held_out(self) -> "SamplingConfig":
+        """Return how windows are drawn in which a loss is measured and nothing learned; by default, as others."""
+        return self
+
     @abstractmethod
     def build(self, windows: "Windows") -> Sampling:
         """Return the sampling of some windows, cut from episodes that `observed` returned.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from robopol.data.draws import uniform_numbers
 from robopol.data.episodes import Episodes
-from robopol.data.sampling import Sampling, SamplingConfig, Uniform
+from robopol.data.sampling import Sampling, SamplingConfig, Uniform, UniformConfig
 from robopol.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class InterventionsConfig(SamplingConfig):
 
     kind: Literal["interventions"] = "interventions"
     share: float = Field(0.5, ge=0, le=1)
+
+    def held_out(self) -> SamplingConfig:
+        """See `SamplingConfig.held_out`; all windows alike: a few episodes may hold none, or nothing else."""
+        return UniformConfig()
 
     def build(self, windows: "Windows") -> "Interventions":
         """See `SamplingConfig.build`."""

@@ -70,10 +70,15 @@ class ProcessVectorEnv(DealtVectorEnv):
         Raises:
             EnvError: If a worker died.
         """
+        answers, asked = {}, []
+        errors: list[RobopolError] = []
         for worker, request in requests.items():
-            self._pipes[worker].send(request)
-        answers, errors = {}, []
-        for worker in requests:
+            try:
+                self._pipes[worker].send(request)
+                asked.append(worker)
+            except OSError:
+                errors.append(self._death(worker))
+        for worker in asked:  # all of them, so that no answer is taken for that to a later request
             try:
                 answers[worker] = self._receive(worker)
             except RobopolError as error:
@@ -86,12 +91,15 @@ class ProcessVectorEnv(DealtVectorEnv):
         try:
             answer = self._pipes[worker].recv()
         except (EOFError, OSError):
-            self._processes[worker].join(10)
-            code = self._processes[worker].exitcode
-            raise EnvError(f"worker {worker} died with exit code {code}; its own output says more") from None
+            raise self._death(worker) from None
         if isinstance(answer, BaseException):
             raise answer
         return answer
+
+    def _death(self, worker: int) -> EnvError:
+        self._processes[worker].join(10)
+        code = self._processes[worker].exitcode
+        return EnvError(f"worker {worker} died with exit code {code}; its own output says more")
 
 
 def _work(pipe: Connection, make: Callable[[int], VectorEnv], count: int) -> None:
@@ -107,7 +115,7 @@ def _work(pipe: Connection, make: Callable[[int], VectorEnv], count: int) -> Non
         while True:
             try:
                 verb, slots, *more = pipe.recv()
-            except (EOFError, KeyboardInterrupt):
+            except (EOFError, OSError, KeyboardInterrupt):
                 return
             try:
                 answer = serve(env, verb, slots, more)

@@ -118,7 +118,8 @@ class RayVectorEnv(DealtVectorEnv):
             for worker, reference in waiting.items():
                 try:
                     answers[worker] = self._ray.get(reference)
-                except self._ray.exceptions.RayActorError:
+                except (self._ray.exceptions.RayActorError, self._ray.exceptions.ObjectLostError):
+                    self._ray.kill(self._actors[worker])  # an answer is lost with its node, too, however well it went
                     self._actors[worker] = None
                     self.lost += 1
             if len(answers) == len(requests):

@@ -66,20 +66,20 @@ def grid(words: Sequence[str], folder: Path) -> list[Point]:
     choices: dict[str, list[str]] = {}
     swept = set()
     for word, override in zip(words, parsed, strict=True):
-        begin, _, value = word.partition("=")
+        begin, sign, value = word.partition("=")
         if override.key_or_group in ("run", "resume"):
             raise ConfigError(f"'{word}': a sweep names its runs itself, in out=FOLDER")
         if begin in choices:
             raise ConfigError(f"{begin} is said twice")
-        choices[begin] = [value]
+        choices[begin] = [sign + value]
         if override.is_sweep_override():
-            choices[begin] = list(override.sweep_string_iterator())
+            choices[begin] = [sign + one for one in override.sweep_string_iterator()]
             swept.add(begin)
     points = []
     for chosen in itertools.product(*choices.values()):
         told = dict(zip(choices, chosen, strict=True))
-        values = {begin.lstrip("+"): value for begin, value in told.items() if begin in swept}
-        points.append(Point(values, tuple("=".join(pair) for pair in told.items()), folder / name_of(values)))
+        values = {begin.lstrip("+"): said.removeprefix("=") for begin, said in told.items() if begin in swept}
+        points.append(Point(values, tuple(map("".join, told.items())), folder / name_of(values)))
     return points
 
 

@@ -173,13 +173,19 @@ class Collector:
             **owned("decisions", self._decisions.state()),
         }
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor], acts: bool = True) -> None:
         """Take up what `state` returned, by taking the actions of the running episodes again.
+
+        Args:
+            state: What was returned.
+            acts: Whether further steps are to come; else the world is left alone.
 
         Raises:
             CheckpointError: If the world does not come to where it was.
         """
         self._episodes, self.env_steps = int(state["episodes"]), int(state["env_steps"])
+        if not acts:
+            return
         self._seeds = state["seeds"].tolist()
         self._actions = [list(part) for part in state["actions"].split(state["lengths"].tolist())]
         self._totals = [0.0 for _ in self._all]
@@ -195,7 +201,7 @@ class Collector:
             self._shift(result.obs, slots)
         if not all(torch.equal(rows[:, -1].cpu(), state[f"obs.{key}"]) for key, rows in self._obs.items()):
             raise self._strayed()
-        self._decisions.load_state(by_owner(state).get("decisions", {}), self.device)
+        self._decisions.load_state(by_owner(state).get("decisions", {}), self.device, torch.device(self.env.device))
 
     def _start(self, slots: list[int]) -> None:
         """Begin an episode in some slots."""

@@ -189,12 +189,13 @@ class Decisions:
         parts |= {f"obs.{key}": of for key, of in self._obs.items()}
         return {"slots": torch.tensor(slots)} | {name: of[slots] for name, of in parts.items()}
 
-    def load_state(self, state: Mapping[str, Tensor], device: torch.device) -> None:
+    def load_state(self, state: Mapping[str, Tensor], device: torch.device, world: torch.device) -> None:
         """Take up what `state` returned.
 
         Args:
             state: The decisions.
             device: Where traces lie.
+            world: Where histories do.
         """
         self._running = [False] * len(self._all)
         if not state:
@@ -209,6 +210,6 @@ class Decisions:
         self._action, self._done, self._reward = (whole(state[name]) for name in ("action", "done", "reward"))
         named = {name.partition(".")[::2]: rows for name, rows in state.items()}
         self._trace = {name: whole(rows, device) for (kind, name), rows in named.items() if kind == "trace"}
-        self._obs = {key: whole(rows) for (kind, key), rows in named.items() if kind == "obs"}
+        self._obs = {key: whole(rows, world) for (kind, key), rows in named.items() if kind == "obs"}
         for slot in slots:
             self._running[slot] = True

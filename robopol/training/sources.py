@@ -150,6 +150,12 @@ class Sources:
         part._draw_from({name: self.windows[name].only(chosen) for name, chosen in episodes.items()}, seed)
         return part
 
+    def held_out(self, episodes: Mapping[str, Tensor]) -> "Sources":
+        """Return some episodes in which a loss is measured and nothing learned; see `only`."""
+        part = copy(self)
+        part._sampling = {name: sampling.held_out() for name, sampling in self._sampling.items()}
+        return part.only(episodes, 0)
+
     def add(self, name: str, replayed: Replayed) -> None:
         """Add a replay buffer as a source; batches of it depend on what it then holds."""
         if replayed.bounds is not None and self.windows:

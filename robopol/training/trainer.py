@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self, cast
 
@@ -100,7 +101,7 @@ class Trainer:
             name: {"episodes": len(part), "steps": part.num_steps, "sha256": part.fingerprint()}
             for name, part in episodes.items()
         }
-        fitted = Episodes.concat(list(self.train_data.values())) if self.train_data else None
+        fitted = together(list(self.train_data.values())) if self.train_data else None
         parts: dict[str, Any] = {}
         for group, part in chosen.items():
             with torch.random.fork_rng(devices=[]):
@@ -139,7 +140,7 @@ class Trainer:
             seen = dict(spec.obs_shapes) | dict(policy.spec.obs_shapes)
             spec = spec.model_copy(update={"obs_shapes": seen})
         sources = Sources(episodes, spec, config.seed, self.device, sampling, self.algo.needs)
-        self.sources, self.held_out = sources.only(train, config.seed), sources.only(held_out, 0)
+        self.sources, self.held_out = sources.only(train, config.seed), sources.held_out(held_out)
         self.collector: Collector | None = None
         self.replay: ReplayBuffer | None = None
         self.segments: Segments | None = None
@@ -165,8 +166,10 @@ class Trainer:
         if self.algo.needs.rollout:
             self.rollout = Rollout(config.collection.num_envs, self.device)
         else:
-            capacity = min(config.collection.capacity, config.counts(self.total)[1])
             kept = None if self.algo.needs.trace is None else {**self.algo.needs.trace, AGE: ()}
+            # no larger than what will be met, but large enough for a decision in every environment
+            met = max(config.counts(self.total)[1], (spec.horizon + spec.chunk) * config.collection.num_envs)
+            capacity = min(config.collection.capacity, met)
             self.replay = ReplayBuffer(capacity, spec.obs_shapes, spec.action_dim, self.device, kept)
             self.segments = Segments(self.replay, config.checkpoint.segment)
             self.sources.add(REPLAY, Replayed(self.replay, spec, self.algo.needs, config.collection.num_envs))
@@ -201,7 +204,7 @@ class Trainer:
                     "version that its environment.json names"
                 )
             self.best, self.best_step = tuple(found.progress["best"]), found.progress["best_step"]
-            if self.best_step >= 0:
+            if self.team.leader and self.best_step in folder.steps():  # whoever went back to an earlier one lost it
                 folder.mark_best(self.best_step)
         if self.collector is not None:
             if found is None:
@@ -212,7 +215,7 @@ class Trainer:
                     self.rollout.load_state(parts[ROLLOUT])
                 if self.segments is not None:
                     self.segments.load(parts[REPLAY], found.segments)
-                self.collector.load_state(parts["collector"])
+                self.collector.load_state(parts["collector"], acts=self.step < self.total)
         if self.loggers is not None:
             self.loggers.rewind(*((self.updates, self.env_steps) if found is not None else (-1, -1)))
 
@@ -292,7 +295,7 @@ class Trainer:
             return
         done = self.step - first
         explorer = cast(Explores, self.algo)
-        if done in (0, phase.warmup):  # somebody else chooses from here on
+        if done == 0 or done - self.config.collection.num_envs < phase.warmup <= done:  # another chooses from here on
             self.collector.cut()
         choose: Choose | None = explorer.explore
         if done < phase.warmup:
@@ -473,6 +476,31 @@ def _trained(config: TrainConfig) -> dict[str, Any]:
                 + ("set policy=none" if group == "policy" else "leave it out")
             )
     return named
+
+
+def together(parts: Sequence[Episodes]) -> Episodes:
+    """Return episodes of several sources, one after the other: what normalisers are fitted to.
+
+    Of each what all have, observations and actions: sources may differ in whatever else was recorded, and in the
+    versions with which it was.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    shapes = [{key: column.shape[1:] for key, column in part.obs.items()} for part in parts]
+    keys = [key for key in shapes[0] if all(other.get(key) == shapes[0][key] for other in shapes)]
+    plain = [
+        replace(
+            part,
+            obs={key: part.obs[key] for key in keys},
+            final_obs={key: part.final_obs[key] for key in keys},
+            way=torch.full_like(part.way, -1),
+            states=None,
+            model=None,
+            task=None,
+        )
+        for part in parts
+    ]
+    return Episodes.concat(plain, meta=parts[0].meta)
 
 
 def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tensor], dict[str, Tensor]]:

@@ -185,7 +185,7 @@ def test_ppo_learns_which_of_two_actions_is_paid_for():
     assert algo.model.v({"state": torch.zeros(1, 1, 3)}) > 0.2
 
 
-@pytest.mark.parametrize("surrogate", ["clip", "simple", "discovered", "unclipped"])
+@pytest.mark.parametrize("surrogate", ["clip", "simple", "asymmetric", "discovered", "unclipped"])
 @pytest.mark.parametrize("changes", [{}, {"entropy_weight": 0.1, "scoring": {"reduction": "mean"}}])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_gradients_that_are_written_out_are_those_of_autograd(surrogate, changes, activation):
@@ -359,7 +359,7 @@ COMMON += [{"normalize_advantage": "no"}, {"normalize_advantage": "minibatch"}, 
 COMMON += [{"scale_rewards": True}, {"scale_rewards": False}]
 PASSES = [{"lr": 1e-2}, {"epochs": 1}, {"value_weight": 5.0}, {"value_clip": 1e-3}, {"entropy_weight": 0.1}]
 PASSES += [{"clip_norm": 1e-3}, {"target_kl": 1e-9}, {"anneal": True}, {"anneal": False}, {"warmup": 1}]
-PASSES += [{"surrogate": {"kind": kind}} for kind in ("clip", "simple", "discovered", "unclipped")]
+PASSES += [{"surrogate": {"kind": kind}} for kind in ("clip", "simple", "asymmetric", "discovered", "unclipped")]
 MENDS = [{"max_kl": 1e-6}, {"target_coefficient": 1.0}, {"beta": 0.0}, {"beta_lr": 1.0}]
 STEPS = [{"max_kl": 1e-4}, {"cg_steps": 1}, {"cg_damping": 9.0}, {"critic_epochs": 1}]
 OPTIONS = [("ppo", [*COMMON, *PASSES]), ("fixpo", [*COMMON, *PASSES, *MENDS]), ("trpo", [*COMMON, *STEPS])]

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from robopol.algos.surrogates import ClipConfig, DiscoveredConfig, SimpleConfig, UnclippedConfig
+from robopol.algos.surrogates import AsymmetricConfig, ClipConfig, DiscoveredConfig, SimpleConfig, UnclippedConfig
 
 ALL = {
     "clip": ClipConfig(),
     "dual": ClipConfig(dual=3.0),
     "simple": SimpleConfig(),
+    "asymmetric": AsymmetricConfig(),
     "discovered": DiscoveredConfig(),
     "unclipped": UnclippedConfig(),
 }
@@ -40,6 +41,21 @@ def test_the_clip_has_no_gradient_exactly_where_it_has_done_enough():
     found, slope = objective(ALL["dual"], [5.0], [-2.0])
     assert found.item() == pytest.approx(-6)  # c A
     assert slope.item() == 0
+
+
+def test_the_asymmetric_one_lets_the_good_go_and_pulls_the_bad_back():
+    ratio, shares = torch.tensor([[0.5, 0.75], [1.0, 1.1], [1.3, 2.0]]), torch.tensor([1.0, 0.5])
+    for sign, other in ((1.5, "clip"), (-1.5, "simple")):
+        advantage = torch.full((3, 2), sign)
+        for mine, theirs in zip(
+            objective(ALL["asymmetric"], ratio, advantage, shares),
+            objective(ALL[other], ratio, advantage, shares),
+            strict=True,
+        ):
+            assert torch.equal(mine, theirs)
+    _, slope = objective(ALL["asymmetric"], [0.5, 1.5], [-1.0, 1.0])
+    assert slope[0] > 0
+    assert slope[1] == 0
 
 
 @pytest.mark.parametrize("clip", [0.1, 0.2, 0.5])

@@ -1,5 +1,7 @@
 """The batch of environments: slots, rows, rules."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -141,3 +143,13 @@ def test_registered_with_gymnasium():
 def test_importing_does_not_import_mujoco():
     code = "import sys, robopol.envs; assert 'mujoco' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_worker_that_was_killed_is_named(capfd):
+    with make_env("robopol/MultiGoal-v0", 2, workers=2) as env:
+        env.reset([0, 1], [0, 1])
+        os.kill(env._processes[1].pid, signal.SIGKILL)
+        env._processes[1].join(10)
+        with pytest.raises(EnvError, match="worker 1 died with exit code -9"):
+            env.step([0, 1], torch.zeros(2, 2))
+    assert "Traceback" not in capfd.readouterr().err

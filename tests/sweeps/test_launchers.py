@@ -6,11 +6,13 @@ import threading
 import time
 
 import pytest
+from policies.test_policies import POLICIES, make
 
+from robopol.checkpoint import save_part
 from robopol.cli import run
 from robopol.errors import ConfigError
-from robopol.sweeps.grid import grid
-from robopol.sweeps.launchers.ray import RayConfig
+from robopol.sweeps.grid import Point, grid
+from robopol.sweeps.launchers.ray import RayConfig, attempt
 from robopol.sweeps.launchers.slurm import Attempt, SlurmConfig
 
 TRAIN = ["env=multi_goal", "experiment=demo", "policy.net.width=16", "policy.n_obs_steps=1", "batch_size=16"]
@@ -105,3 +107,15 @@ def test_slurm_is_missed_in_words(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="no Slurm on this machine"):
         SlurmConfig().build().submit(grid(["seed=0"], tmp_path))
+
+
+def test_a_run_on_ray_is_told_what_it_would_be_told_here(tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    save_part(make(POLICIES["diffusion-mlp"]), tmp_path / "base")
+    told = []
+    monkeypatch.setattr("robopol.training.train.train", lambda config, words: told.append(config))
+    words = (f"checkpoint={tmp_path / 'base'}", "algo=dppo", "env=push", "checkpoint.every=100", "seed=3")
+    attempt(Point({}, words, tmp_path / "run"), ["runtime.threads=1"])
+    (config,) = told
+    assert (config.start, config.checkpoint.every, config.seed) == (str(tmp_path / "base"), 100, 3)
+    assert config.policy.tree() == make(POLICIES["diffusion-mlp"]).config.tree()

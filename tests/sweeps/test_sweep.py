@@ -36,7 +36,8 @@ def test_every_combination_is_a_run(tmp_path):
     assert points[1].words == ("env=push", "seed=0", "algo.lr=0.0001", "policy/net=unet")
     assert points[1].folder == tmp_path / "seed-0_algo.lr-0.0001_policy-net-unet"
     assert points[1].command() == ["train", *points[1].words, f"run={points[1].folder}"]
-    (alone,) = grid(["env=push", "policy.net.hidden=[1,2]"], tmp_path)
+    (alone,) = grid(["env=push", "~data", "policy.net.hidden=[1,2]"], tmp_path)
+    assert alone.words == ("env=push", "~data", "policy.net.hidden=[1,2]")
     assert (alone.values, alone.folder) == ({}, tmp_path / "run")
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from training.resuming import assert_same_bits, cases, stop_and_resume
 
-from robopol.checkpoint import load_part, load_policy
+from robopol.checkpoint import load_part, load_policy, save_part
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import save_episodes
@@ -16,10 +16,15 @@ from robopol.envs import make_env
 from robopol.errors import ConfigError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
+from robopol.registry import lookup
+from robopol.training.collector import Collector
 from robopol.training.config import PhaseConfig, TrainConfig
+from robopol.training.contract import spec_for
 from robopol.training.run import RunFolder
-from robopol.training.train import train
+from robopol.training.team import Team
+from robopol.training.train import resume, train
 from robopol.training.trainer import Trainer
+from robopol.training.words import configured
 
 SMALL = [
     "env=multi_goal",
@@ -103,6 +108,82 @@ def test_what_was_fitted_to_the_records_stays_when_the_run_acts(tmp_path, demos)
         assert before.keys() == after.keys()
         assert all(torch.equal(before[key], after[key]) for key in before)
         assert any("obs" in key and (before[key] != 1).any() for key in before)
+
+
+LONGER = {
+    "fql": ["algo=fql", "policy.horizon=2", "policy.n_action_steps=2", "policy.net.width=8", "model.hidden=[8]"],
+    "dsrl": ["algo=dsrl", "model.hidden=[8]", "algo.actor.hidden=[8]"],
+    "expo": ["algo=expo", "model.hidden=[8]", "algo.editor.hidden=[8]"],
+}
+FLOW = {"net": {"kind": "mlp", "width": 8}, "n_obs_steps": 1, "horizon": 2, "n_action_steps": 2}
+FLOW |= {"obs_normalization": "identity", "action_normalization": "bounds"}
+
+
+@pytest.mark.parametrize("name", LONGER)
+def test_who_looks_back_further_than_the_policy_does_not_keep_it_from_acting(tmp_path, name):
+    words = [*LONGER[name], "schedule=online", "env=multi_goal", "model.n_obs_steps=3", *SHORT, "run=none"]
+    if name != "fql":
+        with make_env("robopol/MultiGoal-v0") as env:
+            spec = spec_for(parse(lookup("policy", "flow"), {"kind": "flow", **FLOW}), {}, env.spec)
+        save_part(parse(lookup("policy", "flow"), {"kind": "flow", **FLOW}).build(spec), tmp_path)
+        words.append(f"checkpoint={tmp_path}")
+    else:
+        words += ["policy.n_obs_steps=1", "policy.obs_normalization=identity", "policy.action_normalization=bounds"]
+    with Trainer(parse(TrainConfig, configured(words))) as trainer:
+        trainer.collector.begin()
+        for choose in (trainer.algo.warm_up, trainer.algo.explore):
+            for _ in range(3):
+                trainer.collector.step(choose)
+        assert trainer.env_steps == 6
+
+
+def test_chunks_of_the_warm_up_end_with_it_wherever_that_is(tmp_path):
+    """3 worlds, and a warm-up of 8 steps: the fourth step of each is already chosen by who learns."""
+    words = ["algo=rlpd", "schedule=online", "collection.num_envs=3", "policy.horizon=4", "policy.n_action_steps=4"]
+    words += ["model.n_action_steps=4", "phases.online.env_steps=30", "phases.online.warmup=8"]
+    with Trainer(config(tmp_path / "run", *words)) as trainer:
+        (phase,) = trainer.config.phases.values()
+        trainer.collector.begin()
+        asked, explore = [], trainer.algo.explore
+        trainer.algo.explore = lambda obs, rng: (asked.append(trainer.step), explore(obs, rng))[1]
+        trainer.algo.warm_up = lambda obs, rng: explore(obs, rng)
+        while trainer.step < 18:
+            trainer.advance(phase, 0)
+        assert asked[0] == 9
+
+
+def test_a_finished_run_is_evaluated_again_without_its_world_being_stepped(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train(config(run, "algo=sac", *SHORT), [])
+    (run / "summary.json").unlink()
+    monkeypatch.setattr(Collector, "_strayed", lambda _: pytest.fail("its actions were taken again"))
+    monkeypatch.setattr(Collector, "_shift", lambda *_: pytest.fail("its actions were taken again"))
+    resume(run)
+    assert json.loads((run / "summary.json").read_text())["env_steps"] == 60
+
+
+@pytest.mark.parametrize(("leader", "there"), [(True, True), (True, False), (False, True)])
+def test_the_best_is_marked_again_by_one_process_and_where_it_still_is(tmp_path, monkeypatch, leader, there):
+    run = tmp_path / "run"
+    train(config(run, "algo=sac", *SHORT, "eval.every=20", "eval.episodes=2", "checkpoint.keep=9"), [])
+    marked = []
+    monkeypatch.setattr(RunFolder, "mark_best", lambda _, step: marked.append(step))
+    monkeypatch.setattr(Team, "leader", leader)
+    with Trainer(config(run, "algo=sac", *SHORT, "eval.every=20", "checkpoint.keep=9")) as trainer:
+        folder = RunFolder(run)
+        best = folder.latest().progress["best_step"]
+        if not there:
+            monkeypatch.setattr(RunFolder, "steps", lambda _: [60])
+            best = None if best == 60 else best
+        trainer.start(folder)
+    assert marked == ([trainer.best_step] if leader and (there or best is None) else [])
+
+
+def test_a_short_run_of_decisions_has_room_for_them(tmp_path):
+    words = ["algo=rlpd", "schedule=online", "collection.num_envs=5", "policy.horizon=4", "policy.n_action_steps=4"]
+    words += ["model.n_action_steps=4", "phases.online.env_steps=20", "phases.online.warmup=5"]
+    with Trainer(config(tmp_path / "run", *words)) as trainer:
+        assert trainer.replay.capacity == 5 * (4 + 4)
 
 
 ONLINE = {

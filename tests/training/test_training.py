@@ -192,6 +192,48 @@ def test_sources_are_mixed_exactly(demos, tmp_path):
         assert len(own) > 24
 
 
+def older(episodes):
+    return replace(episodes, meta=episodes.meta.model_copy(update={"versions": {"mujoco": "3.0"}}))
+
+
+def without_states(episodes):
+    return replace(episodes, states=None)
+
+
+def with_more(episodes):
+    def more(obs):
+        return obs | {"more": torch.ones(len(next(iter(obs.values()))), 2) * episodes.has_final[0]}
+
+    return replace(episodes, obs=more(episodes.obs), final_obs=more(episodes.final_obs))
+
+
+@pytest.mark.parametrize("changed", [older, without_states, with_more])
+def test_sources_need_only_have_what_is_looked_at_in_common(demos, tmp_path, changed):
+    first = load_episodes(demos)
+    save_episodes(changed(first), tmp_path / "other.hdf5")
+    more = [f"data.others.uri={tmp_path / 'other.hdf5'}", "phases.cloning.sources={demos: 1, others: 1}"]
+    more.append("data.others.validation=0.2")
+    keys = f"policy.encoder.keys=[{','.join(first.obs)}]"
+    with (
+        Trainer(config(demos, tmp_path / "run", keys, *more)) as both,
+        Trainer(config(demos, tmp_path / "one", keys)) as one,
+    ):
+        own = one.algo.policy.state_dict()
+        found = {key: value for key, value in both.algo.policy.state_dict().items() if "normalizer" in key}
+    assert found
+    assert all(torch.equal(value, own[key]) for key, value in found.items()), "the same twice"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_loss_is_measured_in_episodes_without_an_intervention_too(demos, tmp_path, seed):
+    episodes = load_episodes(demos)
+    overruled = (episodes.episode_index < 4) & (torch.arange(episodes.num_steps) % 2 == 0)
+    save_episodes(replace(episodes, intervention=overruled), tmp_path / "some.hdf5")
+    words = ["data.demos.sampling.kind=interventions", "data.demos.validation=0.05", f"seed={seed}"]
+    with Trainer(config(tmp_path / "some.hdf5", tmp_path / "run", *words)) as trainer:
+        assert len(trainer.held_out.batch({"demos": 1.0}, 8, 0)["action"]) == 8
+
+
 @pytest.mark.parametrize(
     ("shares", "total", "counts"),
     [({"a": 1.0}, 7, [7]), ({"a": 1, "b": 1, "c": 1}, 8, [3, 3, 2]), ({"a": 1000, "b": 1}, 4, [3, 1])],

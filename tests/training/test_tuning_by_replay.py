@@ -9,7 +9,6 @@ from training.resuming import assert_same_bits, cases, stop_and_resume
 from training.test_online import SMALL
 
 from robopol.checkpoint import load_policy
-from robopol.commands.train import configured
 from robopol.config import parse
 from robopol.data import save_episodes
 from robopol.envs import make_env
@@ -18,6 +17,7 @@ from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.training.config import TrainConfig
 from robopol.training.train import train
+from robopol.training.words import configured
 
 FLOW = ["policy=flow", "policy/net=mlp", "policy.net.width=16", "policy.n_obs_steps=2", "policy.horizon=4"]
 FLOW += ["policy.n_action_steps=2", "policy.sampler.steps=2", "data.demos.validation=0"]

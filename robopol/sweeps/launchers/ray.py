@@ -7,7 +7,6 @@ from typing import Any, Literal
 from pydantic import Field
 
 from robopol.config import Config, parse
-from robopol.configs import load_config
 from robopol.errors import MissingExtraError
 from robopol.sweeps.grid import Point
 from robopol.sweeps.launchers.launcher import Ended, log_of
@@ -85,10 +84,11 @@ def attempt(point: Point, more: Sequence[str]) -> None:
     """
     from robopol.training.config import TrainConfig
     from robopol.training.train import resume, train
+    from robopol.training.words import configured
 
     with open(log_of(point), "a", encoding="utf-8", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         if is_run(point.folder):
             resume(point.folder)
             return
         words = [*point.words, *more, f"run={point.folder}"]
-        train(parse(TrainConfig, load_config("train", words)), words)
+        train(parse(TrainConfig, configured(words)), words)
