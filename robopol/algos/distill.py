@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field as Bound
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from robopol.algos.algorithm import Remembers
 from robopol.algos.bc import BC, BCConfig
 from robopol.checkpoint import load_policy
 from robopol.config import Config, OneOf
@@ -208,7 +209,11 @@ class DistillConfig(BCConfig):
 
 
 class Distill(BC):
-    """See `DistillConfig`."""
+    """See `DistillConfig`.
+
+    Attributes:
+        teacher: Who is asked.
+    """
 
     policy: ConsistencyPolicy
 
@@ -216,9 +221,15 @@ class Distill(BC):
         self, config: DistillConfig, policy: Policy, total_updates: int, runtime: Runtime, teacher: Policy
     ) -> None:
         """Take over the teacher's encoder and normalisers; see `DistillConfig.build`."""
-        student, teacher = _pair(policy, teacher, f"{config.teacher}")
-        self.method: Method = config.method.build(student, teacher.eval().requires_grad_(False))
+        student, walker = _pair(policy, teacher, f"{config.teacher}")
+        self.teacher = walker.eval().requires_grad_(False)
+        self.method: Method = config.method.build(student, self.teacher)
         super().__init__(config, student, total_updates, runtime)
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`; a resumed run asks the teacher it had, whatever became of its folder since."""
+        return super().beside | {"teacher": self.teacher}
 
     def losses(self, batch: Mapping[str, Any], step: int, generator: Generator) -> Tensor:
         """See `BC.losses`."""

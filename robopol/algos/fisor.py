@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from robopol.algos.algorithm import Remembers
 from robopol.algos.critics import Critics, CriticsConfig, expectile_loss, exponential_weights, usable
 from robopol.algos.value_critics import advantage_weights
 from robopol.algos.violations import CostConfig
@@ -105,6 +106,11 @@ class FISOR(Critics[FeasibilityModel]):
         """Keep the value; see `FISORConfig.build`."""
         super().__init__(config, model, policy, total_updates, runtime)
         self.value = value
+
+    @property
+    def beside(self) -> dict[str, nn.Module | Remembers]:
+        """See `Algorithm.beside`; a resumed run asks the value it had, whatever became of its folder since."""
+        return super().beside | ({} if self.value is None else {"value": self.value})
 
     @property
     def needs(self) -> Needs:

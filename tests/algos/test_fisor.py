@@ -8,6 +8,7 @@ import torch
 from robopol.algos.critics import expectile_loss
 from robopol.algos.fisor import reach
 from robopol.algos.violations import BoundConfig, CostConfig
+from robopol.checkpoint import save_part
 from robopol.data import Windows
 from robopol.data.windows import Transition
 from robopol.errors import ConfigError
@@ -119,6 +120,17 @@ def test_the_state_is_all_there_is():
         made.update(1)
     for name, value in whole.algo.state().items():
         assert torch.equal(value, half.algo.state()[name]), name
+
+
+def test_a_resumed_run_asks_the_value_that_it_had(tmp_path):
+    save_part(build("model", "value", bandit(), hidden=[8]), tmp_path)
+    whole, half = (learner(policy=True, violations=[LOSES], value=str(tmp_path)) for _ in range(2))
+    with torch.no_grad():
+        for weight in half.algo.value.parameters():
+            weight.add_(0.1)  # what was named has gone on since
+    half.algo.load_state({name: value.clone() for name, value in whole.algo.state().items()})
+    for one, other in zip(whole.algo.value.parameters(), half.algo.value.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_another_model_is_refused():
