@@ -76,7 +76,8 @@ ROWS = {
     ),
     "fpo": ("flow", FPO),
     "fpo, of velocities": ("flow", [*FPO, "algo.scoring.target=own"]),
-    "fpo, asymmetric": ("flow", [*FPO, "algo.scoring.target=own", "algo.surrogate.kind=asymmetric"]),
+    "fpo, asymmetric": ("flow", [*FPO, "algo.surrogate.kind=asymmetric"]),
+    "fpo, both": ("flow", [*FPO, "algo.scoring.target=own", "algo.surrogate.kind=asymmetric"]),
     "dsrl": ("flow", ["algo=dsrl", "checkpoint={base}", *BESIDE, "algo.alpha=0.1"]),
     "dsrl of a diffusion": (
         "diffusion",
