@@ -154,7 +154,7 @@ def section(tree: dict[str, Any]) -> list[str]:
         "densely after it: success of the base, at the end (last three evaluations), on average over environment "
         "steps, and by how much it falls within their first tenth; interquartile means over training seeds, with their "
         "95% intervals. Of Hopper it is the return on D4RL's scale. RLPD begins with a policy of its own, which knows "
-        "nothing. `python benchmarks/finetune.py`",
+        "nothing. `fpo, both`: of velocities, and asymmetric. `python benchmarks/finetune.py`",
         "",
     ]
     for task, rows in tree["tables"].items():

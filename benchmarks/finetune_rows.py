@@ -113,4 +113,5 @@ ROWS = {
 """Name -> kind of its base, and words of ``robopol train``; ``{base}`` stands for the folder of the base, ``{demos}``
 for what it was cloned from. Methods with a replay need fewer steps than rollouts: compare at equal ``--steps``. Clip
 ranges of 0.05, and FPO's 16 passes, are published for rollouts of up to a million steps; learning from some 80 episodes
-at a time, both DPPO and FPO unlearned the maze with them (training seed 0), hence 0.01."""
+at a time, both DPPO and FPO unlearned the maze with them (training seed 0), hence 0.01. ``fpo, both`` takes the loss of
+velocities and the asymmetric surrogate, as FPO++ does, with one ratio for all pairs."""
