@@ -52,7 +52,22 @@ class UnclippedConfig(Config):
         return None
 
 
-class ClipConfig(Config):
+class Ranged(Config):
+    """A surrogate that knows how far ratios are to go.
+
+    Attributes:
+        clip: e, greatest distance of a ratio from 1.
+    """
+
+    clips: ClassVar[bool] = True
+    clip: float = Field(0.2, gt=0)
+
+    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
+        """See `UnclippedConfig.outside`."""
+        return (ratio - 1).abs() > _width(self.clip, share)
+
+
+class ClipConfig(Ranged):
     """PPO (Schulman et al. 2017, arXiv 1707.06347, eq. 7): min(r A, clip(r, 1 - e, 1 + e) A).
 
     Attributes:
@@ -61,8 +76,6 @@ class ClipConfig(Config):
     """
 
     kind: Literal["clip"] = "clip"
-    clips: ClassVar[bool] = True
-    clip: float = Field(0.2, gt=0)
     dual: float | None = Field(None, gt=1)
 
     def build(self) -> "ClipConfig":
@@ -91,12 +104,8 @@ class ClipConfig(Config):
             found = torch.where(advantage < 0, torch.maximum(found, least), found)
         return found, gained * moving
 
-    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
-        """See `UnclippedConfig.outside`."""
-        return (ratio - 1).abs() > _width(self.clip, share)
 
-
-class SimpleConfig(Config):
+class SimpleConfig(Ranged):
     """SPO (Xie et al. 2025, arXiv 2401.16025v8): r A - |A| (r - 1)^2 / (2 e), greatest at r = 1 + sign(A) e.
 
     Attributes:
@@ -104,8 +113,6 @@ class SimpleConfig(Config):
     """
 
     kind: Literal["simple"] = "simple"
-    clips: ClassVar[bool] = True
-    clip: float = Field(0.2, gt=0)
 
     def build(self) -> "SimpleConfig":
         """See `UnclippedConfig.build`."""
@@ -123,12 +130,8 @@ class SimpleConfig(Config):
         found = ratio * advantage - 0.5 * weight * (ratio - 1) ** 2
         return found, ratio * (advantage - weight * (ratio - 1)) * (log_ratio.abs() <= FURTHEST)
 
-    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
-        """See `UnclippedConfig.outside`."""
-        return (ratio - 1).abs() > _width(self.clip, share)
 
-
-class AsymmetricConfig(Config):
+class AsymmetricConfig(Ranged):
     """The clip where A >= 0, and SPO's where A < 0 (Yi et al. 2026, FPO++, arXiv 2602.02481).
 
     A choice that was good is let go once it is likelier by enough; one that was bad is pulled back to 1 - e, where the
@@ -139,8 +142,6 @@ class AsymmetricConfig(Config):
     """
 
     kind: Literal["asymmetric"] = "asymmetric"
-    clips: ClassVar[bool] = True
-    clip: float = Field(0.2, gt=0)
 
     def build(self) -> "AsymmetricConfig":
         """See `UnclippedConfig.build`."""
@@ -159,10 +160,6 @@ class AsymmetricConfig(Config):
         """See `UnclippedConfig.sloped`."""
         good, bad = (half.sloped(log_ratio, advantage) for half in self._halves)
         return torch.where(advantage >= 0, good[0], bad[0]), torch.where(advantage >= 0, good[1], bad[1])
-
-    def outside(self, ratio: Tensor, share: Tensor | None) -> Tensor | None:
-        """See `UnclippedConfig.outside`."""
-        return (ratio - 1).abs() > _width(self.clip, share)
 
 
 class DiscoveredConfig(Config):

@@ -2,9 +2,8 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, Self, cast
 
@@ -15,15 +14,13 @@ from robopol.algos import Algorithm
 from robopol.algos.algorithm import Explores, WarmsUp, by_owner, owned
 from robopol.checkpoint import save_part
 from robopol.config import parse
-from robopol.data import Episodes, Normalizer, load_episodes
-from robopol.data.episodes import split_indices
+from robopol.data import Normalizer
 from robopol.data.replay import ReplayBuffer
 from robopol.data.replay_windows import AGE
-from robopol.data.rewards import rewarded
 from robopol.data.windows import narrowed
 from robopol.envs import VectorEnv
 from robopol.envs.wrappers.reward import with_reward
-from robopol.errors import CheckpointError, ConfigError, DataError, TrainingError
+from robopol.errors import CheckpointError, ConfigError, TrainingError
 from robopol.evaluation import evaluate
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
@@ -32,6 +29,7 @@ from robopol.training.collector import Choose, Collector
 from robopol.training.config import REPLAY, ROLLOUT, PhaseConfig, TrainConfig
 from robopol.training.contract import begin_from, joined, spec_for
 from robopol.training.loggers import Loggers
+from robopol.training.records import load_records, together
 from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.seeding import generator, seed_layers, seed_of
@@ -94,7 +92,7 @@ class Trainer:
                 world = one.spec
         self._worlds = ExitStack()
         self._env: VectorEnv | None = None
-        episodes, train, held_out = _load_data(config)
+        episodes, train, held_out = load_records(config)
         specs = {group: spec_for(part, episodes, world) for group, part in chosen.items()}
         self.train_data = {name: part.without_images().select(train[name]) for name, part in episodes.items()}
         self.data = {
@@ -476,56 +474,3 @@ def _trained(config: TrainConfig) -> dict[str, Any]:
                 + ("set policy=none" if group == "policy" else "leave it out")
             )
     return named
-
-
-def together(parts: Sequence[Episodes]) -> Episodes:
-    """Return episodes of several sources, one after the other: what normalisers are fitted to.
-
-    Of each what all have, observations and actions: sources may differ in whatever else was recorded, and in the
-    versions with which it was.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    shapes = [{key: column.shape[1:] for key, column in part.obs.items()} for part in parts]
-    keys = [key for key in shapes[0] if all(other.get(key) == shapes[0][key] for other in shapes)]
-    plain = [
-        replace(
-            part,
-            obs={key: part.obs[key] for key in keys},
-            final_obs={key: part.final_obs[key] for key in keys},
-            way=torch.full_like(part.way, -1),
-            states=None,
-            model=None,
-            task=None,
-        )
-        for part in parts
-    ]
-    return Episodes.concat(plain, meta=parts[0].meta)
-
-
-def _load_data(config: TrainConfig) -> tuple[dict[str, Episodes], dict[str, Tensor], dict[str, Tensor]]:
-    """Load every source that a phase uses: its episodes, and which of them are for training and which held out.
-
-    Nothing is copied for the split. The episodes have all observations that batches will have.
-    """
-    episodes, train, held_out = {}, {}, {}
-    used = {name for phase in config.phases.values() for name in phase.sources} - {REPLAY, ROLLOUT}
-    if unknown := used - config.data.keys():
-        there = ", ".join([*config.data, REPLAY])
-        raise ConfigError(f"no data source is called {', '.join(sorted(unknown))}; there are {there}")
-    if idle := config.data.keys() - used:
-        raise ConfigError(
-            f"no phase draws from data.{', data.'.join(sorted(idle))}: set schedule=beside_data, or another one that "
-            "does, or leave the data out"
-        )
-    for name in sorted(used):
-        source = config.data[name]
-        loaded = rewarded(load_episodes(source.uri, cache=source.cache), config.reward)
-        count = min(source.limit or len(loaded), len(loaded))
-        if source.validation > 0 and count < 2:
-            raise DataError(f"{source.uri} has {count} episodes, too few to hold one out: set data.{name}.validation=0")
-        episodes[name] = source.sampling.observed(loaded)
-        train[name], out = split_indices(count, source.validation, config.seed)
-        if len(out):
-            held_out[name] = out
-    return episodes, train, held_out
