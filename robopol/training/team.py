@@ -62,7 +62,7 @@ class Team:
             return
         state = {name: value.detach().clone().contiguous() for name, value in algo.state().items()}
         for name in sorted(state):
-            self._spread(state[name])
+            dist.broadcast(state[name], 0)
         algo.load_state(state)
         weights = [[part] if isinstance(part, Tensor) else part.parameters() for part in algo.trained.values()]
         for weight in {id(weight): weight for several in weights for weight in several}.values():
@@ -74,7 +74,7 @@ class Team:
         """Return the means of some figures, of the same names everywhere, over the processes."""
         if self.size == 1 or not metrics:
             return dict(metrics)
-        figures = torch.tensor(list(metrics.values()), dtype=torch.float64, device=_meeting_place())
+        figures = torch.tensor(list(metrics.values()), dtype=torch.float64)
         dist.all_reduce(figures)
         return dict(zip(metrics, (figures / self.size).tolist(), strict=True))
 
@@ -82,10 +82,10 @@ class Team:
         """Return what the leader says, of JSON types."""
         if self.size == 1:
             return tree
-        said = torch.tensor(list(json.dumps(tree).encode()), dtype=torch.uint8, device=_meeting_place())
-        length = torch.tensor([len(said)], device=said.device)
+        said = torch.tensor(list(json.dumps(tree).encode()), dtype=torch.uint8)
+        length = torch.tensor([len(said)])
         dist.broadcast(length, 0)
-        heard = said if self.leader else torch.zeros(int(length), dtype=torch.uint8, device=said.device)
+        heard = said if self.leader else torch.zeros(int(length), dtype=torch.uint8)
         dist.broadcast(heard, 0)
         agreed: dict[str, Any] = json.loads(bytes(heard.tolist()))
         return agreed
@@ -109,12 +109,6 @@ class Team:
         """Add what the others hold to a tensor."""
         dist.all_reduce(value)
 
-    def _spread(self, value: Tensor) -> None:
-        """Fill a tensor, wherever it lies, with what the leader holds."""
-        met = value.to(_meeting_place())
-        dist.broadcast(met, 0)
-        value.copy_(met)
-
 
 @contextmanager
 def join() -> Iterator[Team]:
@@ -127,16 +121,11 @@ def join() -> Iterator[Team]:
     if size == 1:
         yield Team()
         return
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("nccl" if cuda else "gloo")
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    if local < torch.cuda.device_count():  # of the processes of a run on the CPU there may be more
+        torch.cuda.set_device(local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")  # by where a tensor lies
     try:
         yield Team(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
-
-
-def _meeting_place() -> torch.device:
-    """Return where tensors that are exchanged lie."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

@@ -17,14 +17,30 @@ def configured(words: Sequence[str]) -> dict[str, Any]:
     """
     starts = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
     tree = load_config("train", [word for word in words if not word.startswith("checkpoint=")])
-    return tree | _start(starts[-1], words) if starts else tree
+    return tree | _start(starts[-1], words, tree) if starts else tree
 
 
-def _start(folder: str, words: Sequence[str]) -> dict[str, Any]:
-    """Return what a run is told that begins from a saved policy."""
+def _start(folder: str, words: Sequence[str], tree: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run is told that begins from a saved policy, and stays in its world unless another is named."""
     if said := [word for word in words if word.lstrip("+~").startswith(("policy=", "policy.", "policy/"))]:
         raise ConfigError(f"the policy is what checkpoint={folder} says: leave out {', '.join(said)}")
     from robopol.checkpoint import find_part, read_config
 
     described = read_config(find_part(Path(folder), "policy"), "policy")
-    return {"start": folder, "policy": described.config.tree()}
+    told: dict[str, Any] = {"start": folder, "policy": described.config.tree()}
+    if described.spec.env is not None and not _names_world(words, tree):
+        own = described.spec.env.tree()
+        told["env"] = _over(own, tree["env"] | {"id": own["id"]})
+    return told
+
+
+def _over(tree: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """Return a tree in which something else is said of some keys."""
+    both = {key: _over(tree[key], value) for key, value in said.items() if isinstance(tree.get(key), dict)}
+    return tree | said | both
+
+
+def _names_world(words: Sequence[str], tree: dict[str, Any]) -> bool:
+    """Say whether a word or a recipe chooses a world."""
+    said = any(word.lstrip("+~").split("=")[0] in ("env", "env.id") for word in words)
+    return said or tree["env"]["id"] != load_config("train")["env"]["id"]

@@ -19,6 +19,7 @@ from robopol.training.config import TrainConfig
 from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.train import train
+from robopol.training.words import configured
 from robopol.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -218,6 +219,23 @@ def test_what_cannot_run_is_refused_in_words(tmp_path, words, message):
             parse(TrainConfig, load_config("train", [words[0], *SMALL, *SHORT, *words[1:], f"run={tmp_path / 'r'}"])),
             [],
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "world", "limit"),
+    [
+        ([], "robopol/MultiGoal-v0", 10),
+        (["env.options.max_episode_steps=7", "env.workers=2"], "robopol/MultiGoal-v0", 7),
+        (["env=multi_goal"], "robopol/MultiGoal-v0", None),
+        (["env=gym", "env.id=Pendulum-v1"], "Pendulum-v1", None),
+        (["experiment=locomotion_ppo"], "HalfCheetah-v5", None),
+        (["env=null"], None, None),
+    ],
+)
+def test_a_saved_policy_goes_on_in_its_own_world_unless_another_is_named(base, words, world, limit):
+    env = configured([f"checkpoint={base}", *words])["env"] or {}
+    assert (env.get("id"), env.get("options", {}).get("max_episode_steps")) == (world, limit)
+    assert env.get("workers", 0) == (2 if "env.workers=2" in words else 0)
 
 
 def test_a_policy_for_another_world_or_that_is_also_described_is_refused(tmp_path, base):
