@@ -63,6 +63,7 @@ def test_help_names_every_verb(capsys):
         (["serve", "checkpoint=/nowhere"], 1, "is not a folder"),
         (["serve", "checkpoint=/nowhere", "token_file=/no/token"], 1, "/no/token cannot be read"),
         (["collect", "env=push"], 1, "missing key: out"),
+        (["collect", "out=x.hdf5"], 1, "which world the expert is to act in"),
         (["collect", "env=push", "out=x.hdf5", "way=up"], 1, "no way 'up'"),
         (["collect", "env=gym", "env.id=Pendulum-v1", "out=x.hdf5"], 1, "has no expert"),
         (["data", "info"], 1, "robopol data info URI"),
@@ -131,10 +132,13 @@ def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, ca
     assert cli.run(["plot", f"runs=[{run}]", f"out={tmp_path / 'curves.png'}"]) == 0
     assert (tmp_path / "curves.png").stat().st_size > 5000
     rollouts = tmp_path / "rollouts.hdf5"
-    words = ["collect", "env=reach", f"checkpoint={run}", "keep=all", "episodes=3", f"out={rollouts}", "seed=100000"]
-    assert cli.run(words) == 0
+    words = ["collect", f"checkpoint={run}", "keep=all", "episodes=3", f"out={rollouts}", "seed=100000"]
+    assert cli.run(words) == 0  # in its own world
     recorded = load_episodes(rollouts)
     assert recorded.lengths.tolist() == [outcome["length"] for outcome in one["outcomes"][:3]]
+    short = ["eval", f"checkpoint={run}", "episodes=2", "env.options.max_episode_steps=3", "num_envs=1"]
+    assert cli.run([*short, f"out={tmp_path / 'short.json'}"]) == 0  # there, too, but for what is said
+    assert json.loads((tmp_path / "short.json").read_text())["length_mean"] <= 3
 
 
 def test_gymnasium_environments_by_their_ids(tmp_path: Path, capsys):

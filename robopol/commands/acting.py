@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from robopol.config import Config
-from robopol.envs.config import EnvConfig
+from robopol.envs.config import EnvWords
 from robopol.errors import ConfigError
 from robopol.policies.remote import RemoteOptions
 from robopol.policies.resampling import Acting
@@ -74,13 +74,13 @@ class ActingCommand(Config):
         return policy
 
     def load_into(
-        self, checkpoint: str, env: EnvConfig | None, num_envs: int, opened: ExitStack, steering: Steerings = ()
+        self, checkpoint: str, env: EnvWords | None, num_envs: int, opened: ExitStack, steering: Steerings = ()
     ) -> "tuple[Policy, VectorEnv]":
         """Return a policy and the world it acts in: the one that is named, or else the policy's own.
 
         Args:
             checkpoint: As for `load`.
-            env: The world, if one is named.
+            env: What is said of the world, if anything.
             num_envs: Environments stepped together.
             opened: Closes the world.
             steering: As for `load`.
@@ -88,10 +88,11 @@ class ActingCommand(Config):
         Raises:
             ConfigError: If nobody says which world it is; and what `load` raises.
         """
-        world = None if env is None else opened.enter_context(env.make(num_envs))
-        policy = self.load(checkpoint, None if world is None else world.spec, steering)
-        if world is None:
-            if policy.spec.env is None:
-                raise ConfigError(f"{checkpoint} does not say which world it is for: name one, e.g. env=push")
-            world = opened.enter_context(policy.spec.env.make(num_envs))
-        return policy, world
+        said = EnvWords() if env is None else env
+        if (named := said.world(None)) is not None:
+            world = opened.enter_context(named.make(num_envs))
+            return self.load(checkpoint, world.spec, steering), world
+        policy = self.load(checkpoint, None, steering)
+        if (own := said.world(policy.spec.env)) is None:
+            raise ConfigError(f"{checkpoint} does not say which world it is for: name one, e.g. env=push")
+        return policy, opened.enter_context(own.make(num_envs))

@@ -7,6 +7,7 @@ The episodes are those of the world's scripted expert, or of a policy: ``checkpo
 Failed episodes are left out unless keep=all. A policy can be steered: steering={kind: ...}, as for `robopol eval`.
 """
 
+from contextlib import ExitStack
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -14,7 +15,8 @@ from pydantic import Field
 from robopol.commands.acting import ActingCommand
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
-from robopol.envs.config import EnvConfig
+from robopol.envs.config import EnvWords
+from robopol.errors import ConfigError
 from robopol.execution import RecedingHorizonConfig
 from robopol.steering.steering import Steerings
 
@@ -24,7 +26,7 @@ class CollectCommand(ActingCommand):
 
     Attributes:
         out: Where the dataset goes; the suffix says the format.
-        env: The world.
+        env: The world; that of a policy is the one it was trained for, if no other is named.
         episodes: How many episodes are kept.
         seed: Seed of the first; each further episode takes the next one.
         keep: Whether failed episodes are kept.
@@ -37,7 +39,7 @@ class CollectCommand(ActingCommand):
     """
 
     out: str
-    env: EnvConfig
+    env: EnvWords | None = None
     episodes: int = Field(200, ge=1)
     seed: int = Field(0, ge=0)
     keep: Literal["success", "all"] = "success"
@@ -58,14 +60,18 @@ def run(words: list[str]) -> int:
     from robopol.evaluation.collect import collect
 
     check_writable(command.out)
-    with command.env.make(command.num_envs) as env:
+    with ExitStack() as opened:
         actor: Actor
         if command.checkpoint is None:
+            world = None if command.env is None else command.env.world(None)
+            if world is None:
+                raise ConfigError("nobody says which world the expert is to act in: name one, e.g. env=push")
+            env = opened.enter_context(world.make(command.num_envs))
             actor, source = ExpertActor(env, command.way, command.noise), "expert"
         else:
             from robopol.evaluation.protocol import check_contract
 
-            policy = command.load(command.checkpoint, env.spec, command.steering)
+            policy, env = command.load_into(command.checkpoint, command.env, command.num_envs, opened, command.steering)
             check_contract(policy, env)
             actor, source = command.execution.build(policy), "policy"
         episodes = collect(
@@ -73,5 +79,5 @@ def run(words: list[str]) -> int:
         )
     save_episodes(episodes, command.out)
     facts = describe(episodes)
-    print(f"{command.out}: {facts['episodes']} episodes, {facts['steps']} steps of {command.env.id} from {source}")
+    print(f"{command.out}: {facts['episodes']} episodes, {facts['steps']} steps of {env.spec.id} from {source}")
     return 0

@@ -10,7 +10,7 @@
 ``checkpoint`` is a run folder, a checkpoint, a policy folder, or what `robopol export` wrote; or a policy that robopol
 did not train (docs/other-policies.md): one that is served elsewhere, a robomimic checkpoint, or a Stable-Baselines3
 agent (sb3:SAC:agent.zip). Loading a file of the last two runs the code in it, hence trust=true. The world is the one
-the policy was trained for unless another is named: env=push env.options.domain.latency=1.
+the policy was trained for, with what is said of it (env.options.domain.latency=1), unless env=NAME names another.
 The outcome of episode i depends on seed + i alone, not on num_envs. A generative policy can be walked with another
 sampler than it was saved with (a name, or policy.sampler={kind: ddim, eta: 0.5}), in another number of steps, and
 computed otherwise: policy.backend=packed, packed_fp16, packed_bf16, compile or cuda_graph (docs/acting-fast.md). It
@@ -26,7 +26,7 @@ from pydantic import Field
 from robopol.commands.acting import ActingCommand
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
-from robopol.envs.config import EnvConfig
+from robopol.envs.config import EnvWords
 from robopol.errors import ConfigError
 from robopol.execution import RecedingHorizonConfig
 from robopol.steering.steering import Steerings
@@ -44,7 +44,7 @@ class EvalCommand(ActingCommand):
         out: Where the result goes, as JSON.
         video: Where a film of the first episodes goes, as MP4.
         videos: How many episodes are filmed.
-        env: Another world than the one the policy was trained for.
+        env: What is other than in the world that the policy was trained for, or another one.
         execution: How plans are executed.
         steering: What steers it, in the order in which it acts.
     """
@@ -56,7 +56,7 @@ class EvalCommand(ActingCommand):
     out: str | None = None
     video: str | None = None
     videos: int = Field(6, ge=1)
-    env: EnvConfig | None = None
+    env: EnvWords | None = None
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
     steering: Steerings = ()
 

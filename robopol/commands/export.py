@@ -16,7 +16,7 @@ from pydantic import Field
 
 from robopol.config import Config, parse
 from robopol.configs import load_config
-from robopol.envs.config import EnvConfig
+from robopol.envs.config import EnvWords
 from robopol.export.engine import EngineName
 from robopol.policies.resampling import Resampling
 from robopol.steering.steering import Steerings
@@ -41,7 +41,7 @@ class ExportCommand(Config):
     out: str | None = None
     batch: int = Field(1, ge=1)
     data: str | None = None
-    env: EnvConfig | None = None
+    env: EnvWords | None = None
     policy: Resampling = Resampling()
     steering: Steerings = ()
 
@@ -61,7 +61,7 @@ def run(words: list[str]) -> int:
     command.policy.apply(policy)
     if command.steering:
         policy = policy.steered(*command.steering)
-    world = command.env or policy.spec.env
+    world = (command.env or EnvWords()).world(policy.spec.env)
     if command.data is not None:
         from robopol.data import load_episodes
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from robopol.commands.acting import ActingCommand
 from robopol.config import parse
 from robopol.configs import load_config
-from robopol.envs.config import EnvConfig
+from robopol.envs.config import EnvWords
 from robopol.steering.objectives import Motion
 from robopol.steering.steering import Steerings
 
@@ -39,7 +39,7 @@ class SteerCommand(ActingCommand):
         port: Where the page is on this machine; 0 is any free port.
         plans: How many plans are sampled at a time.
         motion: How actions become positions in a plane; None where that is known without a word.
-        env: Another world than the one the policy was trained for.
+        env: What is other than in the world that the policy was trained for, or another one.
         steering: What steers it always, in the order in which it acts.
     """
 
@@ -48,7 +48,7 @@ class SteerCommand(ActingCommand):
     port: int = Field(8765, ge=0, lt=1 << 16)
     plans: int = Field(16, ge=1, le=64)
     motion: Motion | None = None
-    env: EnvConfig | None = None
+    env: EnvWords | None = None
     steering: Steerings = ()
 
 

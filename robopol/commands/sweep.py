@@ -12,7 +12,10 @@ bootstrapped within each world, is printed and goes to out/sweep.json, with a pi
 in out/RUN.log.txt.
 """
 
+import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +23,7 @@ from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError
 from robopol.sweeps.aggregate import Score
+from robopol.sweeps.grid import Point
 
 
 class SweepCommand(Config):
@@ -46,14 +50,13 @@ def run(words: list[str]) -> int:
     command = parse(SweepCommand, load_config("sweep", words[:cut]))
 
     from robopol.sweeps.aggregate import report, settings
-    from robopol.sweeps.grid import Point, check, grid
+    from robopol.sweeps.grid import check, grid
     from robopol.sweeps.picture import plot_sweep
-    from robopol.training.words import configured
 
     folder = Path(command.out)
     points = grid(words[cut + 1 :], folder)
     check(points)
-    configured(points[0].words)  # what cannot be read is said before anything starts
+    _check_runs(points, command.score)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [point for point in points if not point.finished]
     print(f"{len(points)} runs, {len(points) - len(missing)} of them finished", flush=True)
@@ -65,7 +68,8 @@ def run(words: list[str]) -> int:
         print(f"{'finished' if well else 'FAILED  '}  {point.folder}", flush=True)
 
     if missing:
-        command.launcher.build().launch(missing, ended)
+        with _interrupted_by(signal.SIGTERM, signal.SIGHUP):
+            command.launcher.build().launch(missing, ended)
     found = settings(points, command.score)
     if found:
         report(found, command.score, folder / "sweep.json")
@@ -74,6 +78,40 @@ def run(words: list[str]) -> int:
     for point in failed:
         print(f"{point.folder} failed: {_last_line(Path(f'{point.folder}.log.txt'))}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _check_runs(points: Sequence[Point], score: Score) -> None:
+    """Refuse, before anything starts, what cannot be run or compared."""
+    from robopol.training.config import TrainConfig
+    from robopol.training.words import configured
+
+    worlds = set()
+    for point in points:
+        config = parse(TrainConfig, configured(point.words) | {"run": str(point.folder)})
+        if config.env is None or config.eval.final_episodes == 0:
+            raise ConfigError(
+                "runs are compared by the evaluation at their end: name a world by env=, and let eval.final_episodes "
+                "be at least 1"
+            )
+        worlds.add(config.env.id)
+    if score == "return_mean" and len(worlds) > 1:
+        raise ConfigError(
+            f"returns of different worlds ({', '.join(sorted(worlds))}) are not of one scale: sweep one world, or "
+            "score=success_rate"
+        )
+
+
+@contextmanager
+def _interrupted_by(*numbers: signal.Signals) -> Iterator[None]:
+    """Let signals that would end this process at once interrupt it, so that it ends its runs first."""
+    deadly = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # nohup ignores one
+    for number in deadly:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in deadly:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _last_line(log: Path) -> str:

@@ -24,7 +24,7 @@ from pydantic import Field, JsonValue
 from robopol.commands.acting import ActingCommand
 from robopol.config import Config, OneOf, parse
 from robopol.configs import load_config
-from robopol.envs.config import EnvConfig
+from robopol.envs.config import EnvWords
 from robopol.errors import ConfigError
 from robopol.evaluation.tuning import Judged, Metric, Tuning
 from robopol.execution import RecedingHorizonConfig
@@ -47,7 +47,7 @@ class TuneCommand(ActingCommand):
         num_envs: Environments stepped together.
         out: Where the result goes, as JSON, with a picture beside it.
         out_policy: Where the policy that is steered by the best value goes.
-        env: Another world than the one the policy was trained for.
+        env: What is other than in the world that the policy was trained for, or another one.
         execution: How plans are executed.
     """
 
@@ -62,7 +62,7 @@ class TuneCommand(ActingCommand):
     num_envs: int = Field(32, ge=1)
     out: str | None = None
     out_policy: str | None = None
-    env: EnvConfig | None = None
+    env: EnvWords | None = None
     execution: Annotated[Any, OneOf("executor")] = RecedingHorizonConfig()
 
 

@@ -1,18 +1,19 @@
 """Which world: an id and its options."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from robopol.config import Config, OneOf
+from robopol.config import Config, OneOf, parse
 from robopol.envs.spec import Backend, EnvSpec
 
 if TYPE_CHECKING:
     from robopol.envs.vector import VectorEnv
 
 
-class EnvConfig(Config):
-    """The world.
+class EnvWords(Config):
+    """What is said of a world, perhaps without naming it.
 
     Attributes:
         id: A robopol or gymnasium id; ``robopol list envs`` names them.
@@ -27,7 +28,7 @@ class EnvConfig(Config):
         device: Where ``warp`` simulates; None is the GPU where there is one.
     """
 
-    id: str
+    id: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     wrappers: tuple[Annotated[Any, OneOf("wrapper")], ...] = ()
     backend: Backend = "auto"
@@ -36,10 +37,38 @@ class EnvConfig(Config):
     cluster: str | None = None
     device: str | None = None
 
+    def world(self, own: "EnvConfig | None") -> "EnvConfig | None":
+        """Return the world that is named, else one's own, with what is said of it; None if nobody says which.
+
+        Raises:
+            ConfigError: If it cannot be said of a world.
+        """
+        said = self.model_dump(mode="json", exclude_unset=True)
+        if self.id is not None:
+            return parse(EnvConfig, said)
+        return None if own is None else own.told(said)
+
+
+class EnvConfig(EnvWords):
+    """The world."""
+
+    id: str
+
     @classmethod
     def of(cls, spec: EnvSpec) -> "EnvConfig":
         """Return the config of a world that exists; how it is stepped is left open."""
         return cls(id=spec.id, options=spec.options, wrappers=spec.wrappers)
+
+    def told(self, said: Mapping[str, Any]) -> "EnvConfig":
+        """Return this world with something else said of it: options one by one, all else as a whole.
+
+        Args:
+            said: What is said of it, a tree of JSON types.
+
+        Raises:
+            ConfigError: If it cannot be said of a world.
+        """
+        return parse(EnvConfig, _over(self.tree(), said))
 
     def make(self, num_envs: int = 1) -> "VectorEnv":
         """Make a batch of these worlds; see `robopol.envs.make_env`."""
@@ -58,3 +87,9 @@ class EnvConfig(Config):
         for wrapper in self.wrappers:
             env = wrapper.build(env)
         return env
+
+
+def _over(tree: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree in which something else is said of some keys."""
+    both = {key: _over(tree[key], value) for key, value in said.items() if isinstance(tree.get(key), dict)}
+    return {**tree, **said, **both}

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from robopol.errors import ConfigError, DataError
+from robopol.errors import DataError
 from robopol.evaluation.statistics import iqm, stratified_iqm
 from robopol.files import write_json
 from robopol.sweeps.grid import Point
@@ -59,7 +59,6 @@ def settings(points: Sequence[Point], score: Score) -> list[Setting]:
 
     Raises:
         DataError: If a run was not evaluated, or its summary is damaged.
-        ConfigError: If returns of several worlds would be averaged.
     """
     found: dict[tuple[tuple[str, str], ...], Setting] = {}
     for point in points:
@@ -67,13 +66,8 @@ def settings(points: Sequence[Point], score: Score) -> list[Setting]:
             continue
         values = {key: value for key, value in point.values.items() if key != SEED and key not in WORLDS}
         setting = found.setdefault(tuple(values.items()), Setting(values, [], {}))
-        world = next((point.values[key] for key in WORLDS if key in point.values), "")
         setting.points.append(point)
-        setting.scores.setdefault(world, []).append(_score(point, score))
-        if score == "return_mean" and len(setting.scores) > 1:
-            raise ConfigError(
-                "returns of different worlds are not of one scale: sweep one world, or score=success_rate"
-            )
+        setting.scores.setdefault(_world(point), []).append(_score(point, score))
     return list(found.values())
 
 
@@ -82,13 +76,16 @@ def curves(setting: Setting, score: Score) -> dict[int, tuple[float, float, floa
 
     Steps are environment steps where the runs acted, else updates; those that not every run logged are left out.
     """
-    runs = [_curve(read_metrics(point.folder / "metrics.jsonl"), f"eval/{score}") for point in setting.points]
-    steps = sorted(set.intersection(*(set(run) for run in runs))) if runs else []
+    runs: dict[str, list[dict[int, float]]] = {}
+    for point in setting.points:
+        curve = _curve(read_metrics(point.folder / "metrics.jsonl"), f"eval/{score}")
+        runs.setdefault(_world(point), []).append(curve)
+    every = [curve for curves in runs.values() for curve in curves]
+    steps = sorted(set.intersection(*(set(curve) for curve in every))) if every else []
     found = {}
     for step in steps:
-        at = [run[step] for run in runs]
-        low, high = stratified_iqm([at], resamples=2000) if len(at) > 1 else (at[0], at[0])
-        found[step] = (iqm(at), low, high)
+        strata = [[curve[step] for curve in curves] for curves in runs.values()]
+        found[step] = (iqm([curve[step] for curve in every]), *stratified_iqm(strata, resamples=2000))
     return found
 
 
@@ -108,6 +105,11 @@ def report(chosen: Sequence[Setting], score: Score, out: Path) -> None:
     for row in rows:
         interval = "" if row["iqm_ci95"] is None else "[{:.4g}, {:.4g}]".format(*row["iqm_ci95"])
         print(f"{names[id(row)]:{width}}  {row['runs']:4}  {row['iqm']:.4g}  {interval}  {row['mean']:.4g}")
+
+
+def _world(point: Point) -> str:
+    """Return the world that a run was swept into; "" if they all are in one."""
+    return next((point.values[key] for key in WORLDS if key in point.values), "")
 
 
 def _score(point: Point, score: Score) -> float:

@@ -121,8 +121,7 @@ class EvalConfig(Config):
         every: Steps of the run between evaluations; 0 evaluates at the end only.
         episodes: Episodes of an evaluation on the way.
         final_episodes: Episodes of the evaluation at the end; 0 leaves it out.
-        seed: Seed of the first episode. Evaluations on the way use seeds after those of the final one, so
-            that the final figure is never the one that was looked at while training.
+        seed: Seed of the final evaluation's first episode; see also `seed_on_the_way`.
         num_envs: Environments stepped together; the outcome does not depend on it.
         videos: Episodes of the final evaluation that are filmed.
     """
@@ -133,6 +132,14 @@ class EvalConfig(Config):
     seed: int = Field(SEED0, ge=0)
     num_envs: int = Field(32, ge=1)
     videos: int = Field(6, ge=0)
+
+    @property
+    def seed_on_the_way(self) -> int:
+        """Seed of the first episode of evaluations while training, which choose the best checkpoint.
+
+        It is far from the seeds that the evaluation at the end, `robopol eval` and `robopol tune` look at.
+        """
+        return self.seed + 1_000_000
 
 
 class CheckpointConfig(Config):

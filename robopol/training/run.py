@@ -12,11 +12,12 @@ Everything appears under its name at once and synced to disk, so a process kille
 folder whose newest checkpoint is whole. A checkpoint, once written, never changes.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self
@@ -32,6 +33,7 @@ from robopol.training.shelf import Shelf
 
 CONFIG, OVERRIDES, ENVIRONMENT, DATA = "config.json", "overrides.txt", "environment.json", "data.json"
 STATE, PROGRESS = "train/state.safetensors", "train/progress.json"
+LOCK = ".lock"
 SHARED = "segments"
 """Key of the state file's header: the segments that go with it."""
 
@@ -116,9 +118,7 @@ class RunFolder:
             CheckpointError: If it is not a run folder.
         """
         path = Path(path)
-        if not is_run(path):
-            what = f"has no {CONFIG} and {ENVIRONMENT}" if path.is_dir() else "is not a folder"
-            raise CheckpointError(f"{path} {what}: give the folder that the run was started with by run=")
+        _check_run(path)
         folder = cls(path)
         for place in (path, folder._checkpoints, folder._shelf.path):
             for leftover in place.glob(f"{TEMPORARY}*"):
@@ -270,6 +270,39 @@ class RunFolder:
 def is_run(path: Path) -> bool:
     """Say whether a folder holds a run."""
     return (path / CONFIG).is_file() and (path / ENVIRONMENT).is_file()
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Train in a run folder, and keep other processes from doing so; however this one ends, that ends with it.
+
+    Args:
+        path: The folder of a run. Where its file system has no locks, nobody is kept out.
+
+    Raises:
+        CheckpointError: If another process trains there, or it is not a run folder.
+    """
+    _check_run(path)
+    with open(path / LOCK, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise CheckpointError(
+                f"process {file.read()} trains in {path}: wait until it has ended, or end it"
+            ) from error
+        except OSError:
+            pass
+        file.truncate(0)
+        file.write(f"{os.getpid()} of {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def _check_run(path: Path) -> None:
+    if not is_run(path):
+        what = f"has no {CONFIG} and {ENVIRONMENT}" if path.is_dir() else "is not a folder"
+        raise CheckpointError(f"{path} {what}: give the folder that the run was started with by run=")
 
 
 def _said(told: Mapping[str, Any]) -> str:

@@ -111,7 +111,7 @@ class Watcher(BaseCallback):
         if passed(config.log_every) or evaluates:
             self._log(self._rollouts())
         if evaluates:
-            seed = config.eval.seed + config.eval.final_episodes
+            seed = config.eval.seed_on_the_way
             found = evaluate(self.policy, self.env, config.eval.episodes, seed, execution=config.execution)
             low, high = found.success_ci95
             told = {"success_rate": found.success_rate, "success_rate_lo": low, "success_rate_hi": high}

@@ -1,6 +1,7 @@
 """A whole run: train, evaluate, draw, and say how it went."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from robopol.policies import Part
 from robopol.training import plots
 from robopol.training.card import model_card
 from robopol.training.config import TrainConfig
-from robopol.training.run import RunFolder, is_run
+from robopol.training.run import RunFolder, alone, is_run
 from robopol.training.team import join
 from robopol.training.trainer import Trainer
 
@@ -47,9 +48,10 @@ def train(config: TrainConfig, overrides: list[str]) -> Path:
     with join() as team:
         if team.leader and is_run(path):
             raise CheckpointError(f"{config.run} already holds a run: say resume={config.run}, or another run=")
-        with Trainer(config, team=team) as trainer:
+        with Trainer(config, team=team) as trainer, ExitStack() as held:
             if team.leader:
                 RunFolder.create(path, trainer.config.tree(), overrides, trainer.data)
+                held.enter_context(alone(path))
             team.wait()
             trainer.start(RunFolder(path))
             return finish(trainer)
@@ -65,12 +67,13 @@ def resume(path: Path) -> Path:
         The run's ``summary.json``.
 
     Raises:
-        CheckpointError: If it is not a run folder, or is damaged.
+        CheckpointError: If it is not a run folder, or is damaged, or another process trains in it.
         ConfigError: If it is a baseline's.
         DataError: If the data are not those that it was begun with.
     """
-    with join() as team:
+    with join() as team, ExitStack() as held:
         if team.leader:  # it alone may tidy up
+            held.enter_context(alone(path))
             RunFolder.open(path)
         team.wait()
         folder = RunFolder(path)

@@ -367,8 +367,7 @@ class Trainer:
         env, policy, eval_ = self.env(), self.algo.deployed(), self.config.eval
         if env is None or policy is None:
             return
-        seed = eval_.seed + eval_.final_episodes
-        found = evaluate(policy, env, eval_.episodes, seed, execution=self.config.execution)
+        found = evaluate(policy, env, eval_.episodes, eval_.seed_on_the_way, execution=self.config.execution)
         self._log(
             {
                 "eval/success_rate": found.success_rate,

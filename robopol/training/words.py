@@ -29,18 +29,12 @@ def _start(folder: str, words: Sequence[str], tree: dict[str, Any]) -> dict[str,
     described = read_config(find_part(Path(folder), "policy"), "policy")
     told: dict[str, Any] = {"start": folder, "policy": described.config.tree()}
     if described.spec.env is not None and not _names_world(words, tree):
-        own = described.spec.env.tree()
-        told["env"] = _over(own, tree["env"] | {"id": own["id"]})
+        changes = {key: value for key, value in tree["env"].items() if key != "id"}
+        told["env"] = described.spec.env.told(changes).tree()
     return told
-
-
-def _over(tree: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-    """Return a tree in which something else is said of some keys."""
-    both = {key: _over(tree[key], value) for key, value in said.items() if isinstance(tree.get(key), dict)}
-    return tree | said | both
 
 
 def _names_world(words: Sequence[str], tree: dict[str, Any]) -> bool:
     """Say whether a word or a recipe chooses a world."""
     said = any(word.lstrip("+~").split("=")[0] in ("env", "env.id") for word in words)
-    return said or tree["env"]["id"] != load_config("train")["env"]["id"]
+    return said or tree["env"] is None or tree["env"]["id"] != load_config("train")["env"]["id"]

@@ -27,6 +27,7 @@ from robopol.training.config import TrainConfig
 from robopol.training.contract import spec_for
 from robopol.training.seeding import generator
 from robopol.training.train import train
+from robopol.training.words import configured
 
 can_render = pytest.mark.skipif(rendering.why_not() is not None, reason=str(rendering.why_not()))
 
@@ -331,6 +332,26 @@ def test_the_recipe_trains_and_its_policy_acts_in_the_world_of_its_cameras(demos
     other = few | {"image_size": [32, 32]}
     with make_env("robopol/Reach-v0", 1, **other) as env, pytest.raises(ConfigError, match=words):
         check_contract(policy, env)
+
+
+@can_render
+@pytest.mark.parametrize(
+    ("kind", "algo"), [("diffusion", ["algo=dppo", "algo.scoring.steps=2"]), ("flow", ["algo=fpo"])]
+)
+def test_what_sees_is_made_better_by_rollouts_in_its_own_world(demos, tmp_path, kind, algo):
+    few = [f"policy={kind}", "env.options.max_episode_steps=6", "eval.final_episodes=0"]
+    train(camera_config(demos, tmp_path / "base", *few), [])
+    words = [f"checkpoint={tmp_path / 'base'}", *algo, f"run={tmp_path / 'run'}", "collection.num_envs=2"]
+    words += ["phases.online.rollout=12", "phases.online.env_steps=24", "batch_size=4", "algo.epochs=1"]
+    words += ["algo.lr=1e-3", "model.hidden=[8]", "eval.final_episodes=2", "eval.videos=0", "runtime.threads=1"]
+    train(parse(TrainConfig, configured(words)), words)
+    before, after = (load_policy(tmp_path / name) for name in ("base", "run"))
+    eyes, seen = before.observation.state_dict(), after.observation.state_dict()
+    same = all(torch.equal(eyes[name], seen[name]) for name in eyes)
+    assert same == (kind == "diffusion"), "DPPO leaves the eyes as they were cloned, FPO trains them, too"
+    obs = {"images.front": torch.zeros(1, 1, SIZE, SIZE, 3, dtype=torch.uint8), "state": torch.zeros(1, 1, 11)}
+    first, second = (policy.plan(obs, generator=seeded(0)) for policy in (before, after))
+    assert not torch.equal(first, second)
 
 
 @can_render

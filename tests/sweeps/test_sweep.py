@@ -111,8 +111,6 @@ def test_seeds_and_worlds_are_averaged_and_the_rest_are_settings(tmp_path):
     assert quick.scores == {"push": [1.0] * 4, "reach": [0.9] * 4}
     assert quick.row()["iqm"] == pytest.approx(0.95)
     assert quick.row()["iqm_ci95"] == pytest.approx((0.95, 0.95))
-    with pytest.raises(ConfigError, match="not of one scale"):
-        settings(points, "return_mean")
     assert settings(grid(["env=push,reach", "algo.lr=3", "seed=0"], tmp_path), "success_rate") == []
 
 
@@ -122,6 +120,14 @@ def test_curves_are_of_the_steps_that_all_runs_logged(tmp_path):
     fake_run(points[1], 1.0, [(10, 1.0), (20, 0.5)])
     (setting,) = settings(points, "success_rate")
     assert curves(setting, "success_rate") == {10: (0.5, 0.0, 1.0), 20: (0.5, 0.5, 0.5)}
+
+
+def test_curves_resample_within_worlds(tmp_path):
+    points = grid(["env=push,reach", "seed=range(4)"], tmp_path)
+    for point in points:
+        fake_run(point, 1.0, [(10, float(point.values["env"] == "push"))])
+    (setting,) = settings(points, "success_rate")
+    assert curves(setting, "success_rate") == {10: (0.5, 0.5, 0.5)}
 
 
 def test_a_run_that_was_not_evaluated_is_named(tmp_path):
@@ -157,13 +163,26 @@ def test_a_sweep_on_this_machine(tmp_path, demos, capsys):
 def test_words_that_make_no_run_are_refused_before_anything_starts(tmp_path, capsys):
     assert run(["sweep", f"out={tmp_path}/s", "--", "env=pusj", "seed=0,1"]) == 1
     assert "push" in capsys.readouterr().err
-    assert not (tmp_path / "s").exists()
     assert run(["sweep", f"out={tmp_path}/s", "env=push"]) == 1
     assert "stand --" in capsys.readouterr().err
+    for words, said in (
+        (["algo.lrr=1e-3,1e-4"], "algo.lrr"),
+        (["seed=0,1", "eval.final_episodes=0"], "evaluation at their end"),
+        (["seed=0,1", "env=null"], "evaluation at their end"),
+    ):
+        assert run(["sweep", f"out={tmp_path}/s", "--", "data.demos.uri=a.hdf5", *words]) == 1
+        assert said in capsys.readouterr().err
+    begin = ["sweep", f"out={tmp_path}/s", "score=return_mean", "--", "algo=sac"]
+    assert run([*begin, "env=multi_goal,push"]) == 1
+    assert "not of one scale" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_goes_on(tmp_path, demos):
+@pytest.mark.parametrize(
+    "end", [lambda sweep: os.killpg(sweep, signal.SIGKILL), lambda sweep: os.kill(sweep, signal.SIGTERM)]
+)
+def test_a_sweep_that_was_killed_goes_on(tmp_path, demos, end):
     words = [word for word in TRAIN if "updates" not in word] + [demos, "seed=0", "phases.cloning.updates=150"]
     words += ["checkpoint.every=10", "log_every=10"]
     command = [sys.executable, "-m", "robopol.cli", "sweep", f"out={tmp_path}", "--", *words]
@@ -174,7 +193,7 @@ def test_a_sweep_that_was_killed_goes_on(tmp_path, demos):
             assert process.poll() is None
             time.sleep(0.05)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        end(process.pid)
         process.wait()
     assert not point.finished
     assert run(["sweep", f"out={tmp_path}", "--", *words]) == 0

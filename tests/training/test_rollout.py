@@ -19,8 +19,8 @@ from robopol.training.config import TrainConfig
 from robopol.training.rollout import Rollout
 from robopol.training.run import RunFolder
 from robopol.training.train import train
-from robopol.training.words import configured
 from robopol.training.trainer import Trainer
+from robopol.training.words import configured
 
 CPU = torch.device("cpu")
 SMALL = [

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from robopol.errors import CheckpointError
 from robopol.training.environment import environment
-from robopol.training.run import RunFolder, is_run
+from robopol.training.run import RunFolder, alone, is_run
 
 CONFIG = {"seed": 3, "policy": {"kind": "gaussian"}}
 
@@ -75,6 +75,21 @@ def test_only_a_run_can_be_opened(tmp_path, make):
     make(tmp_path / "other")
     with pytest.raises(CheckpointError, match="give the folder"):
         RunFolder.open(tmp_path / "other")
+
+
+def test_one_process_trains_in_a_folder(run):
+    held = f"with alone(Path({str(run.path)!r})): print('held', flush=True); time.sleep(60)"
+    code = f"import time; from pathlib import Path; from robopol.training.run import alone\n{held}"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(CheckpointError, match=rf"process {other.pid} of \S+ trains"), alone(run.path):
+            pass
+        other.kill()
+    with alone(run.path):  # however the other one ended
+        pass
+    with pytest.raises(CheckpointError, match="is not a folder"), alone(run.path / "nowhere"):
+        pass
 
 
 def test_the_newest_checkpoint_comes_back_bit_for_bit(run):
