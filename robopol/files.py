@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,16 @@ def occupied(path: Path, marker: str) -> bool:
         marker: A file that every folder of the kind has, relative to it.
     """
     return path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def why_not_in(folder: Path) -> str | None:
+    """Say why nothing can be written into a folder, which need not exist yet; None if it can."""
+    try:
+        place = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=place):  # permissions alone do not tell: a file system may be read-only
+            return None
+    except OSError as error:
+        return f"{error.strerror} ({folder})"
 
 
 @contextmanager

@@ -26,7 +26,7 @@ FORMATS = {
     "robomimic": "robopol.data.formats.robomimic",
     "zarr": "robopol.data.formats.zarr",
 }
-"""Format -> module with ``read`` and, where it can write, ``write``."""
+"""Format -> module with ``read`` and, where it can write, ``write`` and ``check_target``."""
 
 SUFFIXES = {".hdf5": "robomimic", ".h5": "robomimic", ".zarr": "zarr"}
 """Suffix of a path without a format -> the format."""
@@ -75,17 +75,24 @@ def save_episodes(episodes: Episodes, uri: str | Path, **options: str) -> None:
     module.write(episodes, path, **options)
 
 
-def check_writable(uri: str | Path, **options: str) -> None:
+def check_writable(uri: str | Path, **options: str) -> Path:
     """Refuse, before there is anything to write, what `save_episodes` would refuse whatever the episodes are.
 
     Args:
         uri: As for `save_episodes`.
         **options: As for `save_episodes`.
 
+    Returns:
+        Where the dataset will be.
+
     Raises:
-        DataError: If the URI or an option is wrong, or the format is not written.
+        DataError: If the URI or an option is wrong, the format is not written, something else is there, or nothing
+            can be written there.
+        MissingExtraError: If the format needs a package that is not installed.
     """
-    _writer(uri, options)
+    module, path, options = _writer(uri, options)
+    module.check_target(path, **options)
+    return path
 
 
 def _resolve(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Path, dict[str, str]]:
