@@ -104,6 +104,15 @@ def test_lists_name_keys_types_and_defaults(capsys):
         assert set(groups()[group]) <= set(capsys.readouterr().out.split())
 
 
+def test_too_few_successes_are_written_all_the_same(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("robopol.evaluation.collect.PATIENCE", 1)
+    demos = tmp_path / "demos.hdf5"
+    assert cli.run(["collect", "env=reach", f"out={demos}", "episodes=8", "env.options.max_episode_steps=11"]) == 1
+    said, kept = capsys.readouterr(), len(load_episodes(demos))
+    assert f"only {kept} of 8 episodes" in said.err
+    assert f"{kept} episodes of the 8 wanted" in said.out
+
+
 def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, capsys):
     demos, run = tmp_path / "demos.hdf5", tmp_path / "run"
     assert cli.run(["collect", "env=reach", f"out={demos}", "episodes=6"]) == 0

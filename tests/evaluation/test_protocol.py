@@ -10,7 +10,7 @@ from robopol.data import load_episodes, save_episodes
 from robopol.envs import make_env
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
-from robopol.evaluation.collect import collect
+from robopol.evaluation.collect import collect, collect_into
 from robopol.evaluation.statistics import bootstrap_mean, stratified_iqm, wilson
 from robopol.policies import Policy
 from robopol.registry import lookup
@@ -86,6 +86,27 @@ def test_collecting_does_not_depend_on_the_number_of_environments(episodes):
     with make_env(REACH, 1) as env:
         again = collect(ExpertActor(env), env, 6, 0, source="expert", only_success=True)
     assert again.equal(episodes)
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ConnectionError, None])
+def test_what_ends_collecting_does_not_take_what_was_collected(episodes, end):
+    """Ctrl-C, a fault, or (None) too few successes: what was whole by then is kept."""
+
+    class Ending(ExpertActor):
+        left = 30
+
+        def act(self, slots, obs):
+            self.left -= 1
+            if end is not None and self.left < 0:
+                raise end
+            return super().act(slots, obs) * (1 if self.left > 0 else 0)
+
+    kept = []
+    with make_env(REACH, 2, max_episode_steps=40) as env, pytest.raises(end or EnvError):
+        collect_into(kept, Ending(env), env, 6, 0, source="expert", only_success=True)
+    assert 1 <= len(kept) < 6
+    assert all(one.success.all() for one in kept)
+    assert [one.seed.item() for one in kept] == list(range(len(kept)))
 
 
 def test_collecting_gives_up_in_words():
