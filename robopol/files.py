@@ -65,7 +65,12 @@ def why_not_in(folder: Path) -> str | None:
         with tempfile.TemporaryFile(dir=place):  # permissions alone do not tell: a file system may be read-only
             return None
     except OSError as error:
-        return f"{error.strerror} ({folder})"
+        return f"nothing can be written into {folder}: {error.strerror}"
+
+
+def why_not_written(path: Path) -> str | None:
+    """Say why no file can be written under a name, be it a new one or in place of an older one; None if it can."""
+    return f"{path} is a folder; name a file" if path.is_dir() else why_not_in(path.parent)
 
 
 @contextmanager

@@ -56,6 +56,12 @@ def test_help_names_every_verb(capsys):
         (["train", "resume=/nowhere", "seed=3"], 1, "nothing else"),
         (["eval"], 1, "missing key: checkpoint"),
         (["eval", "checkpoint=/nowhere"], 1, "is not a folder"),
+        (["eval", "checkpoint=/nowhere", "out=/dev/null/x"], 1, "nothing can be written into /dev/null"),
+        (
+            ["tune", "checkpoint=x", "steering=best_of", "over=steering.0.n", "values=[1]", "out=/"],
+            1,
+            "out=/: / is a folder",
+        ),
         (["eval", "checkpoint=x", "episode=3"], 1, "did you mean episodes"),
         (["steer"], 1, "missing key: checkpoint"),
         (["steer", "checkpoint=/nowhere"], 1, "is not a folder"),

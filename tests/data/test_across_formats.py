@@ -48,11 +48,11 @@ def test_a_target_is_checked_with_the_options_that_it_is_written_with(module):
         ("lerobot:{}/new?images=jpeg", "got 'jpeg'"),
         ("lerobot:{}/new?fps=0", "above 0, got 0"),
         ("arrays:{}/taken-v0", "is not a dataset with meta.json"),
-        ("arrays:{}/taken-v0/file/new", r"cannot be written: Not a directory \(.*taken-v0/file\)"),
+        ("arrays:{}/taken-v0/file/new", "nothing can be written into .*taken-v0/file: Not a directory"),
         ("robomimic:{}/taken-v0", "is a folder"),
         ("{}/new.hdf5?valid=abc", "got 'abc'"),
         ("{}/new.hdf5?valid=1.5", "got '1.5'"),
-        ("{}/taken-v0/file/new/new.hdf5", r"cannot be written: Not a directory \(.*file/new\)"),
+        ("{}/taken-v0/file/new/new.hdf5", "nothing can be written into .*file/new: Not a directory"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_there_is_anything_to_write(make_episodes, tmp_path, uri, message):

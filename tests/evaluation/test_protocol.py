@@ -1,5 +1,8 @@
 """The evaluation protocol: outcomes that depend on the seed alone, honest intervals, contracts."""
 
+from unittest.mock import Mock
+
+import av
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,11 @@ from scipy import stats
 
 from robopol.config import parse
 from robopol.data import load_episodes, save_episodes
-from robopol.envs import make_env
+from robopol.envs import make_env, rendering
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect, collect_into
+from robopol.evaluation.report import evaluate_and_film
 from robopol.evaluation.statistics import bootstrap_mean, stratified_iqm, wilson
 from robopol.policies import Policy
 from robopol.registry import lookup
@@ -129,6 +133,30 @@ def test_a_policy_is_not_let_into_a_world_it_was_not_made_for(episodes):
         evaluate(policy, env, 1)
     with make_env(REACH, control_hz=20) as env, pytest.raises(ConfigError, match=r"20.0 Hz"):
         evaluate(policy, env, 1)
+
+
+@pytest.mark.parametrize("name", ["film.webm", "film", "folder.mp4", "file/film.mp4"])
+def test_a_film_that_cannot_be_is_refused_before_anything_is_evaluated(episodes, tmp_path, name):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    with make_env(REACH) as env, pytest.raises(ConfigError, match="no film can be saved there"):
+        evaluate_and_film(untrained(episodes), env, 1, 0, tmp_path / name, 1)
+
+
+@pytest.mark.skipif(rendering.why_not() is not None, reason="no picture can be drawn here")
+def test_an_evaluation_outlives_its_film(episodes, tmp_path, monkeypatch):
+    path = tmp_path / "new" / "film.mp4"
+    with make_env(REACH, max_episode_steps=3) as env:
+        found, notes = evaluate_and_film(untrained(episodes), env, 1, 0, path, 1)
+        assert notes == []
+        assert path.stat().st_size > 500
+        monkeypatch.setattr(
+            "robopol.evaluation.video.Film.save", Mock(side_effect=av.EncoderNotFoundError(1, "no libx264"))
+        )
+        again, notes = evaluate_and_film(untrained(episodes), env, 1, 0, path, 1)
+    assert again.outcomes == found.outcomes
+    assert "no video" in notes[0]
+    assert "libx264" in notes[0]
 
 
 @pytest.mark.parametrize(("wins", "trials"), [(0, 10), (10, 10), (7, 10), (93, 100), (1, 1)])

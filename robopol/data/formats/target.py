@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from robopol.errors import DataError
-from robopol.files import occupied, why_not_in
+from robopol.files import occupied, why_not_in, why_not_written
 
 
 def check_file(path: Path) -> None:
@@ -15,9 +15,8 @@ def check_file(path: Path) -> None:
     Raises:
         DataError: If it is a folder, or nothing can be written where it is to be.
     """
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; name the file that is to be written")
-    _check_place(path)
+    if reason := why_not_written(path):
+        raise DataError(reason)
 
 
 def check_folder(path: Path, marker: str) -> None:
@@ -32,9 +31,5 @@ def check_folder(path: Path, marker: str) -> None:
     """
     if occupied(path, marker):
         raise DataError(f"{path} exists and is not a dataset with {marker}; choose another path or remove it")
-    _check_place(path)
-
-
-def _check_place(path: Path) -> None:
     if reason := why_not_in(path.parent):
-        raise DataError(f"{path} cannot be written: {reason}")
+        raise DataError(reason)
