@@ -3,13 +3,18 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from robopol import cli
+from robopol.commands.acting import ActingCommand
 from robopol.configs import groups
 from robopol.data import load_episodes
+from robopol.envs.config import EnvConfig
+from robopol.errors import EnvError
 
 SMALL = ["policy/net=mlp", "policy.net.width=32", "phases.cloning.updates=30", "batch_size=16", "eval.videos=0"]
 
@@ -85,6 +90,15 @@ def test_wrong_commands_get_one_clear_error(words, status, text, capsys):
     errors = capsys.readouterr().err
     assert text in errors
     assert "Traceback" not in errors
+
+
+def test_the_own_world_of_a_policy_reads_no_files(monkeypatch):
+    own = SimpleNamespace(spec=SimpleNamespace(env=EnvConfig(id="Hopper-v5", options={"xml_file": "hopper.xml"})))
+    monkeypatch.setattr(ActingCommand, "load", lambda *args: own)
+    with ExitStack() as opened, pytest.raises(EnvError, match="name the world yourself"):
+        ActingCommand().load_into("x", None, 1, opened)
+    with ExitStack() as opened:
+        assert ActingCommand().load_into("x", own.spec.env, 1, opened)[1].spec.options == {"xml_file": "hopper.xml"}
 
 
 def test_lists_name_keys_types_and_defaults(capsys):

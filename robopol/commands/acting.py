@@ -87,11 +87,12 @@ class ActingCommand(Config):
 
         Raises:
             ConfigError: If nobody says which world it is; and what `load` raises.
+            EnvError: If the policy's own world would read files.
         """
         world = None if env is None else opened.enter_context(env.make(num_envs))
         policy = self.load(checkpoint, None if world is None else world.spec, steering)
         if world is None:
             if policy.spec.env is None:
                 raise ConfigError(f"{checkpoint} does not say which world it is for: name one, e.g. env=push")
-            world = opened.enter_context(policy.spec.env.make(num_envs))
+            world = opened.enter_context(policy.spec.env.checked().make(num_envs))
         return policy, world

@@ -67,7 +67,7 @@ def run(words: list[str]) -> int:
 
         episodes, source = load_episodes(command.data), command.data
     elif world is not None:
-        with world.make(8) as env:
+        with (command.env or world.checked()).make(8) as env:
             episodes, source = rolled_out(policy, env), f"the policy in {world.id}"
     else:
         raise ConfigError(

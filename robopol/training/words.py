@@ -14,6 +14,7 @@ def configured(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: If a word cannot be read, or the policy is described that ``checkpoint=`` names.
         CheckpointError: If there is no such policy.
+        EnvError: If the policy's own world, in which the run would stay, would read files.
     """
     starts = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
     tree = load_config("train", [word for word in words if not word.startswith("checkpoint=")])
@@ -29,7 +30,7 @@ def _start(folder: str, words: Sequence[str], tree: dict[str, Any]) -> dict[str,
     described = read_config(find_part(Path(folder), "policy"), "policy")
     told: dict[str, Any] = {"start": folder, "policy": described.config.tree()}
     if described.spec.env is not None and not _names_world(words, tree):
-        own = described.spec.env.tree()
+        own = described.spec.env.checked().tree()
         told["env"] = _over(own, tree["env"] | {"id": own["id"]})
     return told
 

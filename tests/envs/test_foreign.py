@@ -10,6 +10,7 @@ import torch
 from robopol.cli import run
 from robopol.data import load_episodes
 from robopol.envs import make_env, make_expert
+from robopol.envs.config import EnvConfig
 from robopol.envs.foreign import FAMILIES, family_of
 from robopol.envs.foreign.world import GlobalStream
 from robopol.envs.rendering import why_not
@@ -362,6 +363,27 @@ def test_what_is_not_installed_is_named(monkeypatch):
 def test_an_id_imports_nothing_that_it_names():
     with pytest.raises(EnvError, match="names a module to import"):
         make_env("os:Hopper-v5")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"xml_file": "/home/me/evil.xml"},
+        {"xml_file": "evil.xml"},
+        {"xml_file": "evil"},
+        {"robots": ["Panda", "..\\evil"]},
+        {"controller_configs": {"body_parts": {"right": "~evil"}}},
+    ],
+)
+def test_a_world_that_a_file_names_reads_no_files(options):
+    with pytest.raises(EnvError, match=r"names the file '.*evil"):
+        EnvConfig(id="Hopper-v5", options=options).checked()
+
+
+def test_plain_options_of_a_file_are_taken():
+    options = {"maze_map": [[1, "r"], [0, "g"]], "robots": ["Panda"], "version": "1.4.2", "direction": "left", "n": 0.5}
+    config = EnvConfig(id="PointMaze_UMaze-v3", options=options)
+    assert config.checked() is config
 
 
 def test_families_know_their_ids(capsys):
