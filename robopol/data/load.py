@@ -131,11 +131,13 @@ def _writer(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Path
 
 
 def _located(module: ModuleType, path: Path, options: dict[str, str]) -> tuple[Path, dict[str, str]]:
-    """Return path and options; those of the downloaded dataset where there is no such path, but such a dataset."""
+    """Return path and options; where there is no such path, but a dataset of that name, those of the dataset."""
     source, name = module.__name__.rpartition(".")[2], path.as_posix()
-    kept = getattr(module, "datasets_folder", None)  # where the format's own tool keeps datasets by name
-    if path.exists() or not is_id(source, name) or (kept is not None and (kept() / path).exists()):
+    if path.exists() or not is_id(source, name):
         return path, options
+    kept = getattr(module, "datasets_folder", None)  # where the format's own tool keeps datasets by name
+    if kept is not None and (kept() / path).exists():
+        return kept() / path, options
     from robopol.data.download import download
 
     return download(source, name), known_options(source, name) | options
