@@ -11,6 +11,7 @@ from scipy import stats
 from robopol.config import parse
 from robopol.data import load_episodes, save_episodes
 from robopol.envs import make_env, rendering
+from robopol.envs.wrappers.time_limit import TimeLimitConfig
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect, collect_into
@@ -111,6 +112,18 @@ def test_what_ends_collecting_does_not_take_what_was_collected(episodes, end):
     assert 1 <= len(kept) < 6
     assert all(one.success.all() for one in kept)
     assert [one.seed.item() for one in kept] == list(range(len(kept)))
+
+
+def test_what_may_never_end_is_not_begun():
+    """A world without a time limit is neither evaluated in nor recorded."""
+    actor = Mock()
+    with make_env("Pendulum-v1", max_episode_steps=-1) as env:
+        with pytest.raises(EnvError, match=r"env\.options\.max_episode_steps=1000"):
+            collect(actor, env, 1, 0, source="nobody", only_success=False)
+        actor.act.assert_not_called()
+        env = TimeLimitConfig(steps=3).build(env)
+        actor.act.return_value = torch.zeros(1, 1)
+        assert collect(actor, env, 1, 0, source="nobody", only_success=False).num_steps == 3
 
 
 def test_collecting_gives_up_in_words():
