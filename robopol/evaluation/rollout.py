@@ -104,14 +104,14 @@ def rollout(
                     recorder.begin(slot, seeds[running[slot]])
             started = [seeds[running[slot]] for slot in fresh]
             for key, rows in env.reset(fresh, started).items():
-                obs[key][fresh] = rows
+                obs[key][fresh] = rows.cpu()
             actor.reset(fresh, started)
             watch(fresh)
         slots = sorted(running)
         now = {key: rows[slots] for key, rows in obs.items()}
         states = None if recorder is None else recorder.states(slots)
         actions = actor.act(slots, now)
-        result = env.step(slots, actions)
+        result = env.step(slots, actions).cpu()  # wherever the world is, what is told and recorded of it is here
         totals[slots] += result.reward.numpy()
         lengths[slots] += 1
         for key, rows in result.obs.items():

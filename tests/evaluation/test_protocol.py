@@ -10,8 +10,9 @@ from scipy import stats
 
 from robopol.config import parse
 from robopol.data import load_episodes, save_episodes
-from robopol.envs import make_env, rendering
+from robopol.envs import StepResult, make_env, rendering
 from robopol.envs.wrappers.time_limit import TimeLimitConfig
+from robopol.envs.wrappers.wrapper import VectorWrapper
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
 from robopol.evaluation.collect import collect, collect_into
@@ -91,6 +92,38 @@ def test_collecting_does_not_depend_on_the_number_of_environments(episodes):
     with make_env(REACH, 1) as env:
         again = collect(ExpertActor(env), env, 6, 0, source="expert", only_success=True)
     assert again.equal(episodes)
+
+
+class Far(torch.Tensor):
+    """A tensor on a GPU that is not here: it can be brought to the CPU, and nothing else be done with it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is not torch.Tensor.cpu:
+            raise TypeError(f"{function.__name__} of a tensor that is elsewhere")
+        with torch._C.DisableTorchFunctionSubclass():
+            return args[0].as_subclass(torch.Tensor)
+
+
+class FarWorld(VectorWrapper):
+    """A world whose answers lie elsewhere."""
+
+    def reset(self, slots, seeds):
+        return {key: rows.as_subclass(Far) for key, rows in self.env.reset(slots, seeds).items()}
+
+    def step(self, slots, actions):
+        obs, *columns = self.env.step(slots, actions)
+        obs = {key: rows.as_subclass(Far) for key, rows in obs.items()}
+        return StepResult(obs, *(column.as_subclass(Far) for column in columns))
+
+
+def test_where_a_world_is_makes_no_difference_to_what_is_recorded(episodes):
+    with make_env(REACH, 3) as env:
+        far = FarWorld(env, Mock(tree=dict))
+        again = collect(ExpertActor(far), far, 6, 0, source="expert", only_success=True)
+    assert again.step_columns().keys() == episodes.step_columns().keys()
+    for name, column in again.step_columns().items():
+        assert torch.equal(column, episodes.step_columns()[name])
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, ConnectionError, None])
