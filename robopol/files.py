@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,21 @@ def occupied(path: Path, marker: str) -> bool:
         marker: A file that every folder of the kind has, relative to it.
     """
     return path.exists() and not (path / marker).is_file() and not (path.is_dir() and not any(path.iterdir()))
+
+
+def why_not_in(folder: Path) -> str | None:
+    """Say why nothing can be written into a folder, which need not exist yet; None if it can."""
+    try:
+        place = next(place for place in (folder, *folder.parents) if place.exists())
+        with tempfile.TemporaryFile(dir=place):  # permissions alone do not tell: a file system may be read-only
+            return None
+    except OSError as error:
+        return f"nothing can be written into {folder}: {error.strerror}"
+
+
+def why_not_written(path: Path) -> str | None:
+    """Say why no file can be written under a name, be it a new one or in place of an older one; None if it can."""
+    return f"{path} is a folder; name a file" if path.is_dir() else why_not_in(path.parent)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 
@@ -57,8 +58,9 @@ def progress(title: str, total: int, unit: str, start: int = 0) -> Iterator[Adva
         if done < total and time.monotonic() - said < 10:
             return
         said = time.monotonic()
-        eta = time.strftime("%M:%S", time.gmtime((total - done) / max(rate(done), 1e-9)))
-        text = f"{title}: {done}/{total} {unit}, {rate(done):.3g}/s, ETA {eta} {note}"
+        speed = rate(done)
+        eta = timedelta(seconds=round((total - done) / speed)) if speed > 0 else "unknown"
+        text = f"{title}: {done}/{total} {unit}, {speed:.3g}/s, ETA {eta} {note}"
         print(text.rstrip(), file=sys.stderr, flush=True)
 
     yield line

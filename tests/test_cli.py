@@ -3,13 +3,18 @@
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from robopol import cli
+from robopol.commands.acting import ActingCommand
 from robopol.configs import groups
 from robopol.data import load_episodes
+from robopol.envs.config import EnvConfig
+from robopol.errors import EnvError
 
 SMALL = ["policy/net=mlp", "policy.net.width=32", "phases.cloning.updates=30", "batch_size=16", "eval.videos=0"]
 
@@ -56,6 +61,12 @@ def test_help_names_every_verb(capsys):
         (["train", "resume=/nowhere", "seed=3"], 1, "nothing else"),
         (["eval"], 1, "missing key: checkpoint"),
         (["eval", "checkpoint=/nowhere"], 1, "is not a folder"),
+        (["eval", "checkpoint=/nowhere", "out=/dev/null/x"], 1, "nothing can be written into /dev/null"),
+        (
+            ["tune", "checkpoint=x", "steering=best_of", "over=steering.0.n", "values=[1]", "out=/"],
+            1,
+            "out=/: / is a folder",
+        ),
         (["eval", "checkpoint=x", "episode=3"], 1, "did you mean episodes"),
         (["steer"], 1, "missing key: checkpoint"),
         (["steer", "checkpoint=/nowhere"], 1, "is not a folder"),
@@ -82,6 +93,15 @@ def test_wrong_commands_get_one_clear_error(words, status, text, capsys):
     assert "Traceback" not in errors
 
 
+def test_the_own_world_of_a_policy_reads_no_files(monkeypatch):
+    own = SimpleNamespace(spec=SimpleNamespace(env=EnvConfig(id="Hopper-v5", options={"xml_file": "hopper.xml"})))
+    monkeypatch.setattr(ActingCommand, "load", lambda *args: own)
+    with ExitStack() as opened, pytest.raises(EnvError, match="name the world yourself"):
+        ActingCommand().load_into("x", None, 1, opened)
+    with ExitStack() as opened:
+        assert ActingCommand().load_into("x", own.spec.env, 1, opened)[1].spec.options == {"xml_file": "hopper.xml"}
+
+
 def test_lists_name_keys_types_and_defaults(capsys):
     assert cli.run(["list"]) == 0
     assert "policy/net" in capsys.readouterr().out
@@ -103,6 +123,15 @@ def test_lists_name_keys_types_and_defaults(capsys):
         capsys.readouterr()
         assert cli.run(["list", group]) == 0
         assert set(groups()[group]) <= set(capsys.readouterr().out.split())
+
+
+def test_too_few_successes_are_written_all_the_same(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("robopol.evaluation.collect.PATIENCE", 1)
+    demos = tmp_path / "demos.hdf5"
+    assert cli.run(["collect", "env=reach", f"out={demos}", "episodes=8", "env.options.max_episode_steps=11"]) == 1
+    said, kept = capsys.readouterr(), len(load_episodes(demos))
+    assert f"only {kept} of 8 episodes" in said.err
+    assert f"{kept} episodes of the 8 wanted" in said.out
 
 
 def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, capsys):

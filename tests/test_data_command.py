@@ -78,6 +78,13 @@ def test_check_takes_states_where_there_are_no_seeds(reach, tmp_path, capsys):
     save_episodes(replace(reach, seed=seed), tmp_path / "seedless.hdf5")
     found = json.loads(said(capsys, "check", tmp_path / "seedless.hdf5", "--json").out)
     assert [found["replays"][mode]["episodes"] for mode in ("actions", "states")] == [2, 2]
+    assert found["notes"] == ["2 of 4 episodes have no seed to reset with, so no open loop"]
+    save_episodes(replace(reach, seed=seed, states=None), tmp_path / "stateless.hdf5")
+    for words, status in (["replay=auto"], 0), (["replay=actions"], 1), (["replay=auto", "episodes=2"], 0):
+        found = json.loads(said(capsys, "check", tmp_path / "stateless.hdf5", *words, "--json", status=status).out)
+        assert any("have no seed to reset with" in note for note in found["notes"])
+        assert all(replay["episodes"] == 2 for replay in found["replays"].values())
+    assert found["replays"] == {}  # the first and the last, which have no seed
     bare = replace(reach, seed=torch.full_like(seed, -1), states=None)
     save_episodes(bare, tmp_path / "bare.hdf5")
     found = json.loads(said(capsys, "check", tmp_path / "bare.hdf5", "--json").out)

@@ -87,6 +87,7 @@ class ActingCommand(Config):
 
         Raises:
             ConfigError: If nobody says which world it is; and what `load` raises.
+            EnvError: If the policy's own world would read files.
         """
         said = EnvWords() if env is None else env
         if (named := said.world(None)) is not None:

@@ -4,11 +4,13 @@
   robopol collect env=gym env.id=Hopper-v5 checkpoint=sb3:SAC:agent.zip trust=true out=hopper.hdf5 keep=all
 
 The episodes are those of the world's scripted expert, or of a policy: ``checkpoint`` takes what `robopol eval` takes.
-Failed episodes are left out unless keep=all. A policy can be steered: steering={kind: ...}, as for `robopol eval`.
+Failed episodes are left out unless keep=all. The dataset is written at the end, also after Ctrl-C, a fault, or when too
+few succeed: of the episodes that were whole by then. A policy can be steered: steering={kind: ...}, as for
+`robopol eval`.
 """
 
 from contextlib import ExitStack
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -19,6 +21,9 @@ from robopol.envs.config import EnvWords
 from robopol.errors import ConfigError
 from robopol.execution import RecedingHorizonConfig
 from robopol.steering.steering import Steerings
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
 
 
 class CollectCommand(ActingCommand):
@@ -55,9 +60,9 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     command = parse(CollectCommand, load_config("collect", words))
 
-    from robopol.data import check_writable, describe, save_episodes
+    from robopol.data import check_writable
     from robopol.evaluation import Actor, ExpertActor
-    from robopol.evaluation.collect import collect
+    from robopol.evaluation.collect import collect_into
 
     check_writable(command.out)
     with ExitStack() as opened:
@@ -74,10 +79,22 @@ def run(words: list[str]) -> int:
             policy, env = command.load_into(command.checkpoint, command.env, command.num_envs, opened, command.steering)
             check_contract(policy, env)
             actor, source = command.execution.build(policy), "policy"
-        episodes = collect(
-            actor, env, command.episodes, command.seed, source=source, only_success=command.keep == "success"
-        )
-    save_episodes(episodes, command.out)
-    facts = describe(episodes)
-    print(f"{command.out}: {facts['episodes']} episodes, {facts['steps']} steps of {env.spec.id} from {source}")
+        kept: list[Episodes] = []
+        try:
+            succeeded = command.keep == "success"
+            collect_into(kept, actor, env, command.episodes, command.seed, source=source, only_success=succeeded)
+        finally:
+            _save(command, kept, f"{env.spec.id} from {source}")
     return 0
+
+
+def _save(command: CollectCommand, kept: "list[Episodes]", origin: str) -> None:
+    """Write what there is, and say if it is less than was wanted."""
+    from robopol.data import Episodes, save_episodes
+
+    if not kept:
+        return
+    episodes = Episodes.concat(kept)
+    save_episodes(episodes, command.out)
+    wanted = f" of the {command.episodes} wanted" if len(episodes) < command.episodes else ""
+    print(f"{command.out}: {len(episodes)} episodes{wanted}, {episodes.num_steps} steps of {origin}")

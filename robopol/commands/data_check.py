@@ -19,7 +19,7 @@ def check(
     Args:
         episodes: The dataset.
         mode: How it is replayed. ``auto``: open loop where there are seeds; the episodes that drift, and all where
-            there are no seeds, step by step.
+            there are no seeds, step by step. What can be replayed in neither way is told of and not judged.
         count: How many episodes, evenly spaced.
         steps: How many steps of an episode step by step; the episodes that drifted are replayed whole.
         tolerance: Deviation that passes, standard deviations.
@@ -41,7 +41,7 @@ def check(
         return facts | {"notes": [f"no replay: {error}"]}, mode == "auto"
     with env:
         facts["notes"] = differences(episodes, env)
-        left = spaced(len(episodes), count)
+        left, tried = spaced(len(episodes), count), set[int]()
         for way in ("actions", "states"):
             if mode not in ("auto", way) or not left:
                 continue
@@ -58,12 +58,18 @@ def check(
                 continue
             if restart is not None:
                 facts["notes"] += [*_restart(restart), *_short(episodes, env)]
+            if unseeded := len(left) - len(drifts):
+                facts["notes"].append(f"{unseeded} of {len(left)} episodes have no seed to reset with, so no open loop")
+            if not drifts:
+                continue
+            tried |= {drift.episode for drift in drifts}
             facts["replays"][way] = _summary(drifts, tolerance)
             facts["replays"][way]["to_the_bit"] &= own is None or not bool(own.any())
             passed = {drift.episode for drift in drifts if drift.within(tolerance)}
             left = [index for index in left if index not in passed]
-    done = facts["replays"]
-    return facts, not left if done else mode == "auto"
+    if mode == "auto":
+        left = [index for index in left if index in tried]
+    return facts, not left if tried else mode == "auto"
 
 
 def _restart(restart: "Restart") -> list[str]:

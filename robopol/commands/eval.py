@@ -66,10 +66,10 @@ def run(words: list[str]) -> int:
     command = parse(EvalCommand, load_config("eval", words))
 
     from robopol.evaluation.report import evaluate_and_film, show
-    from robopol.files import write_json
+    from robopol.files import why_not_written, write_json
 
-    if command.out is not None and Path(command.out).is_dir():
-        raise ConfigError(f"out={command.out} is a folder: name the file that the result goes to, e.g. out=eval.json")
+    if command.out is not None and (reason := why_not_written(Path(command.out))):
+        raise ConfigError(f"out={command.out}: {reason}")
     with ExitStack() as opened:
         policy, env = command.load_into(command.checkpoint, command.env, command.num_envs, opened, command.steering)
         video = None if command.video is None else Path(command.video)

@@ -31,7 +31,7 @@ class ExportCommand(Config):
         out: Where the artefact goes; None is a folder named after the engine beside the policy's.
         batch: Rows that the artefact computes at once; more rows are computed one batch after the other.
         data: A dataset whose observations are compared on; None lets the policy act in its world.
-        env: Another world than the one the policy was trained for.
+        env: What is other than in the world that the policy was trained for, or another one.
         policy: How the policy is walked, if not as it was saved.
         steering: What steers it, in the order in which it acts.
     """
@@ -61,12 +61,11 @@ def run(words: list[str]) -> int:
     command.policy.apply(policy)
     if command.steering:
         policy = policy.steered(*command.steering)
-    world = (command.env or EnvWords()).world(policy.spec.env)
     if command.data is not None:
         from robopol.data import load_episodes
 
         episodes, source = load_episodes(command.data), command.data
-    elif world is not None:
+    elif (world := (command.env or EnvWords()).world(policy.spec.env)) is not None:
         with world.make(8) as env:
             episodes, source = rolled_out(policy, env), f"the policy in {world.id}"
     else:

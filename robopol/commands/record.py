@@ -62,10 +62,9 @@ def run(words: list[str]) -> int:
     from robopol.data import check_writable
 
     command = parse(RecordCommand, load_config("record", words))
-    out = Path(command.out.partition(":")[2] or command.out)
+    out = check_writable(command.out)
     if out.exists():
         raise ConfigError(f"{out} exists; name another dataset, and put them together by `robopol data merge`")
-    check_writable(command.out)
     folder = Path(command.record) if command.record else out.with_name(f"{out.stem}-record")
     before = set(folder.glob("*/episode.json"))
     with tempfile.TemporaryDirectory() as scratch:

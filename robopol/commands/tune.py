@@ -83,9 +83,11 @@ def run(words: list[str]) -> int:
 
     from robopol.checkpoint import WEIGHTS, save_part
     from robopol.evaluation.tuning import tune
-    from robopol.files import occupied, whole_folder, write_json
+    from robopol.files import occupied, whole_folder, why_not_written, write_json
     from robopol.policies import Policy
 
+    if command.out is not None and (reason := why_not_written(Path(command.out))):
+        raise ConfigError(f"out={command.out}: {reason}")
     if command.out_policy is not None and occupied(Path(command.out_policy), WEIGHTS):
         raise ConfigError(f"out_policy={command.out_policy} exists and is not a saved policy: choose another place")
 

@@ -26,7 +26,7 @@ FORMATS = {
     "robomimic": "robopol.data.formats.robomimic",
     "zarr": "robopol.data.formats.zarr",
 }
-"""Format -> module with ``read`` and, where it can write, ``write``."""
+"""Format -> module with ``read`` and, where it can write, ``write`` and ``check_target``."""
 
 SUFFIXES = {".hdf5": "robomimic", ".h5": "robomimic", ".zarr": "zarr"}
 """Suffix of a path without a format -> the format."""
@@ -75,17 +75,24 @@ def save_episodes(episodes: Episodes, uri: str | Path, **options: str) -> None:
     module.write(episodes, path, **options)
 
 
-def check_writable(uri: str | Path, **options: str) -> None:
+def check_writable(uri: str | Path, **options: str) -> Path:
     """Refuse, before there is anything to write, what `save_episodes` would refuse whatever the episodes are.
 
     Args:
         uri: As for `save_episodes`.
         **options: As for `save_episodes`.
 
+    Returns:
+        Where the dataset will be.
+
     Raises:
-        DataError: If the URI or an option is wrong, or the format is not written.
+        DataError: If the URI or an option is wrong, the format is not written, something else is there, or nothing
+            can be written there.
+        MissingExtraError: If the format needs a package that is not installed.
     """
-    _writer(uri, options)
+    module, path, options = _writer(uri, options)
+    module.check_target(path, **options)
+    return path
 
 
 def _resolve(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Path, dict[str, str]]:
@@ -124,11 +131,13 @@ def _writer(uri: str | Path, keywords: dict[str, str]) -> tuple[ModuleType, Path
 
 
 def _located(module: ModuleType, path: Path, options: dict[str, str]) -> tuple[Path, dict[str, str]]:
-    """Return path and options; those of the downloaded dataset where there is no such path, but such a dataset."""
+    """Return path and options; where there is no such path, but a dataset of that name, those of the dataset."""
     source, name = module.__name__.rpartition(".")[2], path.as_posix()
-    kept = getattr(module, "datasets_folder", None)  # where the format's own tool keeps datasets by name
-    if path.exists() or not is_id(source, name) or (kept is not None and (kept() / path).exists()):
+    if path.exists() or not is_id(source, name):
         return path, options
+    kept = getattr(module, "datasets_folder", None)  # where the format's own tool keeps datasets by name
+    if kept is not None and (kept() / path).exists():
+        return kept() / path, options
     from robopol.data.download import download
 
     return download(source, name), known_options(source, name) | options

@@ -15,7 +15,7 @@ ActionNormalizerMode: TypeAlias = Literal["minmax", "zscore", "quantile", "ident
 """Actions have bounds in their contract, so that there need not be any data."""
 
 SMALLEST_RANGE = 1e-4
-"""An entry whose range is smaller is only centred (Chi et al. 2023, Diffusion Policy)."""
+"""An entry whose range is smaller is only centred (Chi et al. 2023, Diffusion Policy); see `robopol.data.reach`."""
 
 STD_EPS = 1e-3
 """Added to the standard deviation (robomimic)."""

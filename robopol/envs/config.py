@@ -1,15 +1,22 @@
 """Which world: an id and its options."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
 from robopol.config import Config, OneOf, parse
 from robopol.envs.spec import Backend, EnvSpec
+from robopol.errors import EnvError
 
 if TYPE_CHECKING:
     from robopol.envs.vector import VectorEnv
+
+_FILE_WORDS = {"asset", "dir", "file", "folder", "path", "xml"}
+"""What the names of options have in them that take a file."""
+_FILE = re.compile(r"[/\\]|^~|\.[A-Za-z]\w*$")
+"""What a text has in it that is a file's name: a separator, a home, a suffix."""
 
 
 class EnvWords(Config):
@@ -42,11 +49,12 @@ class EnvWords(Config):
 
         Raises:
             ConfigError: If it cannot be said of a world.
+            EnvError: If one's own would read files, see `EnvConfig.checked`.
         """
         said = self.model_dump(mode="json", exclude_unset=True)
         if self.id is not None:
             return parse(EnvConfig, said)
-        return None if own is None else own.told(said)
+        return None if own is None else own.checked().told(said)
 
 
 class EnvConfig(EnvWords):
@@ -69,6 +77,21 @@ class EnvConfig(EnvWords):
             ConfigError: If it cannot be said of a world.
         """
         return parse(EnvConfig, _over(self.tree(), said))
+
+    def checked(self) -> Self:
+        """Return the config of a world that nobody here named: it comes with a dataset or a checkpoint, not trusted.
+
+        Raises:
+            EnvError: If an option names a file, which would be read: an MJCF may pull in others and fill the memory.
+        """
+        for option, value in self.options.items():
+            for text in _files(option, value):
+                raise EnvError(
+                    f"the world '{self.id}' comes with a dataset or a checkpoint, and its option {option} names the "
+                    f"file '{text}', which is not read for it; if you trust it, name the world yourself, with "
+                    f"env.id={self.id} and env.options.{option}"
+                )
+        return self
 
     def make(self, num_envs: int = 1) -> "VectorEnv":
         """Make a batch of these worlds; see `robopol.envs.make_env`."""
@@ -93,3 +116,15 @@ def _over(tree: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """Return a tree in which something else is said of some keys."""
     both = {key: _over(tree[key], value) for key, value in said.items() if isinstance(tree.get(key), dict)}
     return {**tree, **said, **both}
+
+
+def _files(name: str, value: Any) -> Iterator[str]:
+    """Yield the texts in an option, however deep, that name files."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _files(str(key), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _files(name, inner)
+    elif isinstance(value, str) and (_FILE.search(value) or _FILE_WORDS & set(name.lower().split("_"))):
+        yield value

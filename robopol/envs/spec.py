@@ -58,8 +58,8 @@ class EnvSpec:
         id: Gymnasium id.
         obs_shapes: Observation key -> shape without the batch axis.
         obs_dtypes: Observation key -> "float32" or "uint8".
-        action_low: Least action, (A,).
-        action_high: Greatest action, (A,).
+        action_low: Least action, (A,); -inf where there is no bound.
+        action_high: Greatest action, (A,); inf where there is no bound.
         action_names: A name with its unit for each entry of an action.
         action_space: Kind of action, e.g. "ee_delta"; "box" for an environment that is not robopol's.
         control_hz: Actions a second; 0 if unknown.

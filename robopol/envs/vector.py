@@ -33,6 +33,10 @@ class StepResult(NamedTuple):
     way: Tensor
     """(n,) int64: index into ``spec.way_names``, -1 while undecided or if there is none."""
 
+    def cpu(self) -> "StepResult":
+        """Return the same on the CPU."""
+        return StepResult({key: rows.cpu() for key, rows in self.obs.items()}, *(column.cpu() for column in self[1:]))
+
 
 class VectorEnv(ABC):
     """A batch of environments whose slots are reset and stepped by the caller; nothing resets itself.

@@ -13,12 +13,30 @@ PATIENCE = 10
 
 
 def collect(actor: Actor, env: VectorEnv, episodes: int, seed: int, *, source: str, only_success: bool) -> Episodes:
+    """Record episodes until there are enough, and put them together; see `collect_into`."""
+    kept: list[Episodes] = []
+    collect_into(kept, actor, env, episodes, seed, source=source, only_success=only_success)
+    return Episodes.concat(kept)
+
+
+def collect_into(
+    kept: list[Episodes],
+    actor: Actor,
+    env: VectorEnv,
+    episodes: int,
+    seed: int,
+    *,
+    source: str,
+    only_success: bool,
+) -> None:
     """Record episodes until there are enough.
 
     What is recorded depends on the actor, the world and the seed alone: episodes are taken in the order of their
     seeds.
 
     Args:
+        kept: Where they are put, one by one. Whatever ends this, Ctrl-C and faults included, those that were whole by
+            then are there.
         actor: Who chooses the actions.
         env: Where.
         episodes: How many are wanted.
@@ -26,13 +44,9 @@ def collect(actor: Actor, env: VectorEnv, episodes: int, seed: int, *, source: s
         source: Who the actor is, for the record.
         only_success: Keep successful episodes only.
 
-    Returns:
-        The episodes.
-
     Raises:
         EnvError: If too few succeed.
     """
-    kept: list[Episodes] = []
     have = tried = 0
     with progress("collecting", episodes, "episodes") as report:
 
@@ -49,8 +63,8 @@ def collect(actor: Actor, env: VectorEnv, episodes: int, seed: int, *, source: s
                 )
             recorder = Recorder(env, source)
             batch = range(seed + tried, seed + tried + episodes - have)
-            rollout(actor, env, batch, recorder=recorder, on_outcome=count)
+            try:
+                rollout(actor, env, batch, recorder=recorder, on_outcome=count)
+            finally:
+                kept += [found for found in recorder.whole() if bool(found.success) or not only_success]
             tried += len(batch)
-            found = recorder.episodes()
-            kept.append(found.select(found.success.nonzero()[:, 0]) if only_success else found)
-    return Episodes.concat(kept)

@@ -37,7 +37,7 @@ def world_of(episodes: Episodes) -> VectorEnv:
             "a dataset may only name an environment of gymnasium"
         )
     try:
-        return EnvConfig(id=meta.env_id, options=dict(meta.env_options), wrappers=meta.env_wrappers).make()
+        return EnvConfig(id=meta.env_id, options=dict(meta.env_options), wrappers=meta.env_wrappers).checked().make()
     except Exception as error:  # foreign environments raise anything
         raise EnvError(f"'{meta.env_id}' cannot be made here: {_of_d4rl(meta.env_id) or error}") from error
 

@@ -84,6 +84,10 @@ class Recorder:
         )
         self._done[index] = builder.build(self.meta)
 
+    def whole(self) -> list[Episodes]:
+        """Return each episode that has ended, in the order of the rollout's seeds."""
+        return [self._done[index] for index in sorted(self._done)]
+
     def episodes(self) -> Episodes:
         """Return everything recorded, in the order of the rollout's seeds."""
-        return Episodes.concat([self._done[index] for index in sorted(self._done)])
+        return Episodes.concat(self.whole())

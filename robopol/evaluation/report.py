@@ -8,7 +8,7 @@ from robopol.envs import VectorEnv
 from robopol.evaluation.execution import Execution
 from robopol.evaluation.protocol import Evaluation, evaluate
 from robopol.evaluation.rollout import Outcome
-from robopol.evaluation.video import Film
+from robopol.evaluation.video import Film, check_film
 from robopol.policies import Policy
 from robopol.progress import progress
 
@@ -29,9 +29,13 @@ def evaluate_and_film(
 
     Returns:
         The evaluation, and what the user should know, e.g. why there is no film.
+
+    Raises:
+        ConfigError: If no film can be written to that path.
     """
     film, notes = None, []
     if video is not None and videos > 0:
+        check_film(video)
         from robopol.envs.rendering import why_not
 
         reason = why_not()
@@ -49,7 +53,16 @@ def evaluate_and_film(
 
         found = evaluate(policy, env, episodes, seed, execution=execution, watcher=film, on_outcome=count)
     if film is not None and video is not None:
-        film.save(video)
+        import av
+
+        try:
+            film.save(video)
+        except (
+            av.FFmpegError,
+            ValueError,
+            OSError,
+        ) as error:  # e.g. no encoder, no space: the evaluation is worth more
+            notes.append(f"no video: {error}")
     return found, notes
 
 

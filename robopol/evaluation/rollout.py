@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from robopol.config import Config
-from robopol.envs import VectorEnv
+from robopol.envs import EnvSpec, VectorEnv
+from robopol.errors import EnvError
 from robopol.evaluation.actors import Actor
 from robopol.evaluation.recorder import Recorder
 
@@ -40,6 +41,19 @@ class Watcher(Protocol):
         """Take the next frame (H, W, 3) uint8 of an episode."""
 
 
+def check_ends(spec: EnvSpec) -> None:
+    """Refuse a world in which an episode may go on for ever.
+
+    Raises:
+        EnvError: If it has no time limit.
+    """
+    if not spec.max_episode_steps:
+        raise EnvError(
+            f"'{spec.id}' has no time limit, so that an episode may never end: say one, by "
+            "env.options.max_episode_steps=1000 or 'env.wrappers=[{kind: time_limit, steps: 1000}]'"
+        )
+
+
 def rollout(
     actor: Actor,
     env: VectorEnv,
@@ -61,7 +75,11 @@ def rollout(
 
     Returns:
         Outcomes in the order of ``seeds``.
+
+    Raises:
+        EnvError: If the world has no time limit.
     """
+    check_ends(env.spec)
     waiting = list(range(len(seeds)))[::-1]
     running: dict[int, int] = {}  # slot -> index of its episode
     totals, lengths = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=int)
@@ -86,14 +104,14 @@ def rollout(
                     recorder.begin(slot, seeds[running[slot]])
             started = [seeds[running[slot]] for slot in fresh]
             for key, rows in env.reset(fresh, started).items():
-                obs[key][fresh] = rows
+                obs[key][fresh] = rows.cpu()
             actor.reset(fresh, started)
             watch(fresh)
         slots = sorted(running)
         now = {key: rows[slots] for key, rows in obs.items()}
         states = None if recorder is None else recorder.states(slots)
         actions = actor.act(slots, now)
-        result = env.step(slots, actions)
+        result = env.step(slots, actions).cpu()  # wherever the world is, what is told and recorded of it is here
         totals[slots] += result.reward.numpy()
         lengths[slots] += 1
         for key, rows in result.obs.items():

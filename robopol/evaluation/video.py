@@ -5,6 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
+from robopol.errors import ConfigError
+from robopol.files import whole_file, why_not_written
+
+
+def check_film(path: Path) -> None:
+    """Refuse, before anything is filmed, a path that no film can be written to.
+
+    Raises:
+        ConfigError: If it does not end in .mp4, is a folder, or nothing can be written there.
+    """
+    reason = why_not_written(path) if path.suffix == ".mp4" else f"{path} does not end in .mp4, and a film is MP4"
+    if reason:
+        raise ConfigError(f"no film can be saved there: {reason}")
+
 
 class Film:
     """Collects the frames of chosen episodes; a `robopol.evaluation.rollout.Watcher`."""
@@ -32,7 +46,7 @@ class Film:
         """Write the film as H.264 in MP4; an episode that is over holds its last frame, greyed.
 
         Args:
-            path: Where; its folder must exist.
+            path: Where, see `check_film`; an older film is replaced once the new one is whole.
         """
         import av
 
@@ -40,7 +54,7 @@ class Film:
         height, width = (size - size % 2 for size in clips[0][0].shape[:2])
         columns = min(self.columns, len(clips))
         rows = -(-len(clips) // columns)
-        with av.open(str(path), "w") as container:
+        with whole_file(path) as draft, av.open(str(draft), "w") as container:
             stream = container.add_stream("libx264", rate=Fraction(self.fps).limit_denominator(1000))
             stream.width, stream.height, stream.pix_fmt = columns * width, rows * height, "yuv420p"
             for moment in range(max(map(len, clips)) + int(self.fps)):

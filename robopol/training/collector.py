@@ -237,5 +237,6 @@ class Collector:
     def _strayed(self) -> CheckpointError:
         return CheckpointError(
             f"{self.env.spec.id} did not come to where the run was when the same actions were taken again, so the run "
-            "cannot be resumed exactly: it must be the same world, of the same version, on the same kind of device"
+            "cannot be resumed exactly: it must be the same world, of the same version, on the same kind of device; "
+            "on a GPU even that may not do (docs/gpu-simulation.md)"
         )

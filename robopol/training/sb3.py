@@ -27,6 +27,7 @@ from robopol.envs.wrappers.reward import with_reward
 from robopol.errors import CheckpointError, ConfigError
 from robopol.evaluation import Evaluation, evaluate
 from robopol.evaluation.report import evaluate_and_film, show
+from robopol.evaluation.rollout import check_ends
 from robopol.files import whole_file, write_json
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies.foreign.policy import ForeignConfig
@@ -61,6 +62,8 @@ def train_baseline(config: TrainConfig, overrides: Sequence[str]) -> Path:
     if config.runtime.threads != "auto":  # else as many as torch takes by itself
         torch.set_num_threads(config.runtime.threads)
     with env.make(config.collection.num_envs) as world, env.make(config.eval.num_envs) as other:
+        if config.eval.every or config.eval.final_episodes:
+            check_ends(other.spec)
         agent = _agent(config, phase, Worlds(with_reward(world, config.reward), config.seed))
         used = RuntimeConfig(threads=torch.get_num_threads(), device="cpu")
         RunFolder.create(path, config.model_copy(update={"runtime": used}).tree(), overrides)

@@ -22,6 +22,7 @@ from robopol.envs import VectorEnv
 from robopol.envs.wrappers.reward import with_reward
 from robopol.errors import CheckpointError, ConfigError, TrainingError
 from robopol.evaluation import evaluate
+from robopol.evaluation.rollout import check_ends
 from robopol.networks.precision import RuntimeConfig
 from robopol.policies import PolicySpec
 from robopol.progress import progress
@@ -79,6 +80,7 @@ class Trainer:
         Raises:
             ConfigError: If the parts do not fit each other.
             DataError: If the data cannot be used.
+            EnvError: If the world cannot be made, or has no time limit and is evaluated in.
             CheckpointError: If there is no such policy to begin from.
         """
         self.team = team or Team()
@@ -131,7 +133,9 @@ class Trainer:
         self.team.unite(self.algo)
         policy = self.algo.deployed()
         if policy is not None:
-            config.execution.build(policy)  # what cannot be executed is refused now
+            config.execution.build(policy)  # what cannot be executed or evaluated is refused now
+            if world is not None and (config.eval.every or config.eval.final_episodes):
+                check_ends(world)
         sampling = {name: config.data[name].sampling for name in episodes}
         spec = joined(specs.values())
         if policy is not None:  # what steers it may look at more than what is trained

@@ -14,6 +14,7 @@ def configured(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: If a word cannot be read, or the policy is described that ``checkpoint=`` names.
         CheckpointError: If there is no such policy.
+        EnvError: If the policy's own world, in which the run would stay, would read files.
     """
     starts = [word.removeprefix("checkpoint=") for word in words if word.startswith("checkpoint=")]
     tree = load_config("train", [word for word in words if not word.startswith("checkpoint=")])
@@ -30,7 +31,7 @@ def _start(folder: str, words: Sequence[str], tree: dict[str, Any]) -> dict[str,
     told: dict[str, Any] = {"start": folder, "policy": described.config.tree()}
     if described.spec.env is not None and not _names_world(words, tree):
         changes = {key: value for key, value in tree["env"].items() if key != "id"}
-        told["env"] = described.spec.env.told(changes).tree()
+        told["env"] = described.spec.env.checked().told(changes).tree()
     return told
 
 

@@ -298,4 +298,5 @@ def test_a_d4rl_name_says_the_environment(server, monkeypatch, tmp_path):
 def test_what_minari_has_downloaded_is_not_downloaded_again(golden, tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
     save_episodes(golden, f"minari:{tmp_path}/mujoco/golden-v0")
-    assert load_episodes("minari:mujoco/golden-v0").num_steps == golden.num_steps
+    for cache in (None, tmp_path / "cache"):
+        assert load_episodes("minari:mujoco/golden-v0", cache=cache).num_steps == golden.num_steps

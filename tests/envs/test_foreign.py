@@ -1,6 +1,7 @@
 """Environments that are not robopol's, each against the real package."""
 
 import importlib.util
+import json
 
 import gymnasium
 import numpy as np
@@ -8,13 +9,17 @@ import pytest
 import torch
 
 from robopol.cli import run
-from robopol.data import load_episodes
+from robopol.config import parse
+from robopol.data import EpisodesMeta, Normalizer, load_episodes
 from robopol.envs import make_env, make_expert
+from robopol.envs.config import EnvConfig
 from robopol.envs.foreign import FAMILIES, family_of
 from robopol.envs.foreign.world import GlobalStream
 from robopol.envs.rendering import why_not
 from robopol.errors import ConfigError, EnvError, MissingExtraError
 from robopol.evaluation import ExpertActor, rollout
+from robopol.evaluation.recorder import Recorder
+from robopol.training.collector import Collector
 
 FACTS = {
     # id: (observation shapes, action entries, Hz, limit, whether states can be saved)
@@ -364,6 +369,27 @@ def test_an_id_imports_nothing_that_it_names():
         make_env("os:Hopper-v5")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"xml_file": "/home/me/evil.xml"},
+        {"xml_file": "evil.xml"},
+        {"xml_file": "evil"},
+        {"robots": ["Panda", "..\\evil"]},
+        {"controller_configs": {"body_parts": {"right": "~evil"}}},
+    ],
+)
+def test_a_world_that_a_file_names_reads_no_files(options):
+    with pytest.raises(EnvError, match=r"names the file '.*evil"):
+        EnvConfig(id="Hopper-v5", options=options).checked()
+
+
+def test_plain_options_of_a_file_are_taken():
+    options = {"maze_map": [[1, "r"], [0, "g"]], "robots": ["Panda"], "version": "1.4.2", "direction": "left", "n": 0.5}
+    config = EnvConfig(id="PointMaze_UMaze-v3", options=options)
+    assert config.checked() is config
+
+
 def test_families_know_their_ids(capsys):
     for family in FAMILIES:
         assert all(family_of(id) is family for id in family.examples)
@@ -392,6 +418,34 @@ def test_mixed_spaces():
             make_env("robopol-test/Odd-v0")
     finally:
         del gymnasium.registry["robopol-test/Odd-v0"]
+
+
+@pytest.mark.parametrize("end", [np.inf, np.finfo(np.float32).max, 1e300])
+def test_an_action_without_bounds_has_none_and_is_executed_as_it_is(end):
+    class Free(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+        action_space = gymnasium.spaces.Box(np.array([-end, -1]), np.array([end, 1]), dtype=np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            return action[:1], 0.0, False, False, {}
+
+    gymnasium.register("robopol-test/Free-v0", Free)
+    try:
+        env = make_env("robopol-test/Free-v0")
+    finally:
+        del gymnasium.registry["robopol-test/Free-v0"]
+    assert (env.spec.action_low, env.spec.action_high) == ([-np.inf, -1], [np.inf, 1])
+    env.reset([0], [0])
+    assert env.step([0], torch.tensor([[1e30, 5.0]])).obs["state"].item() == np.float32(1e30)
+    meta = Recorder(env, "nobody").meta
+    assert parse(EpisodesMeta, json.loads(json.dumps(meta.tree()))) == meta
+    with pytest.raises(ConfigError, match="some action has none"):
+        Collector(env, None, ["state"], 0, torch.device("cpu")).check_bounds()
+    with pytest.raises(ConfigError, match="some action has none"):
+        Normalizer(2, "bounds", (env.spec.action_low, env.spec.action_high))
 
 
 def test_a_lent_stream_is_its_own():

@@ -1,5 +1,8 @@
 """The evaluation protocol: outcomes that depend on the seed alone, honest intervals, contracts."""
 
+from unittest.mock import Mock
+
+import av
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,13 @@ from scipy import stats
 
 from robopol.config import parse
 from robopol.data import load_episodes, save_episodes
-from robopol.envs import make_env
+from robopol.envs import StepResult, make_env, rendering
+from robopol.envs.wrappers.time_limit import TimeLimitConfig
+from robopol.envs.wrappers.wrapper import VectorWrapper
 from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor, evaluate
-from robopol.evaluation.collect import collect
+from robopol.evaluation.collect import collect, collect_into
+from robopol.evaluation.report import evaluate_and_film
 from robopol.evaluation.statistics import bootstrap_mean, stratified_iqm, wilson
 from robopol.policies import Policy
 from robopol.registry import lookup
@@ -88,6 +94,71 @@ def test_collecting_does_not_depend_on_the_number_of_environments(episodes):
     assert again.equal(episodes)
 
 
+class Far(torch.Tensor):
+    """A tensor on a GPU that is not here: it can be brought to the CPU, and nothing else be done with it."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is not torch.Tensor.cpu:
+            raise TypeError(f"{function.__name__} of a tensor that is elsewhere")
+        with torch._C.DisableTorchFunctionSubclass():
+            return args[0].as_subclass(torch.Tensor)
+
+
+class FarWorld(VectorWrapper):
+    """A world whose answers lie elsewhere."""
+
+    def reset(self, slots, seeds):
+        return {key: rows.as_subclass(Far) for key, rows in self.env.reset(slots, seeds).items()}
+
+    def step(self, slots, actions):
+        obs, *columns = self.env.step(slots, actions)
+        obs = {key: rows.as_subclass(Far) for key, rows in obs.items()}
+        return StepResult(obs, *(column.as_subclass(Far) for column in columns))
+
+
+def test_where_a_world_is_makes_no_difference_to_what_is_recorded(episodes):
+    with make_env(REACH, 3) as env:
+        far = FarWorld(env, Mock(tree=dict))
+        again = collect(ExpertActor(far), far, 6, 0, source="expert", only_success=True)
+    assert again.step_columns().keys() == episodes.step_columns().keys()
+    for name, column in again.step_columns().items():
+        assert torch.equal(column, episodes.step_columns()[name])
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, ConnectionError, None])
+def test_what_ends_collecting_does_not_take_what_was_collected(episodes, end):
+    """Ctrl-C, a fault, or (None) too few successes: what was whole by then is kept."""
+
+    class Ending(ExpertActor):
+        left = 30
+
+        def act(self, slots, obs):
+            self.left -= 1
+            if end is not None and self.left < 0:
+                raise end
+            return super().act(slots, obs) * (1 if self.left > 0 else 0)
+
+    kept = []
+    with make_env(REACH, 2, max_episode_steps=40) as env, pytest.raises(end or EnvError):
+        collect_into(kept, Ending(env), env, 6, 0, source="expert", only_success=True)
+    assert 1 <= len(kept) < 6
+    assert all(one.success.all() for one in kept)
+    assert [one.seed.item() for one in kept] == list(range(len(kept)))
+
+
+def test_what_may_never_end_is_not_begun():
+    """A world without a time limit is neither evaluated in nor recorded."""
+    actor = Mock()
+    with make_env("Pendulum-v1", max_episode_steps=-1) as env:
+        with pytest.raises(EnvError, match=r"env\.options\.max_episode_steps=1000"):
+            collect(actor, env, 1, 0, source="nobody", only_success=False)
+        actor.act.assert_not_called()
+        env = TimeLimitConfig(steps=3).build(env)
+        actor.act.return_value = torch.zeros(1, 1)
+        assert collect(actor, env, 1, 0, source="nobody", only_success=False).num_steps == 3
+
+
 def test_collecting_gives_up_in_words():
     class Idle:
         def reset(self, slots, seeds):
@@ -108,6 +179,30 @@ def test_a_policy_is_not_let_into_a_world_it_was_not_made_for(episodes):
         evaluate(policy, env, 1)
     with make_env(REACH, control_hz=20) as env, pytest.raises(ConfigError, match=r"20.0 Hz"):
         evaluate(policy, env, 1)
+
+
+@pytest.mark.parametrize("name", ["film.webm", "film", "folder.mp4", "file/film.mp4"])
+def test_a_film_that_cannot_be_is_refused_before_anything_is_evaluated(episodes, tmp_path, name):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "file").touch()
+    with make_env(REACH) as env, pytest.raises(ConfigError, match="no film can be saved there"):
+        evaluate_and_film(untrained(episodes), env, 1, 0, tmp_path / name, 1)
+
+
+@pytest.mark.skipif(rendering.why_not() is not None, reason="no picture can be drawn here")
+def test_an_evaluation_outlives_its_film(episodes, tmp_path, monkeypatch):
+    path = tmp_path / "new" / "film.mp4"
+    with make_env(REACH, max_episode_steps=3) as env:
+        found, notes = evaluate_and_film(untrained(episodes), env, 1, 0, path, 1)
+        assert notes == []
+        assert path.stat().st_size > 500
+        monkeypatch.setattr(
+            "robopol.evaluation.video.Film.save", Mock(side_effect=av.EncoderNotFoundError(1, "no libx264"))
+        )
+        again, notes = evaluate_and_film(untrained(episodes), env, 1, 0, path, 1)
+    assert again.outcomes == found.outcomes
+    assert "no video" in notes[0]
+    assert "libx264" in notes[0]
 
 
 @pytest.mark.parametrize(("wins", "trials"), [(0, 10), (10, 10), (7, 10), (93, 100), (1, 1)])

@@ -68,6 +68,14 @@ def test_recorded_episodes_replay_to_the_bit(recorded, id, options, mode, tmp_pa
     assert all(drift.within(0) and drift.worst == "" and drift.success for drift in drifts)
 
 
+def test_a_dataset_makes_no_world_that_reads_files(reach, tmp_path):
+    model = tmp_path / "evil.xml"
+    model.write_text("<mujoco/>")
+    meta = reach.meta.model_copy(update={"env_id": "Hopper-v5", "env_options": {"xml_file": str(model)}})
+    with pytest.raises(EnvError, match="option xml_file names the file"):
+        world_of(replace(reach, meta=meta))
+
+
 @pytest.mark.skipif(rendering.why_not() is not None, reason="no picture can be drawn here")
 def test_pictures_are_compared():
     episodes = wander("robopol/Reach-v0", 1, cameras=("front",), image_size=(24, 32), max_episode_steps=4)

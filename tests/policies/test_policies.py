@@ -385,6 +385,19 @@ def test_actions_beyond_the_quantiles_are_not_clipped_in_silence():
         fitted("flow-mlp")
 
 
+@pytest.mark.parametrize("size", [3e-5, 3e-9])
+def test_actions_that_are_too_small_to_be_scaled_are_not_held_still_in_silence(size):
+    shown = episodes()
+    rows = len(shown.action)
+    shown.action[:, 0] = size * torch.linspace(-1, 1, rows)
+    shown.action[:, 1] = 0.9
+    shown.action[::2, 1] += 6e-8  # the last bit is no motion
+    policy = parse(lookup("policy", "flow"), {**POLICIES["flow-mlp"], "horizon": 8}).build(parse(PolicySpec, SPEC))
+    with pytest.warns(DataWarning, match=rf"x, always planned as .*, differs in {rows} of {rows}\. .*units") as told:
+        policy.fit_normalizers(shown)
+    assert "y, " not in str(told[0].message)
+
+
 @pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), backend="packed"), Resampling(steps=4)])
 def test_what_is_changed_about_a_walk_is_written_and_read(told):
     assert parse(type(told), told.tree()) == told

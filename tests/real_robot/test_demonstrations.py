@@ -152,13 +152,20 @@ def test_without_a_task_joints_are_observed_and_said():
     ("words", "text"),
     [
         (["robot=ur5e_simulated", "operator=keyboard", "out=x.hdf5"], "say env=reach"),
-        (["robot=so101_simulated", "operator=keyboard", f"out={__file__}"], "exists"),
+        (["robot=so101_simulated", "operator=keyboard", "out=taken.hdf5"], "taken.hdf5 exists"),
+        (["robot=so101_simulated", "operator=keyboard", "out='lerobot:~/taken?images=png'"], "taken exists"),
     ],
 )
 def test_wrong_commands_get_one_clear_error_before_anything_moves(words, text, capsys, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "taken/meta").mkdir(parents=True)
+    for name in ("taken/meta/info.json", "taken.hdf5"):
+        (tmp_path / name).touch()
+    before = sorted(tmp_path.iterdir())
     assert cli.run(["record", *words]) == 1
     errors = capsys.readouterr().err
     assert text in errors
     assert "Traceback" not in errors
-    assert not list(tmp_path.iterdir())
+    assert sorted(tmp_path.iterdir()) == before

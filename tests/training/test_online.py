@@ -13,7 +13,7 @@ from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import save_episodes
 from robopol.envs import make_env
-from robopol.errors import ConfigError
+from robopol.errors import ConfigError, EnvError
 from robopol.evaluation import ExpertActor
 from robopol.evaluation.collect import collect
 from robopol.registry import lookup
@@ -83,6 +83,15 @@ def test_a_run_without_data_leaves_everything_it_should(tmp_path, capsys):
     assert any("rollout/return_mean" in line for line in log)
     assert {path.name for path in (run / "checkpoints").iterdir()} >= {"00000060", "last"}
     assert (run / "curves.png").exists()
+
+
+@pytest.mark.parametrize("evaluation", ["eval.final_episodes=1", "eval.every=10"])
+def test_a_world_that_may_never_end_is_learned_in_and_not_evaluated_in(tmp_path, evaluation):
+    words = ["algo=sac", *SHORT, "env.id=Pendulum-v1", "env.options={max_episode_steps: -1}", "eval.final_episodes=0"]
+    with Trainer(config(tmp_path / "run", *words)):
+        pass
+    with pytest.raises(EnvError, match="'Pendulum-v1' has no time limit"):
+        Trainer(config(tmp_path / "run", *words, evaluation))
 
 
 def test_evaluations_are_neither_counted_nor_learned_from(tmp_path):

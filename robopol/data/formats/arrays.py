@@ -20,7 +20,7 @@ from torch import Tensor
 
 from robopol.config import parse
 from robopol.data.episodes import Episodes, EpisodesMeta, is_image
-from robopol.data.formats.columns import check_replaceable
+from robopol.data.formats.target import check_folder
 from robopol.errors import DataError
 from robopol.files import whole_folder, write_json
 
@@ -63,9 +63,14 @@ def write(episodes: Episodes, path: Path) -> None:
     Raises:
         DataError: If there are no episodes, or the folder holds something else.
     """
-    check_replaceable(path, META)
+    check_target(path)
     with whole_folder(path) as draft:
         put(episodes, draft, {})
+
+
+def check_target(path: Path) -> None:
+    """Raise what `write` would raise whatever the episodes are."""
+    check_folder(path, META)
 
 
 def put(episodes: Episodes, folder: Path, files: Mapping[int, Path]) -> None:

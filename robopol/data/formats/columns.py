@@ -1,29 +1,13 @@
-"""What formats that are folders of files share: folders that may be replaced, Arrow columns, encoded images."""
+"""What formats that are folders of files share: Arrow columns and encoded images."""
 
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robopol.errors import DataError
-from robopol.files import occupied
-
-
-def check_replaceable(path: Path, marker: str) -> None:
-    """Raise if a folder that is to be written exists and is not a dataset of the same format.
-
-    Args:
-        path: The folder.
-        marker: A file that every dataset of the format has, relative to the folder.
-
-    Raises:
-        DataError: If something else would be lost.
-    """
-    if occupied(path, marker):
-        raise DataError(f"{path} exists and is not a dataset with {marker}; choose another path or remove it")
 
 
 def from_arrow(column: Any, shape: Sequence[int], name: str) -> np.ndarray:

@@ -20,11 +20,12 @@ from robopol.data.episodes import Episodes, EpisodesMeta
 from robopol.data.formats.columns import decode_image, from_arrow
 from robopol.data.formats.extras import Extras, read_extras
 from robopol.data.formats.foreign import flags, one_error
-from robopol.data.formats.lerobot_layout import Feature, Layout, read_layout
-from robopol.data.formats.lerobot_writer import write_dataset
+from robopol.data.formats.lerobot_layout import INFO, Feature, Layout, read_layout
+from robopol.data.formats.lerobot_writer import rate, write_dataset
 from robopol.data.formats.losses import Losses
 from robopol.data.formats.parquet import Parquet
-from robopol.data.formats.video import decode_frames
+from robopol.data.formats.target import check_folder
+from robopol.data.formats.video import CODECS, decode_frames
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError, MissingExtraError
 from robopol.registry import nearest
@@ -98,8 +99,18 @@ def write(episodes: Episodes, path: Path, *, images: str = "h264", fps: str | No
             observation cannot be named or kept in that way.
         MissingExtraError: If pyarrow is not installed.
     """
-    _require_pyarrow("writing LeRobot data")
+    check_target(path, images=images, fps=fps)
     write_dataset(episodes, path, images, fps)
+
+
+def check_target(path: Path, *, images: str = "h264", fps: str | None = None) -> None:
+    """Raise what `write` would raise whatever the episodes are."""
+    _require_pyarrow("writing LeRobot data")
+    if images not in ("png", *CODECS):
+        raise DataError(f"option images must be one of {', '.join(CODECS)}, png; got '{images}'")
+    if fps is not None:
+        rate(fps)
+    check_folder(path, INFO)
 
 
 def _require_pyarrow(purpose: str) -> None:

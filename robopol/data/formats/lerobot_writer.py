@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from robopol.data.episodes import Episodes, is_image
-from robopol.data.formats.columns import check_replaceable
 from robopol.data.formats.extras import write_extras
 from robopol.data.formats.lerobot_layout import INFO, TASKS
 from robopol.data.formats.lerobot_stats import Stats, histogram, image_stats, number_stats
-from robopol.data.formats.video import CODECS, VideoWriter
+from robopol.data.formats.video import VideoWriter
 from robopol.errors import DataError, DataWarning
 from robopol.files import whole_folder
 
@@ -48,13 +47,10 @@ def write_dataset(episodes: Episodes, path: Path, images: str, fps: str | None) 
     """Write a dataset; the arguments are those of `robopol.data.formats.lerobot.write`."""
     if not len(episodes):
         raise DataError(f"{path}: a LeRobot dataset needs at least one episode")
-    if images not in ("png", *CODECS):
-        raise DataError(f"option images must be one of {', '.join(CODECS)}, png; got '{images}'")
     for key in episodes.obs:
         if "/" in key or not key:
             raise DataError(f"the observation key '{key}' cannot be the name of a LeRobot feature")
-    rate = _rate(episodes, fps)
-    check_replaceable(path, INFO)
+    frames_a_second = rate(_told(episodes, fps))
     cameras = [f"observation.{key}" for key in episodes.obs if is_image(key)]
     if cameras and images != "png":
         warnings.warn(
@@ -63,10 +59,26 @@ def write_dataset(episodes: Episodes, path: Path, images: str, fps: str | None) 
             stacklevel=4,
         )
     with whole_folder(path) as draft:
-        _Writer(episodes.to("cpu"), draft, images, rate).write()
+        _Writer(episodes.to("cpu"), draft, images, frames_a_second).write()
 
 
-def _rate(episodes: Episodes, fps: str | None) -> Fraction:
+def rate(fps: float | str) -> Fraction:
+    """Return frames per second as a fraction, as video counts them.
+
+    Raises:
+        DataError: If it is no number above 0.
+    """
+    try:
+        found = Fraction(fps).limit_denominator(10**6)
+    except (ValueError, ZeroDivisionError):
+        found = Fraction(0)
+    if found <= 0:
+        raise DataError(f"the frames per second must be a number above 0, got {fps}")
+    return found
+
+
+def _told(episodes: Episodes, fps: str | None) -> float | str:
+    """Return the frames per second, which either the episodes or the option says."""
     known = episodes.meta.control_hz
     if (known is None) == (fps is None):
         raise DataError(
@@ -74,13 +86,7 @@ def _rate(episodes: Episodes, fps: str | None) -> Fraction:
             if known is None
             else f"the episodes themselves say that a second has {known} steps; leave out the option 'fps'"
         )
-    try:
-        rate = Fraction(known if fps is None else fps).limit_denominator(10**6)  # type: ignore[arg-type]
-    except (ValueError, ZeroDivisionError):
-        rate = Fraction(0)
-    if rate <= 0:
-        raise DataError(f"the frames per second must be a number above 0, got {fps or known}")
-    return rate
+    return known if fps is None else fps  # type: ignore[return-value]  # one of them is there
 
 
 class _Writer:

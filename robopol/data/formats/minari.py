@@ -31,6 +31,7 @@ from robopol.data.formats.minari_columns import METADATA
 from robopol.data.formats.minari_files import RECORDED, Source, open_files
 from robopol.data.formats.minari_spaces import Box, boxes
 from robopol.data.formats.minari_writer import write_dataset
+from robopol.data.formats.target import check_folder
 from robopol.errors import DataError
 
 _SUCCESS = ("success", "is_success")
@@ -91,7 +92,14 @@ def write(episodes: Episodes, path: Path) -> None:
         DataError: If there are no episodes, the folder's name is not one for a dataset, it holds something else, or
             an observation key has no name in Minari.
     """
+    check_target(path)
     write_dataset(episodes, path, _dataset_id(path))
+
+
+def check_target(path: Path) -> None:
+    """Raise what `write` would raise whatever the episodes are."""
+    _dataset_id(path)
+    check_folder(path, f"data/{METADATA}")
 
 
 def datasets_folder() -> Path:

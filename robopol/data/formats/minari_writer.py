@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from robopol.data.episodes import Episodes, is_image
-from robopol.data.formats.columns import check_replaceable
 from robopol.data.formats.extras import write_extras
 from robopol.data.formats.minari_columns import METADATA
 from robopol.data.formats.minari_files import MAIN, RECORDED
@@ -36,7 +35,6 @@ def write_dataset(episodes: Episodes, path: Path, dataset_id: str) -> None:
         raise DataError(f"{path}: a Minari dataset needs at least one episode")
     names = {key: NAMES.get(key, key.removeprefix("images.")) for key in episodes.obs}
     _check_names(path, episodes, names)
-    check_replaceable(path, f"data/{METADATA}")
     episodes = episodes.to("cpu")
     unknown = int((~episodes.has_final).sum())
     if unknown:

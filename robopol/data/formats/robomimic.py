@@ -29,7 +29,8 @@ from robopol.data.formats.hdf5 import Hdf5, blocks, integer, strings, text
 from robopol.data.formats.losses import Losses
 from robopol.data.formats.robomimic_dones import check_option, interpret
 from robopol.data.formats.robomimic_env import meta_of
-from robopol.data.formats.robomimic_writer import EXACT, VERSION, write_file
+from robopol.data.formats.robomimic_writer import EXACT, VERSION, share, write_file
+from robopol.data.formats.target import check_file
 from robopol.data.image_columns import image_column
 from robopol.errors import DataError
 from robopol.registry import nearest
@@ -93,7 +94,14 @@ def write(episodes: Episodes, path: Path, *, valid: str = "0") -> None:
     Raises:
         DataError: If there are no episodes, or an observation key has no name in the file.
     """
-    write_file(episodes, path, valid).warn(path)
+    check_target(path, valid=valid)
+    write_file(episodes, path, share(valid)).warn(path)
+
+
+def check_target(path: Path, *, valid: str = "0") -> None:
+    """Raise what `write` would raise whatever the episodes are."""
+    share(valid)
+    check_file(path)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ EXACT = {"terminated": np.bool_, "truncated": np.bool_, "source": np.int64, "int
 """Columns of the group that robopol adds to each demonstration."""
 
 
-def write_file(episodes: Episodes, path: Path, valid: str) -> Losses:
+def write_file(episodes: Episodes, path: Path, valid: float) -> Losses:
     """Write a file, see `robopol.data.formats.robomimic.write`; return what robomimic cannot say."""
     import h5py
 
@@ -31,7 +31,6 @@ def write_file(episodes: Episodes, path: Path, valid: str) -> Losses:
     names = {key: _name_in_file(key) for key in episodes.obs}
     if len(set(names.values())) < len(names) or any("/" in name or name in (".", "") for name in names.values()):
         raise DataError(f"{path}: the observation keys {sorted(names)} cannot all be named in a robomimic file")
-    fraction = _fraction(valid)
     episodes = episodes.to("cpu")
     with whole_file(path) as draft, h5py.File(draft, "w", libver="latest") as file:
         data = file.create_group("data")
@@ -43,8 +42,8 @@ def write_file(episodes: Episodes, path: Path, valid: str) -> Losses:
         _put(own, "meta", torch.frombuffer(meta, dtype=torch.uint8))
         for index in range(len(episodes)):
             _write_demo(data.create_group(f"demo_{index}"), episodes, index, names)
-        if fraction:
-            for key, indices in zip(("train", "valid"), episodes.split_indices(fraction, seed=0), strict=True):
+        if valid:
+            for key, indices in zip(("train", "valid"), episodes.split_indices(valid, seed=0), strict=True):
                 file[f"mask/{key}"] = np.array([f"demo_{i}" for i in indices.tolist()], dtype="S")
     losses = Losses()
     unknown = int((~episodes.has_final).sum())
@@ -102,8 +101,16 @@ def _name_in_file(key: str) -> str:
     return f"{key.removeprefix('images.')}_image" if key.startswith("images.") else key
 
 
-def _fraction(text: str) -> float:
+def share(valid: str) -> float:
+    """Return the share of the episodes that are for validation.
+
+    Raises:
+        DataError: If it is no number in [0, 1).
+    """
     try:
-        return float(text)
+        found = float(valid)
     except ValueError:
-        raise DataError(f"option valid must be a number in [0, 1), got '{text}'") from None
+        found = -1.0
+    if not 0 <= found < 1:
+        raise DataError(f"option valid must be a number in [0, 1), got '{valid}'")
+    return found

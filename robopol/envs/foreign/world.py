@@ -61,12 +61,7 @@ class World(gymnasium.Wrapper[Observation, NDArray[Any], Any, NDArray[Any]]):
             action, observation = env.action_space, self.seen(env.observation_space)
         if not isinstance(action, spaces.Box) or len(action.shape) != 1 or action.dtype.kind != "f":
             raise EnvError(f"'{id}' has actions {action}; a box of one axis (gymnasium.spaces.Box) is needed")
-        # Where upstream sets no bounds there are none that a float32 could not hold.
-        limits = np.finfo(np.float32)
-        self.action_space = spaces.Box(
-            np.clip(action.low, limits.min, limits.max).astype(np.float32),
-            np.clip(action.high, limits.min, limits.max).astype(np.float32),
-        )
+        self.action_space = spaces.Box(_bound(action.low), _bound(action.high))
         self._keys = tuple(sorted(observation))
         self.observation_space: spaces.Space[Any] = spaces.Dict(observation)
 
@@ -347,6 +342,12 @@ def _write(parts: list[NDArray[Any]], values: NDArray[Any]) -> None:
 
 def _parts(space: spaces.Space[Any]) -> dict[str, spaces.Space[Any]]:
     return dict(space.items()) if isinstance(space, spaces.Dict) else {"observation": space}
+
+
+def _bound(side: NDArray[Any]) -> NDArray[np.float32]:
+    """Return bounds of actions as float32; those that it cannot hold, and its very last, are none: infinity."""
+    inside = np.abs(side) < np.finfo(np.float32).max
+    return np.where(inside, side, np.copysign(np.inf, side)).astype(np.float32)
 
 
 def _vector(size: int) -> spaces.Box:

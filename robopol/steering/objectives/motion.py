@@ -174,7 +174,7 @@ def _world(spec: PolicySpec, key: str) -> EnvSpec:
             f"the policy does not look at '{key}' by name and does not say which world it is for: give the entries of "
             "start as numbers of an observation that it looks at"
         )
-    with spec.env.make(1) as env:
+    with spec.env.checked().make(1) as env:
         return env.spec
 
 

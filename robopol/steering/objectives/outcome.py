@@ -67,7 +67,7 @@ class OutcomeConfig(ObjectiveConfig):
                 raise ConfigError(
                     "entries are named for outcomes that are the state of a known world: give their numbers"
                 )
-            with policy.spec.env.make(1) as env:
+            with policy.spec.env.checked().make(1) as env:
                 names = env.spec.state_names
         chosen = numbers(entries, names, outcome.dim, "the outcomes of the dynamics model")
         point = (*self.toward, *self.away)[0]
