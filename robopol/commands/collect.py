@@ -9,6 +9,7 @@ few succeed: of the episodes that were whole by then. A policy can be steered: s
 `robopol eval`.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -17,6 +18,7 @@ from robopol.commands.acting import ActingCommand
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvConfig
+from robopol.errors import DataError
 from robopol.execution import RecedingHorizonConfig
 from robopol.steering.steering import Steerings
 
@@ -62,7 +64,7 @@ def run(words: list[str]) -> int:
     from robopol.evaluation import Actor, ExpertActor
     from robopol.evaluation.collect import collect_into
 
-    check_writable(command.out)
+    out = check_writable(command.out)
     with command.env.make(command.num_envs) as env:
         actor: Actor
         if command.checkpoint is None:
@@ -78,18 +80,23 @@ def run(words: list[str]) -> int:
             succeeded = command.keep == "success"
             collect_into(kept, actor, env, command.episodes, command.seed, source=source, only_success=succeeded)
         finally:
-            _save(command, kept, source)
+            _save(command, out, kept, source)
     return 0
 
 
-def _save(command: CollectCommand, kept: "list[Episodes]", source: str) -> None:
-    """Write what there is, and say if it is less than was wanted."""
+def _save(command: CollectCommand, out: Path, kept: "list[Episodes]", source: str) -> None:
+    """Write what there is, and say if it is less than was wanted; as arrays, where the format cannot hold it."""
     from robopol.data import Episodes, save_episodes
 
     if not kept:
         return
     episodes = Episodes.concat(kept)
-    save_episodes(episodes, command.out)
+    try:
+        save_episodes(episodes, command.out)
+    except DataError as error:
+        rescued = f"arrays:{out.with_name(f'{out.name}-arrays')}"
+        save_episodes(episodes, rescued)
+        raise DataError(f"{error}. Nothing is lost: `robopol data convert {rescued} URI`") from error
     wanted = f" of the {command.episodes} wanted" if len(episodes) < command.episodes else ""
     print(
         f"{command.out}: {len(episodes)} episodes{wanted}, {episodes.num_steps} steps of {command.env.id} from {source}"
