@@ -134,6 +134,17 @@ def test_too_few_successes_are_written_all_the_same(tmp_path: Path, capsys, monk
     assert f"{kept} episodes of the 8 wanted" in said.out
 
 
+def test_what_a_format_cannot_hold_is_written_all_the_same(tmp_path: Path, capsys):
+    pytest.importorskip("pyarrow")
+    assert cli.run(["collect", "env=multi_goal", f"out='lerobot:{tmp_path}/demos?fps=5'", "episodes=2"]) == 1
+    rescued = f"arrays:{tmp_path}/demos-arrays"
+    errors = capsys.readouterr().err
+    assert "leave out the option 'fps'" in errors
+    assert f"robopol data convert {rescued}" in errors
+    assert cli.run(["data", "convert", rescued, f"lerobot:{tmp_path}/demos"]) == 0
+    assert load_episodes(f"lerobot:{tmp_path}/demos").equal(load_episodes(rescued))
+
+
 def test_the_whole_way_from_demonstrations_to_a_judged_policy(tmp_path: Path, capsys):
     demos, run = tmp_path / "demos.hdf5", tmp_path / "run"
     assert cli.run(["collect", "env=reach", f"out={demos}", "episodes=6"]) == 0

@@ -10,6 +10,7 @@ few succeed: of the episodes that were whole by then. A policy can be steered: s
 """
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,7 +19,7 @@ from robopol.commands.acting import ActingCommand
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.envs.config import EnvWords
-from robopol.errors import ConfigError
+from robopol.errors import ConfigError, DataError
 from robopol.execution import RecedingHorizonConfig
 from robopol.steering.steering import Steerings
 
@@ -64,7 +65,7 @@ def run(words: list[str]) -> int:
     from robopol.evaluation import Actor, ExpertActor
     from robopol.evaluation.collect import collect_into
 
-    check_writable(command.out)
+    out = check_writable(command.out)
     with ExitStack() as opened:
         actor: Actor
         if command.checkpoint is None:
@@ -84,17 +85,22 @@ def run(words: list[str]) -> int:
             succeeded = command.keep == "success"
             collect_into(kept, actor, env, command.episodes, command.seed, source=source, only_success=succeeded)
         finally:
-            _save(command, kept, f"{env.spec.id} from {source}")
+            _save(command, out, kept, f"{env.spec.id} from {source}")
     return 0
 
 
-def _save(command: CollectCommand, kept: "list[Episodes]", origin: str) -> None:
-    """Write what there is, and say if it is less than was wanted."""
+def _save(command: CollectCommand, out: Path, kept: "list[Episodes]", origin: str) -> None:
+    """Write what there is, and say if it is less than was wanted; as arrays, where the format cannot hold it."""
     from robopol.data import Episodes, save_episodes
 
     if not kept:
         return
     episodes = Episodes.concat(kept)
-    save_episodes(episodes, command.out)
+    try:
+        save_episodes(episodes, command.out)
+    except DataError as error:
+        rescued = f"arrays:{out.with_name(f'{out.name}-arrays')}"
+        save_episodes(episodes, rescued)
+        raise DataError(f"{error}. Nothing is lost: `robopol data convert {rescued} URI`") from error
     wanted = f" of the {command.episodes} wanted" if len(episodes) < command.episodes else ""
     print(f"{command.out}: {len(episodes)} episodes{wanted}, {episodes.num_steps} steps of {origin}")

@@ -11,6 +11,8 @@ from robopol.errors import DataWarning
 
 ROUNDING = 1e-5
 """Actions may lie beyond the ends of their scale by so much of it, and move by so much of their own range."""
+STILL = 1e-6
+"""An entry that moves by less, in its unit, stands still: simulated experts leave so much."""
 
 
 def warn_of_unplanned(
@@ -32,7 +34,8 @@ def warn_of_unplanned(
     scaled, offset = normalizer.normalize(action), normalizer.offset.to(action)
     still = (normalizer.unscale == 0).to(action.device)
     rounded = 4 * torch.finfo(torch.float32).eps * offset.abs()  # a constant may differ by its last bits
-    moved = still & ((action - offset).abs() > rounded.maximum(ROUNDING * (action.amax(0) - action.amin(0))))
+    least = rounded.maximum(ROUNDING * (action.amax(0) - action.amin(0))).clamp(min=STILL)
+    moved = still & ((action - offset).abs() > least)
     beyond = (scaled.abs() > 1 + ROUNDING) & ~still & torch.tensor(bounded, device=action.device)
     rows, said = len(action), []
     for i, name in enumerate(names):
