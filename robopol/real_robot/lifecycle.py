@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robopol.errors import RobotError
 from robopol.real_robot.clock import Clock
@@ -13,6 +14,8 @@ from robopol.real_robot.outlet import Outlet
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import LATCHED, MOVING, WRITING, Command, Machine, State
 from robopol.real_robot.watchdogs import Alarm, ArmWatch, Reaction
+
+Vector = NDArray[np.float64]
 
 ARMING_TIME = 2.0
 """Longest time from the arming of a device to its first state with power on, s."""
@@ -41,6 +44,7 @@ class Lifecycle:
         self.robot, self.driver, self.clock, self._report = robot, driver, clock, report
         self.machine, self.motion, self.outlet = Machine(report), Motion(robot), Outlet(driver, robot)
         self.watch, self.reading = ArmWatch(robot), Reading(len(robot.joints))
+        self._ends: tuple[Vector, Vector] | None = None  # lowest and highest goals that the arm takes, if it says so
         self._arming = 0
         self.quitting = False
 
@@ -50,7 +54,7 @@ class Lifecycle:
         Raises:
             RobotError: If it cannot be, or is not the robot that the configuration describes.
         """
-        self.robot.check_device(self.driver.connect())
+        self._connect_device()
         self.watch.reset(self.clock.now())
         self.machine.enter(State.CONNECTED, self.clock.now())
 
@@ -197,7 +201,7 @@ class Lifecycle:
         if self.watch.failures or self.watch.age(now) > self.robot.watch.lost:
             self.driver.close()
             try:
-                self.driver.connect()
+                self._connect_device()
                 self.driver.read(self.reading)
             except RobotError:
                 self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 0)
@@ -208,10 +212,16 @@ class Lifecycle:
         self.machine.enter(State.CONNECTED, now)
         return True
 
+    def _connect_device(self) -> None:
+        info = self.driver.connect()
+        self.robot.check_device(info)
+        self._ends = (np.array(info.low), np.array(info.high)) if info.low else None
+
     def _stand(self, t: int) -> None:
-        """Let the command be where the arm is, which is at rest."""
-        self.motion.reset(self.reading.q, float(np.nan_to_num(self.reading.gripper)), t)
-        self.outlet.reset(self.reading.q)
+        """Let the command be where the arm is, which is at rest; at its stop it may be a little beyond its goals."""
+        q = self.reading.q if self._ends is None else self.reading.q.clip(*self._ends)
+        self.motion.reset(q, float(np.nan_to_num(self.reading.gripper)), t)
+        self.outlet.reset(q)
 
     @property
     def _near(self) -> bool:
