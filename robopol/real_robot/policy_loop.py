@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robopol.errors import RemoteError
 from robopol.policies import Policy, Previous
-from robopol.real_robot.chunk import HORIZON_MAX, ID_BYTES, Chunk, Rejection
+from robopol.real_robot.chunk import HORIZON_MAX, ID_BYTES, Chunk, Refusal, Rejection
 from robopol.real_robot.clock import Clock, paced
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.motion import STILL
@@ -76,7 +76,7 @@ class PolicyLoop:
             waypoints: What becomes of its actions.
             clock: Time.
             ticks: Returns the rows of the servo loop since the last call.
-            post: Sends a packed chunk.
+            post: Sends a packed chunk, or a packed refusal in place of one.
             sight: The cameras that it looks by; None if it looks by none.
             reach: Steps from an action to the time at which it is to hold.
             executed: s, actions of a plan after which the next is asked for; None is the policy's own number.
@@ -167,6 +167,7 @@ class PolicyLoop:
         found = self._gate.judge(actions)
         if isinstance(found, Rejection):
             self._tell(found.code, *found.numbers)
+            self._post(Refusal(self.id, self._epoch).pack())
             return asked
         if found:
             self._tell(Code.CHUNK_CLIPPED, found)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopol.errors import MessageError, RobotError
-from robopol.real_robot.chunk import Chunk, Rejection
+from robopol.real_robot.chunk import Chunk, Refusal, Rejection
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.driver import Driver, Reading
 from robopol.real_robot.events import Code, Event, Severity
@@ -222,6 +222,11 @@ class Servo:
     def _consider(self, message: bytes, speaker: State, now: int, t: int) -> None:
         """Take a chunk or refuse it."""
         machine, motion, gate = self.life.machine, self.life.motion, self._gates[speaker]
+        refusal = Refusal.unpack(message)
+        if refusal is not None and refusal.policy in gate.policies:
+            if refusal.epoch == machine.epoch:
+                self._count_refusal(now, t)
+            return
         try:
             chunk = Chunk.unpack(message)
         except MessageError:
@@ -248,6 +253,9 @@ class Servo:
 
     def _refuse(self, why: Rejection, now: int, t: int) -> None:
         self.life.tell(now, why.code, Severity.WARNING, *why.numbers)
+        self._count_refusal(now, t)
+
+    def _count_refusal(self, now: int, t: int) -> None:
         self._rejections += 1
         if self._rejections == self.robot.watch.rejections and self.life.machine.state in MOVING:
             self.life.tell(now, Code.REJECTED_TOO_OFTEN, Severity.WARNING, self._rejections)

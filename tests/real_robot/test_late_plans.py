@@ -10,7 +10,7 @@ from test_rehearsal import ur5e
 
 from robopol.execution import RecedingHorizonConfig
 from robopol.policies.policy import Previous
-from robopol.real_robot.chunk import Chunk, Usable
+from robopol.real_robot.chunk import Chunk, Refusal, Usable
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.events import Code
 from robopol.real_robot.merging import ContinueConfig
@@ -47,7 +47,7 @@ class Talk:
         spec = policy.spec.model_copy(update={"action_space": "joint_delta", "control_hz": 20.0, **box})
         self.policy = Fixed(ReacherConfig(n_obs_steps=2, horizon=12, n_action_steps=4), spec).eval()
         self.clock = self.policy.clock = VirtualClock(1_000 * MS)
-        self.robot, self.sent, self.q = arm(**fields), [], np.zeros(5)
+        self.robot, self.sent, self.refusals, self.q = arm(**fields), [], [], np.zeros(5)
         observer = type("", (), {"observe": lambda self, row: {"state": np.zeros(14, np.float32)}})()
         waypoints = waypoints_for(spec, self.robot)
         self.events, self.words = [], []
@@ -58,6 +58,9 @@ class Talk:
         )
 
     def post(self, message):
+        if (refusal := Refusal.unpack(message)) is not None:
+            self.refusals.append(refusal)
+            return
         self.sent.append(Chunk.unpack(message))
         if not self.refusing:
             self.taken = self.sent[-1].seq

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lockstep import DT, MS, Bench, robot
+from lockstep import DT, MS, POLICY, Bench, robot
 
 from robopol.errors import RobotError
+from robopol.real_robot.chunk import Refusal
 from robopol.real_robot.driver import Status, StopLevel
 from robopol.real_robot.emulators import models
 from robopol.real_robot.events import Code
@@ -196,6 +197,21 @@ def test_rubbish_in_the_mailbox_is_an_event_and_nothing_else(junk):
     bench.run(0.03)
     assert bench.codes()[-1] is Code.CHUNK_SHAPE
     assert bench.state is State.ARMED
+
+
+def test_plans_that_were_refused_where_they_were_made_count_and_those_of_others_do_not():
+    bench = Bench().ready()
+    bench.send(bench.q + RAMP)
+    for policy, epoch in [(POLICY, bench.epoch - 1)] * 3 + [(POLICY, bench.epoch)] * 3:
+        bench.run(0.03)
+        assert bench.state is State.RUNNING
+        bench.policy.message = Refusal(policy, epoch).pack()
+    bench.run(0.03)
+    assert bench.state is State.HOLD
+    assert bench.codes()[-2:] == [Code.REJECTED_TOO_OFTEN, Code.STATE_CHANGED]  # the rest was told by who refused
+    bench.policy.message = Refusal(bytes(16), bench.epoch).pack()
+    bench.run(0.03)
+    assert bench.codes()[-1] is Code.CHUNK_SHAPE  # of a stranger it is rubbish
 
 
 def test_three_refusals_end_motion_and_a_good_chunk_resumes_it():
