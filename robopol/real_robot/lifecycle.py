@@ -39,9 +39,18 @@ class Lifecycle:
         quitting: Whether the operator said QUIT.
     """
 
-    def __init__(self, robot: RobotConfig, driver: Driver, clock: Clock, report: Callable[[Event], None]) -> None:
-        """Begin disconnected."""
-        self.robot, self.driver, self.clock, self._report = robot, driver, clock, report
+    def __init__(
+        self,
+        robot: RobotConfig,
+        driver: Driver,
+        clock: Clock,
+        report: Callable[[Event], None],
+        complain: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        """Begin disconnected; ``complain`` is told, in words, why the driver could not do something."""
+        self.robot, self.driver, self.clock = robot, driver, clock
+        self._report, self._complain = report, complain
+        self._words: dict[Code, str] = {}
         self.machine, self.motion, self.outlet = Machine(report), Motion(robot), Outlet(driver, robot)
         self.watch, self.reading = ArmWatch(robot), Reading(len(robot.joints))
         self._ends: tuple[Vector, Vector] | None = None  # lowest and highest goals that the arm takes, if it says so
@@ -70,6 +79,7 @@ class Lifecycle:
         Returns:
             Whether it was done.
         """
+        self._words.clear()
         known = number in Command.__members__.values()
         done = known and self._do(Command(number), argument, now, t)
         code, severity = (Code.COMMANDED, Severity.INFO) if done else (Code.COMMAND_REFUSED, Severity.WARNING)
@@ -177,6 +187,13 @@ class Lifecycle:
         """Report an event."""
         self._report(Event(now, code, severity, tuple(float(number) for number in numbers)))
 
+    def failed(self, now: int, code: Code, severity: Severity, why: RobotError, *numbers: float) -> None:
+        """Report that the driver could not do something, and why, unless it said just that since the last command."""
+        self.tell(now, code, severity, *numbers)
+        if self._words.get(code) != (words := str(why)):
+            self._words[code] = words
+            self._complain(words)
+
     def _blind(self, now: int) -> bool:
         """Say whether a limit is set on what the arm does not measure, and report it."""
         found = self.watch.blind(self.reading)
@@ -187,8 +204,8 @@ class Lifecycle:
     def _begin_arming(self, now: int) -> bool:
         try:
             self.driver.arm()
-        except RobotError:
-            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 1)
+        except RobotError as error:
+            self.failed(now, Code.DEVICE_FAILED, Severity.STOP, error, 1)
             return False
         self._arming = self.clock.now()
         self.watch.reset(self._arming)
@@ -203,8 +220,8 @@ class Lifecycle:
             try:
                 self._connect_device()
                 self.driver.read(self.reading)
-            except RobotError:
-                self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 0)
+            except RobotError as error:
+                self.failed(now, Code.DEVICE_FAILED, Severity.STOP, error, 0)
                 return False
         if self.reading.status & FAULTS:
             return False
@@ -232,7 +249,7 @@ class Lifecycle:
     def _device_stop(self, now: int, level: StopLevel) -> bool:
         try:
             self.outlet.stop(level)
-        except RobotError:
-            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 2)
+        except RobotError as error:
+            self.failed(now, Code.DEVICE_FAILED, Severity.STOP, error, 2)
             return False
         return True

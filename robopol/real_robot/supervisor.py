@@ -238,7 +238,7 @@ class Supervisor:
         return [event_of(row) for ring in (self.channels.events, self.channels.remarks) for row in ring.take()]
 
     def alarms(self) -> list[str]:
-        """Return what a person should know of the processes, in words: cameras, a silent servo loop, a policy's return.
+        """Return what a person should know, in words: of cameras, a silent loop, a policy's return, an arm that fails.
 
         To be called after `events`, by which the servo loop's ticks are heard.
         """
@@ -248,6 +248,7 @@ class Supervisor:
         for gone in [child for child in self._left if not child.alive]:
             gone.end(0.0)
             self._left.remove(gone)
+        self._words += [f"the arm: {row['words'].decode(errors='replace')}" for row in self.channels.complaints.take()]
         silent = self._pulse.alarm(self._clock.now()) if self._children["servo_process"].alive else None
         said, self._words = [*self._words, *([silent] if silent else [])], []
         return said + self.cameras.tend()

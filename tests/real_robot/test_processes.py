@@ -159,6 +159,7 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
 CHATTY = """
 from typing import Literal
 
+from robopol.errors import RobotError
 from robopol.real_robot.drivers.simulated import SimulatedConfig, SimulatedDriver
 
 print("a driver's greeting")
@@ -172,13 +173,16 @@ class ChattyConfig(SimulatedConfig):
 
 
 class Chatty(SimulatedDriver):
+    def arm(self):
+        raise RobotError("it is on its stop: move it by hand")
+
     def read(self, out):
         print("x" * 4095)
         return super().read(out)
 """
 
 
-def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
+def test_a_driver_that_prints_stops_nothing_and_why_it_could_not_is_heard(tmp_path, monkeypatch, capfd):
     """Neither what comes before the word that it is ready, nor more than a pipe holds; the driver is a package's."""
     (tmp_path / "chatty_arm.py").write_text(CHATTY)
     about = tmp_path / "chatty_arm-1.dist-info"
@@ -188,9 +192,11 @@ def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.syspath_prepend(tmp_path)
     alone = Alone(watch=PATIENT, driver=UNWATCHED | {"kind": "chatty"})
+    alone.channels.order(Command.ARM)
     alone.until(lambda row: len(alone.rows) > 40)
     alone.channels.order(Command.QUIT)
     assert alone.child.process.wait(10) == 0
+    assert alone.channels.complaints.take()["words"].tolist() == [b"it is on its stop: move it by hand"]
     alone.close()
     said = capfd.readouterr().err
     assert "a driver's greeting" in said
