@@ -27,7 +27,7 @@ from robopol.real_robot.demonstration import DemonstrationConfig, spec_of
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.eyes import FPS, with_cameras
 from robopol.real_robot.placing import Place, is_placed, modelled
-from robopol.real_robot.recorder import load_about
+from robopol.real_robot.recorder import ASIDE, load_about
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.session import Session
 from robopol.real_robot.states import Command, State, describe
@@ -95,7 +95,7 @@ def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
     supervisor = Supervisor(robot, speaker, folder, sizes, command.operator, eyes=eyes)
     try:
         print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}", flush=True)
-        session = Session(command.episodes, command.reset, command.keep == "all", _say, supervisor.order)
+        session = Session(command.episodes, command.reset, command.keep == "all", _say)
         _watch(supervisor, session, command, place)
     finally:
         supervisor.quit(_print)
@@ -122,7 +122,8 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
         elif not armed and supervisor.state is State.CONNECTED:
             supervisor.order(Command.ARM)
             armed = True
-        session.look(time.monotonic_ns(), supervisor.state)
+        if session.look(time.monotonic_ns(), supervisor.state):
+            supervisor.order(Command.STOP, ASIDE)
         time.sleep(0.02)
 
 

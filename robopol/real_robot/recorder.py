@@ -35,6 +35,8 @@ LABELS = {0: None, 1: False, 2: True}
 """Argument of `Command.STOP` -> whether the operator calls the episode a success."""
 DISCARD = 3
 """Argument of `Command.STOP` that discards the episode that is going on, or else the last one."""
+ASIDE = 4
+"""Argument of `Command.STOP` that says that the newest motion is no episode: a discard takes the one before."""
 DISCARDED = "discarded"
 """Folder beside the episodes that discarded ones are moved to: what was recorded is not deleted."""
 BEFORE = "before-"
@@ -78,8 +80,10 @@ class Recorder:
         self._draft: Path | None = None
         self._label: bool | None = None
         self._past, self._count = Past(rows), 0
-        self._last: Path | None = None
-        self._discarded = False
+        self._moving = False  # whether a motion goes on, which may not be recorded
+        self._last: Path | None = None  # the newest motion, as long as it may be discarded
+        self._before: Path | None = None  # what that was before the newest motion
+        self._order = 0
         self.written: list[Path] = []
         self.dropped = 0
 
@@ -98,23 +102,26 @@ class Recorder:
         fault = False
         for event in found["events"]:
             if event["code"] == Code.COMMANDED and event["numbers"][0] == Command.STOP:
-                self._label = LABELS.get(int(event["numbers"][1]))
-                self._discarded = event["numbers"][1] == DISCARD
+                self._order = int(event["numbers"][1])
+                self._label = LABELS.get(self._order)
             fault |= bool(event["code"] == Code.STATE_CHANGED and event["numbers"][1] in LATCHED)
         ticks = found["ticks"]
-        moving = np.isin(ticks["state"], MOVING)
-        if self._draft is None and moving.any() and time.monotonic() >= self._again:
+        moves = bool(np.isin(ticks["state"], MOVING).any())
+        if moves and not self._moving:
+            self._moving, self._before, self._last = True, self._last, None
+        if self._draft is None and moves and time.monotonic() >= self._again:
             self._begin(lost)
         self._album.add()
-        if self._draft is None:
+        if self._draft is not None:
+            self._write(found)
+        else:
             self._past.add(found)
-            self._label = None  # it was said of no episode
-            self._aside(self._discarded)
             if fault:
                 self._keep_incident()
-            return
-        self._write(found)
-        if len(ticks) and State(int(ticks["state"][-1])) in _OVER:
+        if not self._moving:
+            self._label = None  # it was said of no episode
+            self._aside()
+        elif len(ticks) and State(int(ticks["state"][-1])) in _OVER:
             self.end(lost)
 
     def speaks(self, policy: dict[str, Any]) -> None:
@@ -124,10 +131,16 @@ class Recorder:
         self._about = self._about | {"policy": policy, "policies": named}
 
     def end(self, lost: int) -> None:
-        """End the episode that is going on, if there is one."""
-        if self._draft is None:
+        """End the motion that is going on, if there is one."""
+        if not self._moving:
             return
-        draft, self._draft = self._draft, None
+        self._moving = False
+        if self._draft is not None:
+            self._finish(self._draft, lost)
+        self._draft = self._label = None
+        self._aside()
+
+    def _finish(self, draft: Path, lost: int) -> None:
         tree = self._about | {
             "robopol_version": __version__,
             "wall_time": self._wall,
@@ -145,8 +158,6 @@ class Recorder:
             self._last = final
         except OSError:
             self.dropped += 1
-        self._label = None
-        self._aside(self._discarded)
 
     def _begin(self, lost: int) -> None:
         self._lost, self._wall = lost, time.time()
@@ -176,12 +187,16 @@ class Recorder:
         self._count += 1
         return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{self._count - 1:03d}"
 
-    def _aside(self, discarded: bool) -> None:
-        """Move the last episode to those that were discarded, once."""
-        self._discarded = False
-        if not discarded or self._last is None:
+    def _aside(self) -> None:
+        """Move the newest motion to those that were discarded, once, if that was said."""
+        order, self._order = self._order, 0
+        if order not in (DISCARD, ASIDE):
             return
         last, self._last = self._last, None
+        if order == ASIDE:
+            self._last, self._before = self._before, None
+        if last is None:
+            return
         try:
             (self._folder / DISCARDED).mkdir(exist_ok=True)
             last.rename(self._folder / DISCARDED / last.name)

@@ -7,7 +7,7 @@ from test_processes import STEPS, recorder_in
 
 from robopol.real_robot.channels import EVENT_ROW
 from robopol.real_robot.events import Code, Event, Severity
-from robopol.real_robot.recorder import DISCARD, load, load_about, load_before
+from robopol.real_robot.recorder import ASIDE, DISCARD, DISCARDED, load, load_about, load_before
 from robopol.real_robot.session import Session
 from robopol.real_robot.states import Command, State
 from robopol.real_robot.ticks import tick_type
@@ -75,12 +75,12 @@ def test_discarding_takes_the_episode_that_goes_on_or_the_last_one_once(tmp_path
 
 
 def test_a_session_goes_on_after_a_fault_and_counts_no_episode_without_a_label():
-    said, orders = [], []
-    session = Session(1, 0.0, True, said.append, lambda *order: orders.append(order))
+    said = []
+    session = Session(1, 0.0, True, said.append)
 
     def happens(*numbers, code=Code.STATE_CHANGED):
         session.hear(Event(0, code, Severity.INFO, numbers))
-        session.look(0, State(int(numbers[1])) if code is Code.STATE_CHANGED else State.STOPPING)
+        assert not session.look(0, State(int(numbers[1])) if code is Code.STATE_CHANGED else State.STOPPING)
 
     happens(State.CONNECTED, State.ARMED)
     happens(State.ARMED, State.HUMAN)
@@ -95,4 +95,45 @@ def test_a_session_goes_on_after_a_fault_and_counts_no_episode_without_a_label()
     happens(Command.STOP, 1, code=Code.COMMANDED)
     happens(State.STOPPING, State.ARMED)
     assert session.over  # failures count here
-    assert not orders
+
+
+def stop(label):
+    return Code.COMMANDED, Command.STOP, label
+
+
+@pytest.mark.parametrize("how", ["time is over", "stopped", "discarded", "fault"])
+def test_an_episode_can_be_discarded_after_a_motion_that_is_none(tmp_path, how):
+    """However what is led while things are put back ends, a discard takes the episode before it, in both books."""
+    days, said, state = Days(tmp_path), [], [State.ARMED]
+    session = Session(2, 2.0, False, said.append)
+
+    def becomes(seconds, new, *events):
+        changed = (Code.STATE_CHANGED, state[0], new, 0)
+        state[0] = new
+        days.go(seconds, new, *events, changed)
+        for code, *numbers in (*events, changed):
+            session.hear(Event(days.t - round(seconds * 1000) * MS, code, Severity.INFO, tuple(numbers)))
+        if session.look(days.t, new):
+            stops(ASIDE)
+
+    def stops(label):
+        becomes(0.1, State.STOPPING, stop(label))
+        becomes(0.1, State.ARMED)
+
+    becomes(0.5, State.HUMAN)
+    stops(2)
+    becomes(0.5 if how != "time is over" else 2.5, State.HUMAN)
+    if how == "fault":
+        for new in (State.FAULT, State.CONNECTED, State.ARMED):
+            becomes(0.1, new)
+    elif how != "time is over":
+        stops(2 if how == "stopped" else DISCARD)
+    (first,) = days.recorder.written
+    assert len(list((tmp_path / DISCARDED).iterdir())) == 1
+    stops(DISCARD)
+    stops(DISCARD)  # once more, by mistake
+    told = [line for line in said if not line.startswith("ready")]
+    assert told[-2:] == ["episode 1 discarded; 0 of 2 kept", "there is no episode to discard"]
+    assert not days.recorder.written
+    assert (tmp_path / DISCARDED / first.name).exists()
+    assert not session.kept
