@@ -54,7 +54,9 @@ class Demonstration:
         self.spec = spec_of(self.robot, DemonstrationConfig(env=REACH))
         self.types = {"ticks": tick_type(6), "events": EVENT_ROW, "steps": step_type(self.spec)}
         policy = {"spec": self.spec.tree(), "speaker": {}, "demonstration": True}
-        self.recorder = Recorder(folder / "record", self.types, {"robot": self.robot.tree(), "policy": policy})
+        about, self.recorded = {"robot": self.robot.tree(), "policy": policy}, {}
+        tell = lambda epoch, written: self.recorded.update({epoch: written})  # noqa: E731
+        self.recorder = Recorder(folder / "record", self.types, about, tell=tell)
         self.typist, self.said = Typist(self.clock), []
         self.session = Session(episodes, reset, False, self.said.append)
 
@@ -83,7 +85,7 @@ class Demonstration:
             self.heard, self.told = len(self.bench.rows), len(self.bench.events)
             for event in events:
                 self.session.hear(event)
-            if self.session.look(self.clock.now(), self.bench.state):
+            if self.session.look(self.clock.now(), self.bench.state, self.recorded):
                 self.bench.say(Command.STOP, ASIDE)
             rows = np.zeros(len(events), EVENT_ROW)
             for row, event in zip(rows, events, strict=True):

@@ -20,6 +20,7 @@ from robopol.real_robot.events import Code
 from robopol.real_robot.process import Child
 from robopol.real_robot.recorder import Recorder, load, load_before, record
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.supervisor import Supervisor
 from robopol.real_robot.ticks import Source, tick_type
 
 DT = 50 * MS
@@ -236,6 +237,33 @@ def test_a_recorder_that_is_stopped_or_killed_costs_the_loop_nothing(alone, tmp_
     assert set(found["ticks"]["state"].tolist()) >= {State.RUNNING, State.ARMED}
     assert Code.COMMANDED in found["events"]["code"]
     np.testing.assert_array_equal(np.diff(found["ticks"]["t"]) % alone.robot.period_ns, 0)
+
+
+def test_what_a_recorder_could_not_write_is_an_alarm_also_as_everything_ends(alone, tmp_path, capsys):
+    setup = {"policy": {"id": POLICY.hex()}, "steps": np.lib.format.dtype_to_descr(STEPS)}
+    (tmp_path / "file").write_text("")
+    refused = alone.child_of("recorder", folder=str(tmp_path / "file"), **setup)
+    with pytest.raises(RobotError, match="nothing can be recorded in"):
+        refused.ready()
+    refused.end(1.0)
+    recorder = alone.child_of("recorder", folder=str(tmp_path / "record"), **setup)
+    recorder.ready()
+    (tmp_path / "record").rmdir()
+    (tmp_path / "record").write_text("")
+    alone.start()
+    heard = Supervisor.__new__(Supervisor)
+    heard.channels, heard._children, heard._words, heard.recorded = alone.channels, {"recorder": recorder}, [], {}
+    end = time.monotonic() + 20
+    while not heard._words and time.monotonic() < end:
+        heard._hear_complaints()
+        time.sleep(0.01)
+    assert "the recorder: this motion is not recorded" in heard._words[0]
+    alone.channels.order(Command.STOP, 2)
+    epoch = alone.until(lambda row: row["state"] == State.ARMED)["epoch"]
+    heard._hear_out()
+    assert heard.recorded == {epoch: False}
+    assert "ALARM: the recorder: this motion is not recorded" in capsys.readouterr().err
+    recorder.end(1.0)
 
 
 def tick(state):
