@@ -10,7 +10,8 @@ things back, and the arm may be led somewhere else meanwhile: that is not kept. 
 anew. `robopol list operator` says which devices there are, docs/operators.md how they are used.
 
 The dataset is written at the end, also after Ctrl-C or a fault, from what was recorded in a folder beside it, which
-stays. `robopol train data.demos.uri=FILE` trains on it.
+stays; the status is not 0 if an episode that was to be kept is not there. `robopol train data.demos.uri=FILE` trains
+on it.
 """
 
 import tempfile
@@ -27,7 +28,7 @@ from robopol.real_robot.demonstration import DemonstrationConfig, spec_of
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.eyes import FPS, with_cameras
 from robopol.real_robot.placing import Place, is_placed, modelled
-from robopol.real_robot.recorder import load_about
+from robopol.real_robot.recorder import ASIDE, load_about
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.session import Session
 from robopol.real_robot.states import Command, State, describe
@@ -67,18 +68,21 @@ def run(words: list[str]) -> int:
         raise ConfigError(f"{out} exists; name another dataset, and put them together by `robopol data merge`")
     folder = Path(command.record) if command.record else out.with_name(f"{out.stem}-record")
     before = set(folder.glob("*/episode.json"))
+    session = Session(command.episodes, command.reset, command.keep == "all", _say)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            _record(command, folder, Path(scratch))
+            _record(command, session, folder, Path(scratch))
         except KeyboardInterrupt:
             print("interrupted")
         finally:
             found = sorted(path.parent for path in set(folder.glob("*/episode.json")) - before)
-            _save(command, folder, found)
-    return 0
+            lost = session.wanted - _save(command, folder, found)
+            if lost > 0:
+                print(f"{lost} of {session.wanted} episodes that were to be kept could not be written to {folder}")
+    return int(lost > 0)
 
 
-def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
+def _record(command: RecordCommand, session: Session, folder: Path, scratch: Path) -> None:
     from robopol.real_robot.supervisor import Supervisor
 
     robot, place = modelled(command.robot, scratch), None
@@ -94,7 +98,6 @@ def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
     supervisor = Supervisor(robot, speaker, folder, sizes, command.operator, eyes=eyes)
     try:
         print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}", flush=True)
-        session = Session(command.episodes, command.reset, command.keep == "all", _say, supervisor.order)
         _watch(supervisor, session, command, place)
     finally:
         supervisor.quit(_print)
@@ -121,23 +124,23 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
         elif not armed and supervisor.state is State.CONNECTED:
             supervisor.order(Command.ARM)
             armed = True
-        session.look(time.monotonic_ns(), supervisor.state)
+        if session.look(time.monotonic_ns(), supervisor.state, supervisor.recorded):
+            supervisor.order(Command.STOP, ASIDE)
         time.sleep(0.02)
 
 
-def _save(command: RecordCommand, folder: Path, found: list[Path]) -> None:
-    """Write the dataset of the episodes that have a label that is kept."""
+def _save(command: RecordCommand, folder: Path, found: list[Path]) -> int:
+    """Write the dataset of the episodes that have a label that is kept; return how many these are."""
     from robopol.data import Episodes, save_episodes
     from robopol.real_robot.dataset import episodes_of
 
     labels = (True,) if command.keep == "success" else (True, False)
-    kept = []
-    for path in found:
-        if load_about(path)["success"] in labels:
-            try:
-                kept.append(episodes_of([path]))
-            except DataError as error:  # too short to be one; the others are not to be lost for it
-                print(f"left out: {error}")
+    labelled, kept = [path for path in found if load_about(path)["success"] in labels], []
+    for path in labelled:
+        try:
+            kept.append(episodes_of([path]))
+        except DataError as error:  # too short to be one; the others are not to be lost for it
+            print(f"left out: {error}")
     if kept:
         episodes = Episodes.concat(kept)
         save_episodes(episodes, command.out)
@@ -145,6 +148,7 @@ def _save(command: RecordCommand, folder: Path, found: list[Path]) -> None:
         print(f"{command.out}: {len(kept)} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
     elif found:
         print(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
+    return len(labelled)
 
 
 def _say(line: str) -> None:

@@ -55,8 +55,8 @@ class Camera(ABC):
     ``stage`` is the scene of a simulated arm (`robopol.real_robot.stage.Stage`), None of a real one.
 
     Attributes:
-        stamps: Whether it tells by itself when its pictures were taken, which is known after the first; if not, that is
-            when they arrived, less the configured latency.
+        stamps: Whether it tells by itself when its pictures were taken, which is known with the first that it gives; if
+            not, that is when they arrived, less the configured latency.
     """
 
     stamps = False

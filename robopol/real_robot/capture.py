@@ -10,6 +10,9 @@ from robopol.real_robot.camera import Camera, CameraConfig, Frame
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.film import Pulse
 
+FIRST = 30.0
+"""Time for a camera's first picture at least, s: a simulated one has none before its arm is there."""
+
 
 class Capture:
     """Asks a camera for pictures.
@@ -30,15 +33,15 @@ class Capture:
         """Take the pictures of an open camera; ``put`` gets every new one, ``beat`` how it goes, each time."""
         self._camera, self._config, self._clock, self._put, self._beat = camera, config, clock, put, beat
         self._last: Frame | None = None
-        self._since = 0
+        self._since = clock.now()
         self.repeated = self.missed = 0
 
     def step(self) -> Frame | None:
         """Ask for one picture and hand it on, if it is a new one; return it.
 
         Raises:
-            RobotError: If the camera is gone, gives pictures of another size, or, after a first one, gave no new one
-                for so long that its configured patience is over.
+            RobotError: If the camera is gone, gives pictures of another size, or gave no new one for so long that its
+                configured patience is over, and, until the first one, `FIRST`.
         """
         frame = self._camera.read()
         now, last = self._clock.now(), self._last
@@ -52,7 +55,8 @@ class Capture:
             self._put(new)
         self.repeated += frame is not None and new is None
         self._beat(Pulse(now, self.repeated, self.missed, os.getpid()))
-        if last is not None and new is None and now - self._since > self._config.patience * 1e9:
+        patience = self._config.patience if last is not None else max(FIRST, self._config.patience)
+        if new is None and now - self._since > patience * 1e9:
             why = f"the same picture {self.repeated} times" if self.repeated else "no picture"
             raise RobotError(f"{why} in {(now - self._since) * 1e-9:.1f} s")
         return new

@@ -20,8 +20,10 @@ EVENT_ROW = np.dtype(
     ]
 )
 ORDER_ROW = np.dtype([("command", np.int64), ("argument", np.int64)])
+WORDS_ROW = np.dtype([("words", "S480")])
 
 _TICKS, _EVENTS, _ORDERS, _STEPS = 4096, 4096, 64, 1 << 23  # rows; of the last, bytes
+_WORDS = 64
 
 
 class Channels:
@@ -30,6 +32,7 @@ class Channels:
     Attributes:
         ticks: Rows of the servo loop.
         events: Its events.
+        complaints: Why its driver could not do something, in words. To print them is not for a loop that must not wait.
         orders: What the operator says by the supervisor.
         said: What they say by a device of their own.
         switch: When the deadman's switch was held, ns.
@@ -46,6 +49,7 @@ class Channels:
         self.memories = memories
         self.ticks = Ring(memories["ticks"], tick_type(len(robot.joints)))
         self.events = Ring(memories["events"], EVENT_ROW)
+        self.complaints = Ring(memories["complaints"], WORDS_ROW)
         self.orders = Ring(memories["orders"], ORDER_ROW)
         self.said = Ring(memories["said"], ORDER_ROW)
         self.switch = Box(memories["switch"], 8)
@@ -65,6 +69,7 @@ class Channels:
         sizes = {
             "ticks": Ring.size(tick_type(len(robot.joints)), _TICKS),
             "events": Ring.size(EVENT_ROW, _EVENTS),
+            "complaints": Ring.size(WORDS_ROW, _WORDS),
             "orders": Ring.size(ORDER_ROW, _ORDERS),
             "said": Ring.size(ORDER_ROW, _ORDERS),
             "switch": Box.size(8),
@@ -100,6 +105,12 @@ class Channels:
     def report(self, event: Event) -> None:
         """Put an event of the servo loop into its ring."""
         self.events.put(row_of(event))
+
+    def complain(self, words: str) -> None:
+        """Put what the servo loop's driver said into its ring, as much of it as a row holds."""
+        row = np.zeros(1, WORDS_ROW)
+        row["words"] = words.encode()
+        self.complaints.put(row)
 
     def remark(self, event: Event) -> None:
         """Put an event of the policy's process into its ring."""

@@ -16,7 +16,7 @@ Vector = NDArray[np.float64]
 
 ID_BYTES = 16
 """Length of a policy's id."""
-_HEADER = struct.Struct("<16sqqqqqqiiii")
+_HEADER, _REFUSAL = struct.Struct("<16sqqqqqqiiii"), struct.Struct("<16sq")
 HORIZON_MAX = 256
 """Most rows of a chunk."""
 FAR = 3_600_000_000_000
@@ -88,6 +88,27 @@ class Chunk:
     def size(columns: int) -> int:
         """Return how many bytes a chunk of so many columns has at most."""
         return _HEADER.size + HORIZON_MAX * columns * 8
+
+
+class Refusal(NamedTuple):
+    """What is sent in place of a plan that was refused, and told of, where it was made: it counts as a refused chunk.
+
+    Attributes:
+        policy: Id of the policy, 16 bytes.
+        epoch: Epoch of the servo loop in which the plan was asked for.
+    """
+
+    policy: bytes
+    epoch: int
+
+    def pack(self) -> bytes:
+        """Return it as bytes, fewer than those of any chunk."""
+        return _REFUSAL.pack(*self)
+
+    @staticmethod
+    def unpack(message: bytes) -> "Refusal | None":
+        """Read what `pack` wrote; None if it is something else."""
+        return Refusal(*_REFUSAL.unpack(message)) if len(message) == _REFUSAL.size else None
 
 
 class GateConfig(Config):

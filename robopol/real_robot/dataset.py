@@ -22,6 +22,8 @@ from robopol.real_robot.waypoints import waypoints_for
 
 SOURCES = ("policy", "human")
 """Who chose an action."""
+HOLE = 1.5
+"""Times of a step from which on two steps do not follow each other."""
 
 
 def episodes_of(folders: Sequence[str | Path]) -> Episodes:
@@ -35,6 +37,10 @@ def episodes_of(folders: Sequence[str | Path]) -> Episodes:
 
     Every camera that was recorded is an observation, whether the policy looked by it or not: the picture that it saw,
     or, of a camera that it did not look by, the one nearest to the time of the observation.
+
+    Where more than one and a half times of a step lie between two, as while a camera was stale or the policy started
+    anew, the episode is cut: what is one row after the other is one step after the other. What comes before is
+    truncated, and no success.
 
     Args:
         folders: Folders that a `robopol.real_robot.recorder.Recorder` wrote, of one policy on one robot.
@@ -56,39 +62,45 @@ def _episode(folder: Path) -> Episodes:
     last = int(ticks["t_hold"][-1])
     used = (steps["t_observed"] >= begin) & (steps["t_observed"] <= end) & (steps["t_observed"] + reach * dt <= last)
     steps = steps[used]
-    if len(steps) < 2:
-        raise DataError(f"{folder} has {len(steps)} steps between motion and stop; a dataset needs two at least")
+    parts = np.split(steps, np.flatnonzero(np.diff(steps["t"]) > HOLE * dt) + 1)
+    if max(map(len, parts)) < 2:
+        raise DataError(
+            f"{folder} has {len(steps)} steps between motion and stop; a dataset needs two, one after the other"
+        )
     pictures, late = load_pictures(folder, about), _lateness(robot)
-    builder, overruled = EpisodeBuilder(), not about["policy"].get("demonstration", False)
-    success = about["success"] is True
-    for k, step in enumerate(steps[:-1]):
-        observed = int(step["t_observed"])
-        start, stop = (_commanded(ticks, robot, observed + (reach + side) * dt) for side in (-1, 0))
-        during = ticks[(ticks["t"] >= observed) & (ticks["t"] < observed + dt)]
-        human = bool(np.any((during["state"] == State.HUMAN) | (during["source"] == Source.HUMAN)))
-        over = k == len(steps) - 2
-        builder.add(
-            _observation(step, pictures, late),
-            waypoints.action(start, stop).astype(np.float32),
-            float(over and success),
-            over and success,
-            over and not success,
-            source=int(human),
-            intervention=human and overruled,
-        )
-    builder.finish(_observation(steps[-1], pictures, late), success)
-    return builder.build(
-        EpisodesMeta(
-            env_id="" if spec.env is None else spec.env.id,
-            control_hz=spec.control_hz,
-            action_space=spec.action_space,
-            action_names=spec.action_names,
-            action_low=spec.action_low,
-            action_high=spec.action_high,
-            source_names=SOURCES,
-            versions={"robopol": __version__},
-        )
+    overruled, made = not about["policy"].get("demonstration", False), []
+    meta = EpisodesMeta(
+        env_id="" if spec.env is None else spec.env.id,
+        control_hz=spec.control_hz,
+        action_space=spec.action_space,
+        action_names=spec.action_names,
+        action_low=spec.action_low,
+        action_high=spec.action_high,
+        source_names=SOURCES,
+        versions={"robopol": __version__},
     )
+    for part in parts:
+        if len(part) < 2:
+            continue
+        builder, success = EpisodeBuilder(), about["success"] is True and part is parts[-1]
+        for k, step in enumerate(part[:-1]):
+            observed = int(step["t_observed"])
+            start, stop = (_commanded(ticks, robot, observed + (reach + side) * dt) for side in (-1, 0))
+            during = ticks[(ticks["t"] >= observed) & (ticks["t"] < observed + dt)]
+            human = bool(np.any((during["state"] == State.HUMAN) | (during["source"] == Source.HUMAN)))
+            over = k == len(part) - 2
+            builder.add(
+                _observation(step, pictures, late),
+                waypoints.action(start, stop).astype(np.float32),
+                float(over and success),
+                over and success,
+                over and not success,
+                source=int(human),
+                intervention=human and overruled,
+            )
+        builder.finish(_observation(part[-1], pictures, late), success)
+        made.append(builder.build(meta))
+    return Episodes.concat(made)
 
 
 def _span(ticks: NDArray[np.void]) -> tuple[int, int]:

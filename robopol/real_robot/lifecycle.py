@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robopol.errors import RobotError
 from robopol.real_robot.clock import Clock
@@ -13,6 +14,8 @@ from robopol.real_robot.outlet import Outlet
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import LATCHED, MOVING, WRITING, Command, Machine, State
 from robopol.real_robot.watchdogs import Alarm, ArmWatch, Reaction
+
+Vector = NDArray[np.float64]
 
 ARMING_TIME = 2.0
 """Longest time from the arming of a device to its first state with power on, s."""
@@ -36,11 +39,21 @@ class Lifecycle:
         quitting: Whether the operator said QUIT.
     """
 
-    def __init__(self, robot: RobotConfig, driver: Driver, clock: Clock, report: Callable[[Event], None]) -> None:
-        """Begin disconnected."""
-        self.robot, self.driver, self.clock, self._report = robot, driver, clock, report
+    def __init__(
+        self,
+        robot: RobotConfig,
+        driver: Driver,
+        clock: Clock,
+        report: Callable[[Event], None],
+        complain: Callable[[str], None] = lambda words: None,
+    ) -> None:
+        """Begin disconnected; ``complain`` is told, in words, why the driver could not do something."""
+        self.robot, self.driver, self.clock = robot, driver, clock
+        self._report, self._complain = report, complain
+        self._words: dict[Code, str] = {}
         self.machine, self.motion, self.outlet = Machine(report), Motion(robot), Outlet(driver, robot)
         self.watch, self.reading = ArmWatch(robot), Reading(len(robot.joints))
+        self._ends: tuple[Vector, Vector] | None = None  # lowest and highest goals that the arm takes, if it says so
         self._arming = 0
         self.quitting = False
 
@@ -50,7 +63,7 @@ class Lifecycle:
         Raises:
             RobotError: If it cannot be, or is not the robot that the configuration describes.
         """
-        self.robot.check_device(self.driver.connect())
+        self._connect_device()
         self.watch.reset(self.clock.now())
         self.machine.enter(State.CONNECTED, self.clock.now())
 
@@ -66,6 +79,7 @@ class Lifecycle:
         Returns:
             Whether it was done.
         """
+        self._words.clear()
         known = number in Command.__members__.values()
         done = known and self._do(Command(number), argument, now, t)
         code, severity = (Code.COMMANDED, Severity.INFO) if done else (Code.COMMAND_REFUSED, Severity.WARNING)
@@ -173,6 +187,13 @@ class Lifecycle:
         """Report an event."""
         self._report(Event(now, code, severity, tuple(float(number) for number in numbers)))
 
+    def failed(self, now: int, code: Code, severity: Severity, why: RobotError, *numbers: float) -> None:
+        """Report that the driver could not do something, and why, unless it said just that since the last command."""
+        self.tell(now, code, severity, *numbers)
+        if self._words.get(code) != (words := str(why)):
+            self._words[code] = words
+            self._complain(words)
+
     def _blind(self, now: int) -> bool:
         """Say whether a limit is set on what the arm does not measure, and report it."""
         found = self.watch.blind(self.reading)
@@ -183,8 +204,8 @@ class Lifecycle:
     def _begin_arming(self, now: int) -> bool:
         try:
             self.driver.arm()
-        except RobotError:
-            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 1)
+        except RobotError as error:
+            self.failed(now, Code.DEVICE_FAILED, Severity.STOP, error, 1)
             return False
         self._arming = self.clock.now()
         self.watch.reset(self._arming)
@@ -197,10 +218,10 @@ class Lifecycle:
         if self.watch.failures or self.watch.age(now) > self.robot.watch.lost:
             self.driver.close()
             try:
-                self.driver.connect()
+                self._connect_device()
                 self.driver.read(self.reading)
-            except RobotError:
-                self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 0)
+            except RobotError as error:
+                self.failed(now, Code.DEVICE_FAILED, Severity.STOP, error, 0)
                 return False
         if self.reading.status & FAULTS:
             return False
@@ -208,10 +229,16 @@ class Lifecycle:
         self.machine.enter(State.CONNECTED, now)
         return True
 
+    def _connect_device(self) -> None:
+        info = self.driver.connect()
+        self.robot.check_device(info)
+        self._ends = (np.array(info.low), np.array(info.high)) if info.low else None
+
     def _stand(self, t: int) -> None:
-        """Let the command be where the arm is, which is at rest."""
-        self.motion.reset(self.reading.q, float(np.nan_to_num(self.reading.gripper)), t)
-        self.outlet.reset(self.reading.q)
+        """Let the command be where the arm is, which is at rest; at its stop it may be a little beyond its goals."""
+        q = self.reading.q if self._ends is None else self.reading.q.clip(*self._ends)
+        self.motion.reset(q, float(np.nan_to_num(self.reading.gripper)), t)
+        self.outlet.reset(q)
 
     @property
     def _near(self) -> bool:
@@ -222,7 +249,7 @@ class Lifecycle:
     def _device_stop(self, now: int, level: StopLevel) -> bool:
         try:
             self.outlet.stop(level)
-        except RobotError:
-            self.tell(now, Code.DEVICE_FAILED, Severity.STOP, 2)
+        except RobotError as error:
+            self.failed(now, Code.DEVICE_FAILED, Severity.STOP, error, 2)
             return False
         return True

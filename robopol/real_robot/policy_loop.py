@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from robopol.errors import RemoteError
 from robopol.policies import Policy, Previous
-from robopol.real_robot.chunk import HORIZON_MAX, ID_BYTES, Chunk, Rejection
+from robopol.real_robot.chunk import HORIZON_MAX, ID_BYTES, Chunk, Refusal, Rejection
 from robopol.real_robot.clock import Clock, paced
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.motion import STILL
@@ -18,7 +18,7 @@ from robopol.real_robot.observing import Observation, Observer
 from robopol.real_robot.proposal import ProposalGate
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.sent import Handover, Plan, Sent
-from robopol.real_robot.sight import Sight
+from robopol.real_robot.sight import PREFIX, Sight
 from robopol.real_robot.states import WRITING, State
 from robopol.real_robot.steps import NOT_ASKED, Asked, Step
 from robopol.real_robot.waypoints import Waypoints
@@ -76,7 +76,7 @@ class PolicyLoop:
             waypoints: What becomes of its actions.
             clock: Time.
             ticks: Returns the rows of the servo loop since the last call.
-            post: Sends a packed chunk.
+            post: Sends a packed chunk, or a packed refusal in place of one.
             sight: The cameras that it looks by; None if it looks by none.
             reach: Steps from an action to the time at which it is to hold.
             executed: s, actions of a plan after which the next is asked for; None is the policy's own number.
@@ -117,12 +117,16 @@ class PolicyLoop:
         self._sent.inherit(known.plans)
 
     def run(self, alive: Callable[[], bool], record: Callable[[Step], None]) -> None:
-        """Step at the policy's rate while ``alive``; steps that cannot be kept up with are left out."""
+        """Step at the policy's rate while ``alive``; steps that cannot be kept up with are only recorded, later."""
+        last: Step | None = None
         for _ in paced(self.clock, self.dt, alive):
             self._settle()
             step = self.step()
             if step is not None:
+                for missed in self._between(last, step):
+                    record(missed)
                 record(step)
+            last = step
 
     def step(self) -> Step | None:
         """Observe, and plan if it is time; returns None if there is nothing yet to be seen, or nothing recent."""
@@ -149,6 +153,22 @@ class PolicyLoop:
         self._since += 1
         return Step(t, observed, epoch, observation, taken, asked, self.id)
 
+    def _between(self, last: Step | None, step: Step) -> Iterator[Step]:
+        """Return the steps that passed between two, as while a plan was made, as far as what they saw is remembered."""
+        count = 1 if last is None else round((step.t - last.t) / self.dt)
+        for k in range(1, count):
+            assert last is not None
+            t, observed = (a + (b - a) * k // count for a, b in ((last.t, step.t), (last.t_observed, step.t_observed)))
+            row, seen = nearest(self._rows, observed), self._look(observed)
+            if seen is not None and self._recalled(observed, row, seen[1]):
+                yield Step(t, observed, int(row["epoch"]), *seen, NOT_ASKED, self.id)
+
+    def _recalled(self, t: int, row: np.void, taken: dict[str, int]) -> bool:
+        """Say whether a row and pictures are of a step at ``t``, ns, and not only the oldest that are left."""
+        half, cameras = self.dt // 2, self.robot.cameras
+        near = {key: max(half, cameras[key.removeprefix(PREFIX)].period_ns) for key in taken}
+        return abs(int(row["t_received"]) - t) <= half and all(abs(taken[key] - t) <= near[key] for key in taken)
+
     def _ask(self, observed: int, observation: Observation) -> Asked:
         """Let the policy plan, and send what it says unless that is no plan."""
         committed, seed, t = self._committed(), self._next_seed(), self.clock.now()
@@ -167,6 +187,7 @@ class PolicyLoop:
         found = self._gate.judge(actions)
         if isinstance(found, Rejection):
             self._tell(found.code, *found.numbers)
+            self._post(Refusal(self.id, self._epoch).pack())
             return asked
         if found:
             self._tell(Code.CHUNK_CLIPPED, found)

@@ -1,12 +1,13 @@
 """Recording: from the rings to files, one folder an episode, which is there whole or under another name.
 
 ``python -m robopol.real_robot.recorder`` is the process; see `supervisor`. It only reads rings, so whatever happens to
-it, a stop, a full disk, a kill, the servo loop does not notice; what it lost is counted.
+it, a stop, a full disk, a kill, the servo loop does not notice; what it lost is counted, and told to its parent.
 """
 
 import json
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from robopol import __version__
 from robopol.config import parse
+from robopol.errors import RobotError
 from robopol.files import TEMPORARY, write_json
 from robopol.real_robot.channels import EVENT_ROW, Channels
 from robopol.real_robot.child import Lifeline, be_polite, die_with_parent, say
@@ -35,6 +37,8 @@ LABELS = {0: None, 1: False, 2: True}
 """Argument of `Command.STOP` -> whether the operator calls the episode a success."""
 DISCARD = 3
 """Argument of `Command.STOP` that discards the episode that is going on, or else the last one."""
+ASIDE = 4
+"""Argument of `Command.STOP` that says that the newest motion is no episode: a discard takes the one before."""
 DISCARDED = "discarded"
 """Folder beside the episodes that discarded ones are moved to: what was recorded is not deleted."""
 BEFORE = "before-"
@@ -61,7 +65,12 @@ class Recorder:
     """
 
     def __init__(
-        self, folder: Path, rows: dict[str, np.dtype[Any]], about: dict[str, Any], album: Album | None = None
+        self,
+        folder: Path,
+        rows: dict[str, np.dtype[Any]],
+        about: dict[str, Any],
+        album: Album | None = None,
+        tell: Callable[..., None] = lambda **said: None,
     ) -> None:
         """Record into a folder.
 
@@ -70,7 +79,10 @@ class Recorder:
             rows: ``ticks``, ``events`` and ``steps`` -> their rows.
             about: What is true of all episodes: the robot, the policy.
             album: The pictures, if there are cameras.
+            tell: Told of every motion the ``epoch`` in which it ended, and whether it is ``written``; and, in words,
+                what is ``lost``.
         """
+        self._tell = tell
         self._album = album or Album({})
         self._folder, self._rows, self._about = folder, rows, about
         self._files: dict[str, RowFile] = {}
@@ -78,8 +90,10 @@ class Recorder:
         self._draft: Path | None = None
         self._label: bool | None = None
         self._past, self._count = Past(rows), 0
-        self._last: Path | None = None
-        self._discarded = False
+        self._moving = False  # whether a motion goes on, which may not be recorded
+        self._last: Path | None = None  # the newest motion, as long as it may be discarded
+        self._before: Path | None = None  # what that was before the newest motion
+        self._order = self._epoch = 0
         self.written: list[Path] = []
         self.dropped = 0
 
@@ -98,23 +112,29 @@ class Recorder:
         fault = False
         for event in found["events"]:
             if event["code"] == Code.COMMANDED and event["numbers"][0] == Command.STOP:
-                self._label = LABELS.get(int(event["numbers"][1]))
-                self._discarded = event["numbers"][1] == DISCARD
+                self._order = int(event["numbers"][1])
+                self._label = LABELS.get(self._order)
             fault |= bool(event["code"] == Code.STATE_CHANGED and event["numbers"][1] in LATCHED)
         ticks = found["ticks"]
-        moving = np.isin(ticks["state"], MOVING)
-        if self._draft is None and moving.any() and time.monotonic() >= self._again:
+        over = np.isin(ticks["state"], _OVER)
+        moves = bool(np.isin(ticks["state"], MOVING).any())
+        if moves and not self._moving:
+            self._moving, self._before, self._last = True, self._last, None
+        if self._draft is None and moves and time.monotonic() >= self._again:
             self._begin(lost)
         self._album.add()
-        if self._draft is None:
+        if self._draft is not None:
+            self._write(found)
+        else:
             self._past.add(found)
-            self._label = None  # it was said of no episode
-            self._aside(self._discarded)
             if fault:
                 self._keep_incident()
-            return
-        self._write(found)
-        if len(ticks) and State(int(ticks["state"][-1])) in _OVER:
+        if not self._moving:
+            self._label = None  # it was said of no episode
+            self._aside()
+        elif len(over) and over[-1]:
+            first = 1 + int(np.flatnonzero(~over).max(initial=-1))
+            self._epoch = int(ticks["epoch"][first])
             self.end(lost)
 
     def speaks(self, policy: dict[str, Any]) -> None:
@@ -124,15 +144,22 @@ class Recorder:
         self._about = self._about | {"policy": policy, "policies": named}
 
     def end(self, lost: int) -> None:
-        """End the episode that is going on, if there is one."""
-        if self._draft is None:
+        """End the motion that is going on, if there is one."""
+        if not self._moving:
             return
-        draft, self._draft = self._draft, None
+        self._moving = False
+        written = self._draft is not None and self._finish(self._draft, lost)
+        self._draft = self._label = None
+        self._tell(epoch=self._epoch, written=written)
+        self._aside()
+
+    def _finish(self, draft: Path, lost: int) -> bool:
+        dropped = self.dropped + lost - self._lost
         tree = self._about | {
             "robopol_version": __version__,
             "wall_time": self._wall,
             "success": self._label,
-            "dropped": self.dropped + lost - self._lost,
+            "dropped": dropped,
             "rows": self._described(),
         }
         try:
@@ -141,15 +168,21 @@ class Recorder:
             write_json(draft / "episode.json", tree)
             final = draft.with_name(draft.name.removeprefix(TEMPORARY))
             draft.rename(final)
-            self.written.append(final)
-            self._last = final
-        except OSError:
-            self.dropped += 1
-        self._label = None
-        self._aside(self._discarded)
+        except OSError as error:
+            self._fail(f"an episode could not be written, and what there is of it is {draft.name}", error)
+            return False
+        self.written.append(final)
+        self._last = final
+        if dropped:
+            self._tell(lost=f"{final.name} lacks {dropped} rows, as the disk was full or too slow")
+        return True
+
+    def _fail(self, what: str, error: OSError) -> None:
+        self.dropped += 1
+        self._tell(lost=f"{what}: {error}")
 
     def _begin(self, lost: int) -> None:
-        self._lost, self._wall = lost, time.time()
+        self._lost, self._wall = lost + self.dropped, time.time()
         draft = self._folder / f"{TEMPORARY}{self._name()}"
         try:
             draft.mkdir(parents=True)
@@ -157,8 +190,8 @@ class Recorder:
             for name, row in self._rows.items():
                 self._files[name] = RowFile(draft / f"{name}.bin", row)
             self._album.begin(draft)
-        except OSError:  # until the next try its rows are kept with those that came before
-            self.dropped += 1
+        except OSError as error:  # until the next try its rows are kept with those that came before
+            self._fail(f"this motion is not recorded, which is tried again every {AGAIN:g} s", error)
             self._again = time.monotonic() + AGAIN
             with suppress(OSError):
                 self._close()
@@ -176,18 +209,22 @@ class Recorder:
         self._count += 1
         return time.strftime("%Y%m%d-%H%M%S", time.gmtime()) + f"-{self._count - 1:03d}"
 
-    def _aside(self, discarded: bool) -> None:
-        """Move the last episode to those that were discarded, once."""
-        self._discarded = False
-        if not discarded or self._last is None:
+    def _aside(self) -> None:
+        """Move the newest motion to those that were discarded, once, if that was said."""
+        order, self._order = self._order, 0
+        if order not in (DISCARD, ASIDE):
             return
         last, self._last = self._last, None
+        if order == ASIDE:
+            self._last, self._before = self._before, None
+        if last is None:
+            return
         try:
             (self._folder / DISCARDED).mkdir(exist_ok=True)
             last.rename(self._folder / DISCARDED / last.name)
             self.written.remove(last)
-        except OSError:
-            self.dropped += 1
+        except OSError as error:
+            self._fail(f"{last.name} could not be discarded, and is among the episodes still", error)
 
     def _keep_incident(self) -> None:
         folder = self._folder / f"{self._name()}-incident"
@@ -196,8 +233,8 @@ class Recorder:
             folder.mkdir(parents=True)
             self._write_before(folder)
             write_json(folder / "incident.json", tree)
-        except OSError:
-            self.dropped += 1
+        except OSError as error:
+            self._fail("what came before a fault could not be written", error)
             shutil.rmtree(folder, ignore_errors=True)
 
     def _write_before(self, folder: Path) -> None:
@@ -229,6 +266,20 @@ def record(recorder: Recorder, rings: Mapping[str, Ring | Joined], alive: Callab
     recorder.end(sum(ring.lost for ring in rings.values()))
 
 
+def check_folder(folder: Path) -> None:
+    """Make the folder of recordings, and see that something can be written there.
+
+    Raises:
+        RobotError: If not.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as draft:
+            Path(draft, "tried").write_bytes(bytes(4096))
+    except OSError as error:
+        raise RobotError(f"nothing can be recorded in {folder}: {error}; name another folder, record=") from error
+
+
 def main() -> None:
     """Record until the parent is gone."""
     lifeline = Lifeline()
@@ -242,7 +293,17 @@ def main() -> None:
     about = {"robot": setup["robot"], "operator": setup.get("operator")}
     about["monotonic_ns"] = clock.now()
     album = Album({name: film.ring for name, film in channels.films.items()})
-    recorder = Recorder(Path(setup["folder"]), rows, about, album)
+
+    def tell(**said: Any) -> None:
+        with suppress(BrokenPipeError):  # a supervisor that is gone
+            say(**said)
+
+    try:
+        check_folder(Path(setup["folder"]))
+    except RobotError as error:
+        say(error=str(error))
+        raise SystemExit(1) from None
+    recorder = Recorder(Path(setup["folder"]), rows, about, album, tell)
     recorder.speaks(setup["policy"])
     rings: dict[str, Ring | Joined] = {"ticks": channels.ticks, "steps": Ring(channels.steps, steps)}
     rings["events"] = Joined(channels.events, channels.remarks)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robopol.errors import MessageError, RobotError
-from robopol.real_robot.chunk import Chunk, Rejection
+from robopol.real_robot.chunk import Chunk, Refusal, Rejection
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.driver import Driver, Reading
 from robopol.real_robot.events import Code, Event, Severity
@@ -70,6 +70,7 @@ class Servo:
         publish: Callable[[NDArray[np.void]], None],
         successor: Mailbox | None = None,
         merging: Merging | None = None,
+        complain: Callable[[str], None] = lambda words: None,
     ) -> None:
         """Make the loop; nothing is connected yet.
 
@@ -85,9 +86,10 @@ class Servo:
             successor: Ids of policies that may take the place of the one that speaks, each from its first chunk that is
                 taken on; None if there will be none.
             merging: What a chunk of the policy does to its plan; None replaces it. A human's always does.
+            complain: Told, in words, why the driver could not do something; it must not wait for anybody.
         """
         self.robot, self.clock = robot, clock
-        self.life = Lifecycle(robot, driver, clock, report)
+        self.life = Lifecycle(robot, driver, clock, report, complain)
         self._driver, self._operator, self._mailboxes, self._publish = driver, operator, mailboxes, publish
         self._loop = LoopWatch(robot)
         self._gates = {State.RUNNING: robot.make_gate(), State.HUMAN: robot.make_gate()}
@@ -175,10 +177,10 @@ class Servo:
             fresh = self._driver.read(self._next)
             if fresh and not np.isfinite(self._next.q).all():
                 raise RobotError("a joint's position is not a number")
-        except RobotError:
+        except RobotError as error:
             life.watch.read_failed()
             if life.machine.state not in LATCHED:
-                life.tell(now, Code.READ_FAILED, Severity.WARNING, life.watch.failures)
+                life.failed(now, Code.READ_FAILED, Severity.WARNING, error, life.watch.failures)
             return False, False
         if fresh:  # so that half an answer is never looked at
             life.reading, self._next = self._next, life.reading
@@ -222,6 +224,11 @@ class Servo:
     def _consider(self, message: bytes, speaker: State, now: int, t: int) -> None:
         """Take a chunk or refuse it."""
         machine, motion, gate = self.life.machine, self.life.motion, self._gates[speaker]
+        refusal = Refusal.unpack(message)
+        if refusal is not None and refusal.policy in gate.policies:
+            if refusal.epoch == machine.epoch:
+                self._count_refusal(now, t)
+            return
         try:
             chunk = Chunk.unpack(message)
         except MessageError:
@@ -248,6 +255,9 @@ class Servo:
 
     def _refuse(self, why: Rejection, now: int, t: int) -> None:
         self.life.tell(now, why.code, Severity.WARNING, *why.numbers)
+        self._count_refusal(now, t)
+
+    def _count_refusal(self, now: int, t: int) -> None:
         self._rejections += 1
         if self._rejections == self.robot.watch.rejections and self.life.machine.state in MOVING:
             self.life.tell(now, Code.REJECTED_TOO_OFTEN, Severity.WARNING, self._rejections)
@@ -280,9 +290,9 @@ class Servo:
             life.tell(now, Code.WRITE_REFUSED, Severity.STOP, *error.numbers)
             life.fault(now, State.FAULT)
             return False
-        except RobotError:
+        except RobotError as error:
             self._write_failures += 1
-            life.tell(now, Code.WRITE_FAILED, Severity.WARNING, self._write_failures)
+            life.failed(now, Code.WRITE_FAILED, Severity.WARNING, error, self._write_failures)
             if self._write_failures >= self.robot.watch.failures:
                 self._write_failures = 0
                 life.fault(now, State.FAULT)

@@ -64,7 +64,7 @@ def main() -> None:
     policy, merging = bytes.fromhex(setup["policy"]), merging_of(setup.get("merging", {"kind": "replace"}))
     told = channels.report, publish, channels.successor, merging
     try:
-        servo = Servo(robot, driver, clock, desk, mailboxes, policy, *told)
+        servo = Servo(robot, driver, clock, desk, mailboxes, policy, *told, complain=channels.complain)
         servo.life.machine.epoch = setup.get("epoch", 0)
         servo.connect()
     except RobopolError as error:

@@ -1,8 +1,10 @@
 """The supervisor: starts the processes of a robot, speaks for the operator, notices when one of them dies."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,7 @@ class Supervisor:
         scheduling: How the servo loop is scheduled.
         cameras: Looks after the cameras.
         state: The newest state of the arm that was seen.
+        recorded: Epoch in which a motion ended -> whether it is on disk, as far as `alarms` has heard of it.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Supervisor:
         self.state, self._epoch = State.DISCONNECTED, -1
         self._renewals: dict[str, Renewal] = {}
         self._words: list[str] = []
+        self.recorded: dict[int, bool] = {}
         self._heir: Succession | None = None
         self._left: list[Child] = []  # killed, and not waited for: meanwhile nobody would hear the servo loop
         self.cameras = CameraDesk(robot, self.channels.films, self._start_camera, self._clock)
@@ -238,7 +242,7 @@ class Supervisor:
         return [event_of(row) for ring in (self.channels.events, self.channels.remarks) for row in ring.take()]
 
     def alarms(self) -> list[str]:
-        """Return what a person should know of the processes, in words: cameras, a silent servo loop, a policy's return.
+        """Return what a person should know, in words: of cameras, arm, loop and recorder, of a policy's return.
 
         To be called after `events`, by which the servo loop's ticks are heard.
         """
@@ -248,9 +252,32 @@ class Supervisor:
         for gone in [child for child in self._left if not child.alive]:
             gone.end(0.0)
             self._left.remove(gone)
+        self._hear_complaints()
         silent = self._pulse.alarm(self._clock.now()) if self._children["servo_process"].alive else None
         said, self._words = [*self._words, *([silent] if silent else [])], []
         return said + self.cameras.tend()
+
+    def _hear_complaints(self, patience: float = 0.0) -> None:
+        """Hear what driver and recorder could not do; of the recorder all that it says within so many seconds."""
+        self._words += [f"the arm: {row['words'].decode(errors='replace')}" for row in self.channels.complaints.take()]
+        recorder, end = self._children.get("recorder"), time.monotonic() + patience
+        with suppress(RobotError):  # one that has ended is told of by `deaths`
+            while recorder is not None and (said := recorder.heard(end - time.monotonic())) is not None:
+                if "lost" in said:
+                    self._words.append(f"the recorder: {said['lost']}")
+                else:
+                    self.recorded[said["epoch"]] = said["written"]
+
+    def _hear_out(self) -> None:
+        """Let the recorder write what went on to the end, and print what nobody will ask `alarms` for any more."""
+        recorder = self._children.get("recorder")
+        if recorder is not None and recorder.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                recorder.process.stdin.close()
+        self._hear_complaints(END_TIME)
+        for words in self._words:
+            print(f"ALARM: {words}", file=sys.stderr, flush=True)
+        self._words = []
 
     def deaths(self) -> list[str]:
         """Return the names of the processes that died since the last call; a servo loop that hangs is killed first."""
@@ -276,8 +303,10 @@ class Supervisor:
     def close(self) -> None:
         """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more."""
         self._give_up()
-        order = (("servo_process", END_TIME), ("recorder", END_TIME), ("operator_process", 2.0), (self._eyes, 2.0))
+        order = (("servo_process", END_TIME), ("recorder", 1.0), ("operator_process", 2.0), (self._eyes, 2.0))
         for name, patience in order:
+            if name == "recorder":
+                self._hear_out()
             child = self._children.pop(name, None)
             if child is not None:
                 child.end(patience)

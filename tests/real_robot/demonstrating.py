@@ -12,11 +12,11 @@ from robopol.real_robot.channels import EVENT_ROW
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.demonstration import DemonstrationConfig, DemonstrationLoop, spec_of
 from robopol.real_robot.placing import modelled
-from robopol.real_robot.recorder import Recorder
+from robopol.real_robot.recorder import ASIDE, Recorder
 from robopol.real_robot.scenes import Scene
 from robopol.real_robot.servo import Servo
 from robopol.real_robot.session import Session
-from robopol.real_robot.states import State
+from robopol.real_robot.states import Command, State
 from robopol.real_robot.steps import fill, step_type
 from robopol.real_robot.ticks import tick_type
 from robopol.real_robot.world import World
@@ -54,10 +54,11 @@ class Demonstration:
         self.spec = spec_of(self.robot, DemonstrationConfig(env=REACH))
         self.types = {"ticks": tick_type(6), "events": EVENT_ROW, "steps": step_type(self.spec)}
         policy = {"spec": self.spec.tree(), "speaker": {}, "demonstration": True}
-        self.recorder = Recorder(folder / "record", self.types, {"robot": self.robot.tree(), "policy": policy})
+        about, self.recorded = {"robot": self.robot.tree(), "policy": policy}, {}
+        tell = lambda epoch, written: self.recorded.update({epoch: written})  # noqa: E731
+        self.recorder = Recorder(folder / "record", self.types, about, tell=tell)
         self.typist, self.said = Typist(self.clock), []
-        order = lambda command, argument: self.bench.orders.append((command, argument))  # noqa: E731
-        self.session = Session(episodes, reset, False, self.said.append, order)
+        self.session = Session(episodes, reset, False, self.said.append)
 
     def place(self, seed):
         """Place the arm in a new scene, as a restart of the servo process does, and switch it on."""
@@ -84,7 +85,8 @@ class Demonstration:
             self.heard, self.told = len(self.bench.rows), len(self.bench.events)
             for event in events:
                 self.session.hear(event)
-            self.session.look(self.clock.now(), self.bench.state)
+            if self.session.look(self.clock.now(), self.bench.state, self.recorded):
+                self.bench.say(Command.STOP, ASIDE)
             rows = np.zeros(len(events), EVENT_ROW)
             for row, event in zip(rows, events, strict=True):
                 row["t"], row["code"], row["numbers"][: len(event.numbers)] = event.t, event.code, event.numbers

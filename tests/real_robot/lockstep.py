@@ -96,12 +96,12 @@ class Bench:
         self.driver = Wire(SimulatedConfig(), self.clock, self.robot)
         self.orders, self.held_at = [], 0
         self.policy, self.human = Box(), Box()
-        self.events, self.rows = [], []
+        self.events, self.rows, self.words = [], [], []
         boxes = {State.RUNNING: self.policy, State.HUMAN: self.human}
         publish = lambda row: self.rows.append(row[0].copy())  # noqa: E731
         rule = merging_of({"kind": merging} if isinstance(merging, str) else merging)
         told = self.events.append, publish, None, rule
-        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, *told)
+        self.servo = Servo(self.robot, self.driver, self.clock, self, boxes, POLICY, *told, self.words.append)
         self.servo.connect()
         if start is not None:
             self.driver.device.data.qpos[:5] = start

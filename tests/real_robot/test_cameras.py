@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,37 @@ def test_pictures_have_their_colours_and_the_time_of_their_arrival_less_the_late
     assert camera.read() is None
     camera.close()
     camera.close()
+
+
+def ages(monkeypatch, *told):
+    """Return how old a device's pictures are said to be, s, which are so old by its own stamps, None without one."""
+    clock, left = VirtualClock(100_000 * MS), list(told)
+    device = SimpleNamespace(isOpened=lambda: True, set=lambda *_: None, release=lambda: None)
+    device.getBackendName, device.grab = lambda: "V4L2", lambda: True
+    device.retrieve = lambda: (True, np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+    def get(what):
+        if what in ("width", "height"):
+            return {"width": WIDTH, "height": HEIGHT}[what]
+        age = left.pop(0)
+        return 0.0 if age is None else clock.now() * 1e-6 - age * 1e3
+
+    device.get = get
+    names = {"CAP_PROP_FRAME_WIDTH": "width", "CAP_PROP_FRAME_HEIGHT": "height", "CAP_PROP_POS_MSEC": "stamp"}
+    names |= dict.fromkeys(["CAP_PROP_FPS", "CAP_PROP_BUFFERSIZE"])
+    logging = SimpleNamespace(setLogLevel=lambda level: None, LOG_LEVEL_SILENT=0)
+    cv = SimpleNamespace(**names, utils=SimpleNamespace(logging=logging), VideoCapture=lambda source: device)
+    monkeypatch.setitem(sys.modules, "cv2", cv)
+    camera, _ = opened(0, clock, latency=0.01)
+    frames = [camera.read() for _ in told]
+    return [frame and round((clock.now() - frame.t) * 1e-9 - 0.01, 6) for frame in frames], camera.stamps
+
+
+def test_whether_a_device_stamps_is_decided_once_and_an_old_picture_stays_old(monkeypatch):
+    assert ages(monkeypatch, 0.03, 0.9, 1.1, 3.0, None) == ([0.03, 0.9, 1.1, 3.0, 100.0], True)
+    assert ages(monkeypatch, 2.0, 0.03, 2.0) == ([None, 0.03, 2.0], True)  # the first one had waited since the opening
+    assert ages(monkeypatch, 0.03, -0.2, 0.03) == ([0.03, None, 0.03], True)  # of the future
+    assert ages(monkeypatch, *[None] * 6, 0.03) == ([None] * 4 + [0.0] * 3, False)
 
 
 @opencv

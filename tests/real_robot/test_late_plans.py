@@ -1,5 +1,7 @@
 """Late plans through the bridge: what goes on meanwhile is what they begin with, and the sampler is told (T14, T17)."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from test_rehearsal import ur5e
 
 from robopol.execution import RecedingHorizonConfig
 from robopol.policies.policy import Previous
-from robopol.real_robot.chunk import Chunk, Usable
+from robopol.real_robot.camera import Frame
+from robopol.real_robot.chunk import Chunk, Refusal, Usable
 from robopol.real_robot.clock import VirtualClock
 from robopol.real_robot.events import Code
 from robopol.real_robot.merging import ContinueConfig
@@ -47,7 +50,7 @@ class Talk:
         spec = policy.spec.model_copy(update={"action_space": "joint_delta", "control_hz": 20.0, **box})
         self.policy = Fixed(ReacherConfig(n_obs_steps=2, horizon=12, n_action_steps=4), spec).eval()
         self.clock = self.policy.clock = VirtualClock(1_000 * MS)
-        self.robot, self.sent, self.q = arm(**fields), [], np.zeros(5)
+        self.robot, self.sent, self.refusals, self.q = arm(**fields), [], [], np.zeros(5)
         observer = type("", (), {"observe": lambda self, row: {"state": np.zeros(14, np.float32)}})()
         waypoints = waypoints_for(spec, self.robot)
         self.events, self.words = [], []
@@ -58,6 +61,9 @@ class Talk:
         )
 
     def post(self, message):
+        if (refusal := Refusal.unpack(message)) is not None:
+            self.refusals.append(refusal)
+            return
         self.sent.append(Chunk.unpack(message))
         if not self.refusing:
             self.taken = self.sent[-1].seq
@@ -118,6 +124,49 @@ def test_a_plan_is_executed_for_as_many_steps_as_the_next_one_is_late():
     new, none = talk.sent[-1], Plan(0, *np.zeros((3, 0)))
     left = Usable(new.times()[new.committed :], new.data[new.committed :], 0)
     assert ContinueConfig().build().merge(none, none, new, left).continued
+
+
+def passing(talk, dark=(0, 0)):
+    """Let an arm be read every 10 ms, at a place that tells the time, s, and filmed every 20 ms but for some time."""
+    heard, image = [talk.clock.now() - 200 * MS], np.zeros((1, 1, 3), np.uint8)
+
+    def rows():
+        times = np.arange(heard[0], talk.clock.now(), 10 * MS) + 10 * MS
+        heard[0] += len(times) * 10 * MS
+        found = np.concatenate([new_tick(5)[:0], *[talk.rows() for _ in times]])
+        found["t_received"], found["q"] = times, (times * 1e-9)[:, None]
+        return found
+
+    def at(t):
+        film = [s for s in range(0, talk.clock.now(), 20 * MS) if not dark[0] < s < dark[1]]
+        return {"images.front": Frame(min(film, key=lambda s: abs(s - t)), image)}
+
+    talk.loop._ticks, talk.loop._sight = rows, SimpleNamespace(newest=lambda now: now - 30 * MS, at=at)
+    talk.loop._observer.observe = lambda row: {"state": np.full(14, row["q"][0], np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "dark", "hole"),
+    [
+        (0.12, (0, 0), 0),
+        (2.6, (0, 0), 2600 - 2000 - 50),  # rows are kept for two seconds, and as long as the policy looks back
+        (0.5, (1_100 * MS, 1_400 * MS), 300),
+    ],
+)
+def test_steps_that_pass_while_a_plan_is_made_are_recorded_with_what_was_there(seconds, dark, hole):
+    """Else what is recorded would be as much faster than what was done; what is not remembered is left out."""
+    talk, steps = Talk(cameras={"front": {"kind": "opencv", "fps": 50.0, "size": [1, 1]}}), []
+    passing(talk, dark)
+    talk.policy.seconds = seconds
+    talk.loop.run(lambda: len(steps) < 14, steps.append)
+    gaps = np.diff([step.t for step in steps])
+    assert [step.asked.seq > 0 for step in steps].count(True) >= 1
+    assert gaps.min() > 0.5 * DT
+    assert np.sum(gaps > 1.5 * DT) == bool(hole)
+    assert gaps.max() == pytest.approx(hole * MS, abs=DT) if hole else gaps.max() <= 1.5 * DT
+    for step in steps:
+        assert step.observation["state"][0] * 1e9 == pytest.approx(step.t_observed, abs=DT / 2)
+        assert abs(step.taken["images.front"] - step.t_observed) <= DT / 2
 
 
 def test_d_is_of_the_longest_of_the_last_plans_and_of_the_arms_own_latency():

@@ -94,6 +94,21 @@ def test_a_stop_at_rest_is_no_step_on_the_wire(rig):
     assert rig.oracle.violations == []
 
 
+def test_an_arm_on_its_stop_that_may_be_armed_does_not_fault_at_once(rig):
+    """It is measured a few ticks beyond what it takes for a goal, and is held at the last one that it takes."""
+    arm, end = rig.arm, rig.calibration.limits()[1][0]
+    arm.model.jnt_range[0, 1] = end + 0.015  # the stop itself
+    arm.data.qpos[0] = arm.goal[0] = arm._setpoint[0] = end + 0.015
+    bench = WiredBench(rig)
+    bench.run(0.05)
+    assert bench.rows[-1]["q"][0] > end + 3 * TICK
+    bench.say(Command.ARM)
+    bench.run(0.3)
+    assert bench.state is State.ARMED
+    assert end - 2 * TICK < bench.q[0] <= end
+    assert Code.WRITE_FAILED not in bench.codes()
+
+
 def test_a_fault_is_the_last_thing_on_the_wire(rig):
     """T10 end to end: within two periods, latched, and nothing is written after."""
     bench = WiredBench(rig).ready()

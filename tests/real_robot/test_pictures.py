@@ -78,6 +78,10 @@ def test_a_picture_that_comes_again_is_none_and_patience_ends():
     silent = Capture(Device(clock, 50 * MS, [0] + [None] * 20), CAMERA, clock, got.append, beats.append)
     with pytest.raises(RobotError, match="no picture in"):
         ask(silent, 20)
+    dead = Capture(Device(clock, 50 * MS, [None] * 700), CAMERA, clock, got.append, beats.append)
+    ask(dead, 600)
+    with pytest.raises(RobotError, match=r"no picture in 30\.1 s"):
+        ask(dead, 1)
     other = Capture(Device(clock, 50 * MS, [0], (8, 8)), CAMERA, clock, got.append, beats.append)
     with pytest.raises(RobotError, match=r"\(8, 8, 3\), wanted was \(8, 12, 3\)"):
         other.step()

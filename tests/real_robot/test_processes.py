@@ -20,6 +20,7 @@ from robopol.real_robot.events import Code
 from robopol.real_robot.process import Child
 from robopol.real_robot.recorder import Recorder, load, load_before, record
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.supervisor import Supervisor
 from robopol.real_robot.ticks import Source, tick_type
 
 DT = 50 * MS
@@ -159,6 +160,7 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
 CHATTY = """
 from typing import Literal
 
+from robopol.errors import RobotError
 from robopol.real_robot.drivers.simulated import SimulatedConfig, SimulatedDriver
 
 print("a driver's greeting")
@@ -172,13 +174,16 @@ class ChattyConfig(SimulatedConfig):
 
 
 class Chatty(SimulatedDriver):
+    def arm(self):
+        raise RobotError("it is on its stop: move it by hand")
+
     def read(self, out):
         print("x" * 4095)
         return super().read(out)
 """
 
 
-def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
+def test_a_driver_that_prints_stops_nothing_and_why_it_could_not_is_heard(tmp_path, monkeypatch, capfd):
     """Neither what comes before the word that it is ready, nor more than a pipe holds; the driver is a package's."""
     (tmp_path / "chatty_arm.py").write_text(CHATTY)
     about = tmp_path / "chatty_arm-1.dist-info"
@@ -188,9 +193,11 @@ def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.syspath_prepend(tmp_path)
     alone = Alone(watch=PATIENT, driver=UNWATCHED | {"kind": "chatty"})
+    alone.channels.order(Command.ARM)
     alone.until(lambda row: len(alone.rows) > 40)
     alone.channels.order(Command.QUIT)
     assert alone.child.process.wait(10) == 0
+    assert alone.channels.complaints.take()["words"].tolist() == [b"it is on its stop: move it by hand"]
     alone.close()
     said = capfd.readouterr().err
     assert "a driver's greeting" in said
@@ -230,6 +237,33 @@ def test_a_recorder_that_is_stopped_or_killed_costs_the_loop_nothing(alone, tmp_
     assert set(found["ticks"]["state"].tolist()) >= {State.RUNNING, State.ARMED}
     assert Code.COMMANDED in found["events"]["code"]
     np.testing.assert_array_equal(np.diff(found["ticks"]["t"]) % alone.robot.period_ns, 0)
+
+
+def test_what_a_recorder_could_not_write_is_an_alarm_also_as_everything_ends(alone, tmp_path, capsys):
+    setup = {"policy": {"id": POLICY.hex()}, "steps": np.lib.format.dtype_to_descr(STEPS)}
+    (tmp_path / "file").write_text("")
+    refused = alone.child_of("recorder", folder=str(tmp_path / "file"), **setup)
+    with pytest.raises(RobotError, match="nothing can be recorded in"):
+        refused.ready()
+    refused.end(1.0)
+    recorder = alone.child_of("recorder", folder=str(tmp_path / "record"), **setup)
+    recorder.ready()
+    (tmp_path / "record").rmdir()
+    (tmp_path / "record").write_text("")
+    alone.start()
+    heard = Supervisor.__new__(Supervisor)
+    heard.channels, heard._children, heard._words, heard.recorded = alone.channels, {"recorder": recorder}, [], {}
+    end = time.monotonic() + 20
+    while not heard._words and time.monotonic() < end:
+        heard._hear_complaints()
+        time.sleep(0.01)
+    assert "the recorder: this motion is not recorded" in heard._words[0]
+    alone.channels.order(Command.STOP, 2)
+    epoch = alone.until(lambda row: row["state"] == State.ARMED)["epoch"]
+    heard._hear_out()
+    assert heard.recorded == {epoch: False}
+    assert "ALARM: the recorder: this motion is not recorded" in capsys.readouterr().err
+    recorder.end(1.0)
 
 
 def tick(state):

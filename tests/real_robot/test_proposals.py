@@ -37,6 +37,7 @@ def test_what_would_be_clipped_to_full_speed_is_refused_in_words(name):
     talk.step()
     assert len(talk.sent) == 1
     assert talk.codes() == [code]
+    assert talk.refusals == [(talk.loop.id, 0)]  # the servo loop counts it
     assert talk.policy.asked[-1].window[0, 0] == pytest.approx(0.01)
     if code is Code.CHUNK_RANGE:
         assert talk.events[0].numbers[1:] == pytest.approx((value, np.sign(value) * (0.2 + 0.1 * 0.4)))

@@ -57,6 +57,7 @@ def recorded(folder, space="joint_pos", label=2):
         direction = [1, 0.5, -0.5, 1, -1] if k < 10 or k >= 20 else [-1, 0, 0, 0, 0]
         send(bench.q + 0.02 * np.arange(1, 7)[:, None] * np.array(direction))
         step = np.zeros(1, rows["steps"])
+        step["t"] = bench.clock.now()
         step["t_observed"], step["obs.state"] = bench.servo.life.reading.t_received, bench.servo.life.reading.q
         steps.append(step)
         bench.run(0.1 if k not in (10, 20) else 0.09)
@@ -270,6 +271,23 @@ def test_an_episode_without_steps_is_an_error_in_words(taken, tmp_path):
     folder = shutil.copytree(taken[1], tmp_path / "copy")
     (folder / "steps.bin").write_bytes(b"")
     with pytest.raises(DataError, match="0 steps"):
+        episodes_of([folder])
+
+
+def test_an_episode_is_cut_where_steps_are_missing(taken, tmp_path):
+    """What is one row after the other is one step after the other: else a learner would move as much faster."""
+    folder, whole = shutil.copytree(taken[1], tmp_path / "copy"), episodes_of([taken[1]])
+    steps = load(folder)[0]["steps"]
+    np.delete(steps, [12, 13]).tofile(folder / "steps.bin")
+    episodes = episodes_of([folder])
+    assert episodes.lengths.sum() == whole.num_steps - 3
+    assert episodes.success.tolist() == [False, True]
+    assert episodes.truncated.sum() == 1
+    assert episodes.reward.sum() == 1
+    left = [k for k in range(whole.num_steps) if k not in range(len(whole.action) - 18, len(whole.action) - 15)]
+    np.testing.assert_array_equal(episodes.action, whole.action[left])
+    steps[::2].tofile(folder / "steps.bin")
+    with pytest.raises(DataError, match=r"14 steps between motion and stop; .* one after the other"):
         episodes_of([folder])
 
 

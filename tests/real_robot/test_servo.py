@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lockstep import DT, MS, Bench, robot
+from lockstep import DT, MS, POLICY, Bench, robot
 
 from robopol.errors import RobotError
+from robopol.real_robot.channels import Channels
+from robopol.real_robot.chunk import Refusal
 from robopol.real_robot.driver import Status, StopLevel
 from robopol.real_robot.emulators import models
 from robopol.real_robot.events import Code
@@ -198,6 +200,21 @@ def test_rubbish_in_the_mailbox_is_an_event_and_nothing_else(junk):
     assert bench.state is State.ARMED
 
 
+def test_plans_that_were_refused_where_they_were_made_count_and_those_of_others_do_not():
+    bench = Bench().ready()
+    bench.send(bench.q + RAMP)
+    for policy, epoch in [(POLICY, bench.epoch - 1)] * 3 + [(POLICY, bench.epoch)] * 3:
+        bench.run(0.03)
+        assert bench.state is State.RUNNING
+        bench.policy.message = Refusal(policy, epoch).pack()
+    bench.run(0.03)
+    assert bench.state is State.HOLD
+    assert bench.codes()[-2:] == [Code.REJECTED_TOO_OFTEN, Code.STATE_CHANGED]  # the rest was told by who refused
+    bench.policy.message = Refusal(bytes(16), bench.epoch).pack()
+    bench.run(0.03)
+    assert bench.codes()[-1] is Code.CHUNK_SHAPE  # of a stranger it is rubbish
+
+
 def test_three_refusals_end_motion_and_a_good_chunk_resumes_it():
     bench = Bench().ready()
     bench.send(bench.q + RAMP)
@@ -321,6 +338,30 @@ def test_five_failed_reads_are_a_fault_and_four_are_not():
     bench.driver.read_error = RobotError("no answer")
     bench.run(0.03)
     assert bench.state is State.FAULT
+
+
+def test_why_the_driver_could_not_is_said_once_after_every_word_of_a_person(monkeypatch):
+    bench = Bench()
+    monkeypatch.setattr(bench.driver, "arm", lambda: (_ for _ in ()).throw(RobotError("move it by hand")))
+    for _ in range(2):
+        bench.say(Command.ARM)
+        bench.run(0.05)
+        assert bench.codes()[-2:] == [Code.DEVICE_FAILED, Code.COMMAND_REFUSED]
+    assert bench.words == ["move it by hand"] * 2
+    monkeypatch.undo()
+    bench.ready().words.clear()
+    bench.driver.write_error = RobotError("bus off")
+    bench.run(0.02)
+    bench.driver.write_error, bench.driver.read_error = None, RobotError("no answer")
+    bench.run(0.02)
+    assert bench.words == ["bus off", "no answer"]  # of four failures
+    channels = Channels.new(bench.robot)
+    reader = Channels.open(bench.robot, channels.handles())
+    channels.complain(bench.words[0])
+    channels.complain("ä" * 1000)
+    told = [row["words"].decode(errors="replace") for row in reader.complaints.take()]
+    assert told == ["bus off", "ä" * 240]
+    channels.close()
 
 
 def test_a_position_that_is_not_a_number_is_a_failed_read(monkeypatch):

@@ -11,6 +11,9 @@ from robopol.real_robot.camera import Camera, CameraConfig, Frame, Image
 from robopol.real_robot.clock import Clock
 from robopol.real_robot.stage import Stage
 
+FIRST = 5
+"""Pictures within which one tells when it was taken, if the device ever tells it."""
+
 
 class OpenCVConfig(CameraConfig):
     """What OpenCV's ``VideoCapture`` opens.
@@ -51,7 +54,8 @@ class OpenCVCamera(Camera):
     """See `OpenCVConfig`.
 
     A picture's time is the one that the driver gave it where it gives one (Video4Linux does), otherwise that of its
-    arrival, less the configured latency.
+    arrival, less the configured latency. Which of both it is is decided once, by the first pictures, which are left out
+    until then: one that has waited somewhere for long is old from then on, and never taken for new.
     """
 
     def __init__(self, config: OpenCVConfig, clock: Clock) -> None:
@@ -59,6 +63,7 @@ class OpenCVCamera(Camera):
         self._config, self._clock = config, clock
         self._capture: Any = None
         self._due: int | None = None
+        self._unsure = FIRST
 
     def open(self) -> str:
         """See `Camera.open`."""
@@ -98,7 +103,7 @@ class OpenCVCamera(Camera):
             return None
         t = self._taken(self._clock.now())
         good, image = self._capture.retrieve()
-        if not good or image is None:
+        if not good or image is None or t is None:
             return None
         return Frame(t, self._picture(image))
 
@@ -108,15 +113,21 @@ class OpenCVCamera(Camera):
             self._capture.release()
             self._capture = None
 
-    def _taken(self, now: int) -> int:
-        """Return when the picture that has just arrived was taken."""
-        stamp = now
-        if self._due is None:
-            told = round(self._capture.get(self._cv.CAP_PROP_POS_MSEC) * 1e6)
+    def _taken(self, now: int) -> int | None:
+        """Return when the picture that has just arrived was taken; None if that is not known, or cannot be."""
+        latency = round(self._config.latency * 1e9)
+        if self._due is not None:
+            return now - latency
+        told = round(self._capture.get(self._cv.CAP_PROP_POS_MSEC) * 1e6)
+        if self._unsure:
             # Video4Linux tells the monotonic clock; others something else, or nothing
             self.stamps = 0 <= now - told < 1_000_000_000
-            stamp = told if self.stamps else now
-        return stamp - round(self._config.latency * 1e9)
+            self._unsure = 0 if self.stamps else self._unsure - 1
+            if self._unsure:
+                return None
+        if not self.stamps:
+            return now - latency
+        return told - latency if told <= now else None
 
     def _picture(self, image: Image) -> Image:
         """Return the part that is kept in the size and with the colours that are wanted."""
