@@ -105,7 +105,8 @@ class Child:
     def end(self, patience: float) -> None:
         """Close the pipe to it, and kill it if it does not end in time."""
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with suppress(BrokenPipeError):  # what was told to one that had ended is still to be written
+                self.process.stdin.close()
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:

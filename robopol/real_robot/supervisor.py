@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -274,23 +275,31 @@ class Supervisor:
         return self._children[name].process.pid
 
     def close(self) -> None:
-        """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more."""
+        """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more.
+
+        Whatever goes wrong with one of them, the others are ended.
+        """
         self._give_up()
-        order = (("servo_process", END_TIME), ("recorder", END_TIME), ("operator_process", 2.0), (self._eyes, 2.0))
-        for name, patience in order:
-            child = self._children.pop(name, None)
-            if child is not None:
-                child.end(patience)
-            self.cameras.close()
-        for gone in self._left:
-            gone.end(0.0)
-        if self._terminal is not None:
-            self._terminal.close()
-            os.close(self._terminal.fd)
-            self._terminal = None
-        self.channels.close()
-        if self._memory is not None:
-            self._memory.close()
+        with ExitStack() as stack:  # what is put there first comes last
+            if self._memory is not None:
+                stack.callback(self._memory.close)
+            stack.callback(self.channels.close)
+            if self._terminal is not None:
+                stack.callback(os.close, self._terminal.fd)
+                stack.callback(self._terminal.close)
+                self._terminal = None
+            for gone in self._left:
+                stack.callback(gone.end, 0.0)
+            stack.callback(self._end, self._eyes, 2.0)
+            stack.callback(self._end, "operator_process", 2.0)
+            stack.callback(self._end, "recorder", END_TIME)
+            stack.callback(self.cameras.close)
+            stack.callback(self._end, "servo_process", END_TIME)
+
+    def _end(self, name: str, patience: float) -> None:
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.end(patience)
 
     def _start(self, module: str, **setup: Any) -> dict[str, Any]:
         child = self._children[module] = self._child(module, **setup)

@@ -225,6 +225,25 @@ def test_new_weights_are_swapped_in_and_bad_ones_are_not(policy, tmp_path, share
     assert about["policy"]["speaker"]["checkpoint"] == str(new)
 
 
+def test_new_weights_take_the_place_of_a_policy_that_has_died(policy, tmp_path, shared):
+    one = Deployment(policy, tmp_path)
+    children = one.moving()
+    time.sleep(1.0)
+    one.say("stop success")
+    one.until("STOPPING -> ARMED")
+    one.say("run")
+    one.until("ARMED -> RUNNING", 2)
+    os.kill(children["policy_process"], signal.SIGKILL)
+    one.until("RUNNING -> HOLD")
+    one.say(f"swap {untrained(tmp_path / 'New', seed=1)}")
+    one.until("new weights act from their next plan on")
+    one.until("HOLD -> RUNNING")
+    children |= one.children()
+    one.say("quit")
+    one.ends(children, 0)
+    assert not left(shared)
+
+
 def test_a_session_of_demonstrations_from_the_first_key_to_the_dataset(tmp_path, shared):
     """`robopol record`: an arm led by a leader that sways, keys from a pipe."""
     out, said = tmp_path / "demos.hdf5", tmp_path / "said.txt"

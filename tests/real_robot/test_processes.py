@@ -7,6 +7,7 @@ import signal
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from robopol.real_robot.events import Code
 from robopol.real_robot.process import Child
 from robopol.real_robot.recorder import Recorder, load, load_before, record
 from robopol.real_robot.states import Command, State
+from robopol.real_robot.supervisor import Supervisor
 from robopol.real_robot.ticks import Source, tick_type
 
 DT = 50 * MS
@@ -154,6 +156,42 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
         child.ready()
     child.end(1.0)
     channels.close()
+
+
+def test_one_that_has_ended_is_told_for_nothing_and_ends_as_any_other(alone):
+    alone.child.process.kill()
+    alone.child.process.wait()
+    alone.child.tell(leave=True)
+    alone.child.end(0.0)
+    assert not alone.child.alive
+
+
+class Obstinate:
+    """A process that comes up, and raises when it is to be ended."""
+
+    ended: ClassVar[list] = []
+
+    def __init__(self, name):
+        self.name = name
+
+    def ready(self):
+        spec = {"control_hz": 10.0}
+        return {"id": POLICY.hex(), "latency": 0.0, "executed": 1, "spec": spec, "steps": [], "scheduling": ""}
+
+    def end(self, patience):
+        self.ended.append(self.name)
+        raise OSError(self.name)
+
+
+def test_whatever_goes_wrong_as_one_process_ends_the_others_are_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(Supervisor, "_child", lambda self, module, **setup: Obstinate(setup.get("camera", module)))
+    cameras = {name: {"kind": "opencv", "source": "x"} for name in ("front", "wrist")}
+    made = Supervisor(robot(cameras=cameras), {}, tmp_path)
+    with pytest.raises(OSError, match="policy_process"):
+        made.close()
+    assert Obstinate.ended == ["servo_process", "wrist", "front", "recorder", "policy_process"]
+    with pytest.raises(ValueError, match="released"):
+        made.channels.ticks.take()
 
 
 CHATTY = """
