@@ -98,7 +98,6 @@ class Loop:
         tree |= {"period": period, "driver": self.emulator.driver, "geometry": None, "watch": TOLERANT}
         tree["joints"] = [joint | {"acceleration": BRISK} for joint in tree["joints"]]
         if kind == "ur":
-            tree["driver"] |= {"period": period}
             tree["gripper"] = None
         else:  # two tries of a read of six servos, on a machine that is busy
             tree["driver"] |= {"timeout": 0.05}

@@ -55,7 +55,7 @@ def main() -> None:
     setup, clock = lifeline.setup, MonotonicClock()
     robot = parse(RobotConfig, setup["robot"])
     channels = Channels.open(robot, setup["channels"])
-    driver: Driver = robot.driver.build(clock)
+    driver: Driver = robot.driver.build(clock, robot.period)
     publish = channels.ticks.put
     if setup.get("world"):
         publish = _with_world(publish, driver, setup["world"])

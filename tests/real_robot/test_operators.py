@@ -148,9 +148,9 @@ def test_what_cannot_be_is_refused_in_words(tmp_path):
     with pytest.raises(ConfigError, match="hand"):
         operator_of({"kind": "keyboard", "site": "hand"}, bench)
     with pytest.raises(RobotError, match="follows nothing"):
-        SwayingConfig().build(bench.clock).arm()
+        SwayingConfig().build(bench.clock, 0.01).arm()
     with pytest.raises(RobotError, match="led by hand"):
-        Driver.relax(SwayingConfig().build(bench.clock))
+        Driver.relax(SwayingConfig().build(bench.clock, 0.01))
 
 
 def test_the_process_of_a_device_needs_no_torch(capsys):

@@ -205,7 +205,8 @@ print("a driver's greeting")
 class ChattyConfig(SimulatedConfig):
     kind: Literal["chatty"] = "chatty"
 
-    def build(self, clock):
+    def build(self, clock, period):
+        print(f"a goal every {period} s")
         return Chatty(self, clock)
 
 
@@ -232,6 +233,7 @@ def test_a_driver_that_prints_stops_nothing(tmp_path, monkeypatch, capfd):
     alone.close()
     said = capfd.readouterr().err
     assert "a driver's greeting" in said
+    assert "a goal every 0.01 s" in said
     assert said.count("x" * 4095) > 40
 
 
