@@ -54,6 +54,10 @@ _WORDS = {
 }
 
 
+_MOVED = ("operator", "seconds", "record", "trials", "out", "seed", "observe")
+"""What is said of a robot that is moved, and of no rehearsal."""
+_REHEARSED = ("latency", "matched")
+"""What is said of a rehearsal only."""
 RESTART = "restart policy"
 """Said where it died, or hangs."""
 REBUILD = "restart servo"
@@ -94,9 +98,8 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     tree = load_config("deploy", words)
     command = parse(DeployCommand, tree)
+    _check_of_use(command, tree)
     if command.rehearse:
-        if command.record is not None or command.out is not None:
-            raise ConfigError("nothing is recorded in a rehearsal: leave record= and out= out, or rehearse=")
         with tempfile.TemporaryDirectory() as folder:
             return _rehearse(command, modelled(command.robot, Path(folder)))
     if command.out is not None and command.record is None:
@@ -115,12 +118,26 @@ def run(words: list[str]) -> int:
         return _move(command, speaker, Path(folder))
 
 
+def _check_of_use(command: DeployCommand, tree: dict[str, Any]) -> None:
+    """Refuse what was said and would change nothing."""
+    if lost := [f"{key}=" for key in (_MOVED if command.rehearse else _REHEARSED) if tree.get(key) is not None]:
+        raise ConfigError(
+            f"{', '.join(lost)} would change nothing in a rehearsal, which the task of the policy begins, observes and "
+            "ends, and of which nothing is recorded: leave it out, or rehearse="
+            if command.rehearse
+            else f"{', '.join(lost)} is of a rehearsal: say rehearse=EPISODES too, or leave it out"
+        )
+
+
 def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
     from collections import Counter
+
+    import torch
 
     from robopol.evaluation.statistics import wilson
     from robopol.real_robot.rehearsal import rehearse
 
+    torch.set_num_threads(command.threads)
     policy = command.load()
     if policy.spec.env is None:
         raise ConfigError(f"{command.checkpoint} does not say which task it is for, so it cannot be rehearsed")
@@ -133,6 +150,7 @@ def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
         seeds,
         latency=command.latency,
         matched=command.matched,
+        reach=command.reach,
         execution=command.execution,
         report=lambda seed, event: told.update([event.code.name.lower()]),
         on_outcome=lambda outcome: print(
