@@ -10,7 +10,8 @@
 The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
 typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy,
 restart servo, swap CHECKPOINT, quit.
-With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed.
+With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed. An
+arm that cannot be armed, or that a fault stops, ends it.
 Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md says what each line means, and
 what to do before a policy moves an arm for the first time.
 
@@ -38,7 +39,8 @@ from robopol.real_robot.events import Code, Event
 from robopol.real_robot.placing import Place, is_placed, modelled
 from robopol.real_robot.policy_process import Speaker
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.states import Command, State, describe
+from robopol.real_robot.script import Script
+from robopol.real_robot.states import Command, describe
 
 _WORDS = {
     "arm": (Command.ARM, 0),
@@ -198,10 +200,13 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
 
 def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callable[[dict[str, Any]], None]) -> int:
     """Pass on what the operator says and print what happens, until the end."""
-    end, script, keyboard, failed = None, [] if seconds is None else ["arm"], _Keyboard(), 0
+    script = None if seconds is None else Script(seconds, supervisor.order)
+    keyboard, failed = _Keyboard(), 0
     while True:
         for event in supervisor.events():
             _print(event)
+            if script is not None:
+                script.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return 0
         for words in supervisor.alarms():
@@ -217,14 +222,8 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
                 continue
             listening = listening or (name == "operator_process" and seconds is None)
             print(_alarm(name, supervisor.why(name), listening), flush=True)
-        if seconds is not None:
-            if end is None and supervisor.state is State.ARMED:
-                script, end = ["run"], time.monotonic() + seconds
-            elif (end is not None and time.monotonic() > end) or supervisor.state in (State.FAULT, State.ESTOP):
-                return failed or int(supervisor.state in (State.FAULT, State.ESTOP))
-        for word in script:
-            supervisor.order(*_WORDS[word])
-        script = []
+        if script is not None and script.look(time.monotonic_ns(), supervisor.state):
+            return failed
         if not listening:
             time.sleep(0.05)
             continue

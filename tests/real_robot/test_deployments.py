@@ -160,6 +160,14 @@ def test_a_recorder_that_was_killed_is_told_of_and_the_arm_goes_on(policy, tmp_p
     assert not left(shared)
 
 
+def test_an_arm_that_cannot_be_armed_is_not_waited_for(policy, tmp_path, shared):
+    one = Deployment(policy, tmp_path, "seconds=600", "robot.watch.force=5")  # no sensor of the arm measures it
+    one.until("DISCONNECTED -> CONNECTED")
+    one.ends(one.children(), 1)
+    assert "the arm cannot ARM" in one.said
+    assert not left(shared)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_servo_loop_that_is_killed_or_hangs_ends_everything(policy, tmp_path, shared, how):
     """T4, the supervisor's part; one that hangs is told of at once, and killed when it does not come back."""
