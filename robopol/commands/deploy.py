@@ -27,11 +27,13 @@ import select
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from robopol.commands.recorded import check_new, episodes_in
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError, RobotError
@@ -77,7 +79,7 @@ class DeployCommand(Speaker):
         seconds: How long the policy runs; None does what is typed.
         record: Folder that the episodes are recorded in.
         trials: Folder of recorded episodes that new weights are tried on before they act; None is ``record``.
-        out: Dataset that they are written to at the end; the suffix says the format.
+        out: New dataset that they are written to at the end, whatever ends it; the suffix says the format.
         rehearse: Episodes of a rehearsal in simulation; 0 moves the robot.
         latency: Time by which chunks are late in a rehearsal, s.
         matched: Whether latency is matched in a rehearsal.
@@ -107,9 +109,7 @@ def run(words: list[str]) -> int:
     if command.out is not None and command.record is None:
         raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
     if command.out is not None:
-        from robopol.data import check_writable
-
-        check_writable(command.out)
+        check_new(command.out)
     if command.robot.watch.deadman is not None and command.operator is None:
         raise ConfigError(
             "this robot has a deadman's switch, and nobody can hold one by typing: name a device that has one, "
@@ -174,7 +174,6 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
     record = None if command.record is None else Path(command.record)
     before = set() if record is None else set(record.glob("*/episode.json"))
     supervisor = Supervisor(robot, speaker, record, world, command.operator)
-    status = 1
     try:
         print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
         print(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
@@ -182,20 +181,25 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
             print(supervisor.help)
         typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
         tried = record if command.trials is None else Path(command.trials)
-        status = _watch(supervisor, command.seconds, typed, lambda new: supervisor.swap_policy(speaker | new, tried))
+        return _watch(supervisor, command.seconds, typed, lambda new: supervisor.swap_policy(speaker | new, tried))
     finally:
-        supervisor.quit(_print)
-        supervisor.close()
-    if record is not None:
-        found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
-        print(f"{record}: {len(found)} new episodes")
-        if command.out is not None and found:
-            from robopol.data import save_episodes
-            from robopol.real_robot.dataset import episodes_of
+        try:
+            with closing(supervisor):
+                supervisor.quit(_print)
+        finally:
+            if record is not None:
+                found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
+                print(f"{record}: {len(found)} new episodes")
+                _save(command.out, found)
 
-            save_episodes(episodes_of(found), command.out)
-            print(f"{command.out}: {len(found)} episodes")
-    return status
+
+def _save(out: str | None, found: list[Path]) -> None:
+    """Write the dataset of what was recorded, if there is to be one."""
+    from robopol.data import save_episodes
+
+    if out is not None and (episodes := episodes_in(found)) is not None:
+        save_episodes(episodes, out)
+        print(f"{out}: {len(episodes)} episodes")
 
 
 def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callable[[dict[str, Any]], None]) -> int:

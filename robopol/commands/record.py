@@ -20,9 +20,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from robopol.commands.recorded import episodes_in
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
-from robopol.errors import ConfigError, DataError, RobotError
+from robopol.errors import ConfigError, RobotError
 from robopol.real_robot.demonstration import DemonstrationConfig, spec_of
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.eyes import FPS, with_cameras
@@ -128,22 +129,14 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
 
 def _save(command: RecordCommand, folder: Path, found: list[Path]) -> None:
     """Write the dataset of the episodes that have a label that is kept."""
-    from robopol.data import Episodes, save_episodes
-    from robopol.real_robot.dataset import episodes_of
+    from robopol.data import save_episodes
 
     labels = (True,) if command.keep == "success" else (True, False)
-    kept = []
-    for path in found:
-        if load_about(path)["success"] in labels:
-            try:
-                kept.append(episodes_of([path]))
-            except DataError as error:  # too short to be one; the others are not to be lost for it
-                print(f"left out: {error}")
-    if kept:
-        episodes = Episodes.concat(kept)
+    episodes = episodes_in([path for path in found if load_about(path)["success"] in labels])
+    if episodes is not None:
         save_episodes(episodes, command.out)
-        steps, won = episodes.num_steps, int(episodes.success.sum())
-        print(f"{command.out}: {len(kept)} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
+        count, steps, won = len(episodes), episodes.num_steps, int(episodes.success.sum())
+        print(f"{command.out}: {count} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
     elif found:
         print(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
 

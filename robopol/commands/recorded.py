@@ -1,0 +1,41 @@
+"""What verbs share that record an arm: the way from folders of episodes to a dataset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robopol.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from robopol.data import Episodes
+
+
+def check_new(uri: str) -> Path:
+    """Return where a dataset is to be written.
+
+    Raises:
+        ConfigError: If there is something already.
+        DataError: If it cannot be written whatever the episodes are; see `robopol.data.check_writable`.
+    """
+    from robopol.data import check_writable
+    from robopol.data.load import _resolve
+
+    check_writable(uri)
+    _, path, _ = _resolve(uri, {})
+    if path.exists():
+        raise ConfigError(f"{path} exists; name another dataset, and put them together by `robopol data merge`")
+    return path
+
+
+def episodes_in(folders: Sequence[Path]) -> "Episodes | None":
+    """Return the recorded episodes in folders as one dataset, without those that cannot be in one; None if none can."""
+    from robopol.data import Episodes
+    from robopol.real_robot.dataset import episodes_of
+
+    kept = []
+    for folder in folders:
+        try:
+            kept.append(episodes_of([folder]))
+        except DataError as error:  # too short to be one; the others are not to be lost for it
+            print(f"left out: {error}")
+    return Episodes.concat(kept) if kept else None
