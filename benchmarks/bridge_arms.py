@@ -37,7 +37,7 @@ URGENCY = 40
 FAR, BRISK = 0.5, 40.0
 """A probe's way, rad, and the joints' accelerations, rad/s^2: the first period's way is one that a servo resolves."""
 ARMS = (("feetech", 0.01), ("dynamixel", 0.01), ("ur", 0.002), ("ur", 0.008))
-TOLERANT = {"missed": 100, "lost": 5.0, "stale": 5.0, "tracking": 3.0}
+TOLERANT = {"missed": 100, "lost": 5.0, "stale": 5.0, "tracking": 3.0, "supervisor": 1e6}
 """On a machine that is busy the loop is to go on, so that it can be seen how late it is."""
 
 

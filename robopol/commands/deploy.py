@@ -11,9 +11,9 @@ The servo loop, the policy and the recorder run in processes of their own. Witho
 typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy,
 restart servo, swap CHECKPOINT, quit.
 With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed. An
-arm that cannot be armed, or that a fault stops, ends it.
-Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md says what each line means, and
-what to do before a policy moves an arm for the first time.
+arm that cannot be armed, or that a fault stops, ends it. Ctrl-C and Ctrl-Z stop the arm at any time, and end. What
+happens is printed as it happens; docs/deploy.md says what each line means, and what to do before a policy moves an arm
+for the first time.
 
 ``operator`` is a device by which a person takes over and gives back, docs/operators.md: `robopol list operator`. One
 that takes keys has the terminal, so words are not typed then.
@@ -37,7 +37,8 @@ from robopol.commands.recorded import check_new, episodes_in
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError, RobotError
-from robopol.real_robot.events import Code, Event
+from robopol.real_robot.console import Console
+from robopol.real_robot.events import Code
 from robopol.real_robot.placing import Place, is_placed, modelled
 from robopol.real_robot.policy_process import Speaker
 from robopol.real_robot.robot import RobotConfig
@@ -173,59 +174,69 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
     robot, world = _placed(command, folder)
     record = None if command.record is None else Path(command.record)
     before = set() if record is None else set(record.glob("*/episode.json"))
-    supervisor = Supervisor(robot, speaker, record, world, command.operator)
-    try:
-        print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
-        print(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
-        if supervisor.help:
-            print(supervisor.help)
-        typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
-        tried = record if command.trials is None else Path(command.trials)
-        return _watch(supervisor, command.seconds, typed, lambda new: supervisor.swap_policy(speaker | new, tried))
-    finally:
+    with Console() as console:
+        supervisor = Supervisor(robot, speaker, record, world, command.operator)
         try:
-            with closing(supervisor):
-                supervisor.quit(_print)
+            console.say(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
+            console.say(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
+            if supervisor.help:
+                console.say(supervisor.help)
+            typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
+            tried = record if command.trials is None else Path(command.trials)
+            swap = lambda new: supervisor.swap_policy(speaker | new, tried)  # noqa: E731
+            return _watch(supervisor, console, command.seconds, typed, swap)
         finally:
-            if record is not None:
-                found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
-                print(f"{record}: {len(found)} new episodes")
-                _save(command.out, found)
+            try:
+                with closing(supervisor):
+                    supervisor.quit(lambda event: console.say(describe(event)))
+            finally:
+                if record is not None:
+                    found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
+                    console.say(f"{record}: {len(found)} new episodes")
+                    _save(command.out, found, console)
 
 
-def _save(out: str | None, found: list[Path]) -> None:
+def _save(out: str | None, found: list[Path], console: Console) -> None:
     """Write the dataset of what was recorded, if there is to be one."""
     from robopol.data import save_episodes
 
-    if out is not None and (episodes := episodes_in(found)) is not None:
+    if out is not None and (episodes := episodes_in(found, console.say)) is not None:
         save_episodes(episodes, out)
-        print(f"{out}: {len(episodes)} episodes")
+        console.say(f"{out}: {len(episodes)} episodes")
 
 
-def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callable[[dict[str, Any]], None]) -> int:
-    """Pass on what the operator says and print what happens, until the end."""
+def _watch(
+    supervisor: Any,
+    console: Console,
+    seconds: float | None,
+    listening: bool,
+    swap: Callable[[dict[str, Any]], None],
+) -> int:
+    """Pass on what the operator says and say what happens, until the end; nothing here waits."""
     script = None if seconds is None else Script(seconds, supervisor.order)
     keyboard, failed = _Keyboard(), 0
     while True:
+        if console.gone:  # and so is whoever would see what happens
+            raise BrokenPipeError
         for event in supervisor.events():
-            _print(event)
+            console.say(describe(event))
             if script is not None:
                 script.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return 0
         for words in supervisor.alarms():
-            print(f"ALARM: {words}", flush=True)
+            console.say(f"ALARM: {words}")
         for name in supervisor.deaths():
             failed = 1
             if name == "servo_process":
                 why = supervisor.why(name) or "the arm's own watchdog stops it, if it has one"
-                print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
+                console.say(f"ALARM: {name} has died: {why}")  # at once: to end the rest takes its time
                 if not listening:
                     raise RobotError(f"the servo loop has ended: {why}")
-                print(f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed", flush=True)
+                console.say(f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed")
                 continue
             listening = listening or (name == "operator_process" and seconds is None)
-            print(_alarm(name, supervisor.why(name), listening), flush=True)
+            console.say(_alarm(name, supervisor.why(name), listening))
         if script is not None and script.look(time.monotonic_ns(), supervisor.state):
             return failed
         if not listening:
@@ -240,7 +251,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
             elif words == REBUILD:
                 supervisor.rebuild_servo()
             elif line is not None and words.startswith(SWAP):
-                print(f"{line[len(SWAP) :]} is loaded and tried, and the policy that acts goes on", flush=True)
+                console.say(f"{line[len(SWAP) :]} is loaded and tried, and the policy that acts goes on")
                 swap({"checkpoint": line[len(SWAP) :]})
             elif words.startswith("reset ") and words[6:].isdigit():
                 supervisor.order(Command.RESET, int(words[6:]))
@@ -248,7 +259,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
                 supervisor.order(*_WORDS[words])
             elif words:
                 known = f"{', '.join(_WORDS)}, {RESTART}, {REBUILD}, {SWAP}CHECKPOINT"
-                print(f"say one of {known}, or reset and the number of the reason")
+                console.say(f"say one of {known}, or reset and the number of the reason")
 
 
 def _alarm(name: str, why: str, listening: bool) -> str:
@@ -276,10 +287,6 @@ class _Keyboard:
         yield from (" ".join(line.decode(errors="replace").split()) for line in lines)
         if not found:
             yield None
-
-
-def _print(event: Event) -> None:
-    print(describe(event), flush=True)
 
 
 def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int] | None]:

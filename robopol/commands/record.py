@@ -15,6 +15,7 @@ stays. `robopol train data.demos.uri=FILE` trains on it.
 
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ from robopol.commands.recorded import episodes_in
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError, RobotError
+from robopol.real_robot.console import Console
 from robopol.real_robot.demonstration import DemonstrationConfig, spec_of
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.eyes import FPS, with_cameras
@@ -69,18 +71,18 @@ def run(words: list[str]) -> int:
     check_writable(command.out)
     folder = Path(command.record) if command.record else out.with_name(f"{out.stem}-record")
     before = set(folder.glob("*/episode.json"))
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, Console() as console:
         try:
-            _record(command, folder, Path(scratch))
+            _record(command, folder, Path(scratch), console)
         except KeyboardInterrupt:
-            print("interrupted")
+            console.say("interrupted")
         finally:
             found = sorted(path.parent for path in set(folder.glob("*/episode.json")) - before)
-            _save(command, folder, found)
+            _save(command, folder, found, console)
     return 0
 
 
-def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
+def _record(command: RecordCommand, folder: Path, scratch: Path, console: Console) -> None:
     from robopol.real_robot.supervisor import Supervisor
 
     robot, place = modelled(command.robot, scratch), None
@@ -94,31 +96,33 @@ def _record(command: RecordCommand, folder: Path, scratch: Path) -> None:
     sizes = None if place is None else place.sizes
     eyes = "demonstration_process"
     supervisor = Supervisor(robot, speaker, folder, sizes, command.operator, eyes=eyes)
-    try:
-        print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}", flush=True)
-        session = Session(command.episodes, command.reset, command.keep == "all", _say, supervisor.order)
-        _watch(supervisor, session, command, place)
-    finally:
-        supervisor.quit(_print)
-        supervisor.close()
+    with closing(supervisor):
+        try:
+            console.say(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}")
+            session = Session(command.episodes, command.reset, command.keep == "all", console.say, supervisor.order)
+            _watch(supervisor, console, session, command, place)
+        finally:
+            supervisor.quit(lambda event: _tell(console, event))
 
 
-def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Place | None) -> None:
+def _watch(supervisor: Any, console: Console, session: Session, command: RecordCommand, place: Place | None) -> None:
     """Follow the session until it is over, or the person quits."""
     armed, ended = False, 0
     while not session.over:
+        if console.gone:  # and so is whoever would see what happens
+            raise BrokenPipeError
         for event in supervisor.events():
-            _print(event)
+            _tell(console, event)
             session.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return
         for words in supervisor.alarms():
-            print(f"ALARM: {words}", flush=True)
+            console.say(f"ALARM: {words}")
         for name in supervisor.deaths():
             raise RobotError(f"{name} has died: {supervisor.why(name) or 'what is recorded so far is kept'}")
         if place is not None and session.ended > ended and not session.over:
             ended = session.ended
-            supervisor.restart_servo(place.reset(command.seed + ended), _print)
+            supervisor.restart_servo(place.reset(command.seed + ended), lambda event: _tell(console, event))
             armed = False
         elif not armed and supervisor.state is State.CONNECTED:
             supervisor.order(Command.ARM)
@@ -127,25 +131,21 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
         time.sleep(0.02)
 
 
-def _save(command: RecordCommand, folder: Path, found: list[Path]) -> None:
+def _save(command: RecordCommand, folder: Path, found: list[Path], console: Console) -> None:
     """Write the dataset of the episodes that have a label that is kept."""
     from robopol.data import save_episodes
 
     labels = (True,) if command.keep == "success" else (True, False)
-    episodes = episodes_in([path for path in found if load_about(path)["success"] in labels])
+    episodes = episodes_in([path for path in found if load_about(path)["success"] in labels], console.say)
     if episodes is not None:
         save_episodes(episodes, command.out)
         count, steps, won = len(episodes), episodes.num_steps, int(episodes.success.sum())
-        print(f"{command.out}: {count} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
+        console.say(f"{command.out}: {count} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
     elif found:
-        print(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
+        console.say(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _print(event: Event) -> None:
-    """Print what is more than in the order of things."""
+def _tell(console: Console, event: Event) -> None:
+    """Say what is more than in the order of things."""
     if event.severity is not Severity.INFO and event.code is not Code.STATE_CHANGED:
-        print(describe(event), flush=True)
+        console.say(describe(event))

@@ -1,6 +1,6 @@
 """What verbs share that record an arm: the way from folders of episodes to a dataset."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,8 +27,13 @@ def check_new(uri: str) -> Path:
     return path
 
 
-def episodes_in(folders: Sequence[Path]) -> "Episodes | None":
-    """Return the recorded episodes in folders as one dataset, without those that cannot be in one; None if none can."""
+def episodes_in(folders: Sequence[Path], say: Callable[[str], None]) -> "Episodes | None":
+    """Return the recorded episodes in folders as one dataset, without those that cannot be in one; None if none can.
+
+    Args:
+        folders: Folders that a `robopol.real_robot.recorder.Recorder` wrote, of one policy on one robot.
+        say: Told what is left out.
+    """
     from robopol.data import Episodes
     from robopol.real_robot.dataset import episodes_of
 
@@ -37,5 +42,5 @@ def episodes_in(folders: Sequence[Path]) -> "Episodes | None":
         try:
             kept.append(episodes_of([folder]))
         except DataError as error:  # too short to be one; the others are not to be lost for it
-            print(f"left out: {error}")
+            say(f"left out: {error}")
     return Episodes.concat(kept) if kept else None

@@ -43,7 +43,7 @@ class _Slot:
 
 
 class _Script:
-    """An operator who says what is written, and holds the switch."""
+    """An operator who says what is written, is there and holds the switch."""
 
     def __init__(self, clock: Clock) -> None:
         self.orders: list[tuple[int, int]] = []
@@ -54,6 +54,9 @@ class _Script:
         return orders
 
     def held(self) -> int:
+        return self._clock.now()
+
+    def attended(self) -> int:
         return self._clock.now()
 
 

@@ -72,6 +72,8 @@ class WatchConfig(Config):
         rejections: Refused chunks one after the other at which it does.
         silence: Time without a chunk after which an event says so, s.
         deadman: The operator's switch must have been held within so many seconds; None needs no switch.
+        supervisor: Time without a sign of the program that hears what is said, after which the arm brakes and holds, s;
+            it gives one some twenty times a second.
     """
 
     tracking: float = Field(0.35, gt=0)
@@ -84,6 +86,7 @@ class WatchConfig(Config):
     rejections: int = Field(3, ge=1)
     silence: float = Field(0.5, gt=0)
     deadman: float | None = Field(None, gt=0)
+    supervisor: float = Field(0.5, gt=0)
 
 
 class RobotConfig(Config):

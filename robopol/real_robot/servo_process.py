@@ -29,7 +29,7 @@ class Desk:
     def __init__(self, channels: Channels, lifeline: Lifeline, clock: MonotonicClock) -> None:
         """Listen."""
         self._channels, self._lifeline, self._clock = channels, lifeline, clock
-        self._held, self._alone = 0, False
+        self._held, self._attended, self._alone = 0, clock.now(), False
 
     def commands(self) -> Iterator[tuple[int, int]]:
         """See `robopol.real_robot.servo.Desk`."""
@@ -47,6 +47,13 @@ class Desk:
         if message is not None:
             self._held = int.from_bytes(message, "little", signed=True)
         return self._held
+
+    def attended(self) -> int:
+        """See `robopol.real_robot.servo.Desk`."""
+        message = self._channels.heartbeat.take()
+        if message is not None:
+            self._attended = int.from_bytes(message, "little", signed=True)
+        return self._attended
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ class Supervisor:
         The arm goes on with its next chunk, if it was to follow the policy before.
         """
         self._give_up()
-        self._children.pop(self._eyes).end(0.0)
+        self._let_go(self._children.pop(self._eyes))
         self._dead.discard(self._eyes)
         child = self._children[self._eyes] = self._child(self._eyes, speaker=self._speaker, **self._observes)
         back = ", and the arm goes on with its next plan if it was told to run"
@@ -138,9 +138,13 @@ class Supervisor:
     def _give_up(self) -> None:
         """End a policy that was to take the place of the one that speaks, and has not yet."""
         if self._heir is not None:
-            self._heir.child.process.kill()
-            self._left.append(self._heir.child)
+            self._let_go(self._heir.child)
             self._heir = None
+
+    def _let_go(self, child: Child) -> None:
+        """Kill a process and do not wait for it."""
+        child.process.kill()
+        self._left.append(child)
 
     def _succeed(self, heir: Succession) -> None:
         """Take the next step of a succession, if it is time."""
@@ -230,7 +234,11 @@ class Supervisor:
             tell(event)
 
     def events(self) -> list[Event]:
-        """Return what happened since the last call."""
+        """Return what happened since the last call, by which the servo loop knows that what is said is heard.
+
+        An arm that moves brakes and holds after `robopol.real_robot.robot.WatchConfig.supervisor` without it.
+        """
+        self.channels.beat(self._clock.now())
         ticks = self.channels.ticks.take()
         if len(ticks):
             self.state, self._epoch = State(int(ticks["state"][-1])), int(ticks["epoch"][-1])

@@ -28,7 +28,8 @@ DT = 50 * MS
 STEPS = np.dtype([("t", np.int64)])
 
 
-PATIENT, UNWATCHED = {"missed": 1000, "lost": 10.0, "stale": 5.0}, {"kind": "simulated", "watchdog": 0}
+PATIENT = {"missed": 1000, "lost": 10.0, "stale": 5.0, "supervisor": 1e6}
+UNWATCHED = {"kind": "simulated", "watchdog": 0}
 
 
 class Alone:

@@ -335,7 +335,7 @@ def test_what_is_for_something_else_does_not_take_over(change, words):
 
 
 @pytest.mark.parametrize("out", ["arm.hdf5", "lerobot:arm?images=png"])
-def test_what_ends_a_deployment_does_not_cost_its_dataset_nor_one_that_is_there(out, tmp_path, monkeypatch, capsys):
+def test_what_ends_a_deployment_does_not_cost_its_dataset_nor_one_that_is_there(out, tmp_path, monkeypatch, capfd):
     if out.startswith("lerobot"):
         pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'robopol[lerobot]'")
     monkeypatch.chdir(tmp_path)
@@ -365,10 +365,10 @@ def test_what_ends_a_deployment_does_not_cost_its_dataset_nor_one_that_is_there(
     monkeypatch.setattr("robopol.real_robot.supervisor.Supervisor", Interrupted)
     words = ["deploy", "checkpoint=x", "robot=so101_simulated", "record=record", f"out='{out}'"]
     assert cli.run(words) == 130
-    assert "left out" in capsys.readouterr().out
+    assert "left out" in capfd.readouterr().out
     kept = load_episodes(out.partition("?")[0]).action.clone()
     assert cli.run(words) == 1
-    assert "arm" in (said := capsys.readouterr().err)
+    assert "arm" in (said := capfd.readouterr().err)
     assert "exists" in said
     assert len(began) == 1  # nothing was armed for it
     assert torch.equal(load_episodes(out.partition("?")[0]).action, kept)
