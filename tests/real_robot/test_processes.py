@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,6 +166,20 @@ def test_one_that_has_ended_is_told_for_nothing_and_ends_as_any_other(alone):
     alone.child.tell(leave=True)
     alone.child.end(0.0)
     assert not alone.child.alive
+
+
+def test_one_that_says_what_is_wrong_is_not_waited_for_while_it_ends(tmp_path, monkeypatch):
+    """Meanwhile a supervisor would not hear a word to stop; as when new weights are refused."""
+    slow, saying = tmp_path / "slow", """os.write(int(sys.argv[3]), b'{"error": "no weights"}\\n')"""
+    slow.write_text(f"#!{sys.executable}\nimport os, sys, time\ninput()\n{saying}\ntime.sleep(600)\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(slow))
+    child = Child("policy_process", {}, [])
+    with pytest.raises(RobotError, match="no weights"):
+        child.heard(60.0)
+    assert child.alive
+    child.end(0.0)
+    assert child.process.wait(60) == -signal.SIGKILL
 
 
 class Obstinate:
