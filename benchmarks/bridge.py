@@ -38,7 +38,7 @@ from robopol.real_robot.process import Child
 from robopol.real_robot.robot import RobotConfig
 from robopol.real_robot.states import Command, State
 
-TOLERANT = {"watch.missed": 99, "watch.lost": 5, "watch.stale": 5, "driver.watchdog": 0}
+TOLERANT = {"watch.missed": 99, "watch.lost": 5, "watch.stale": 5, "watch.supervisor": 1e6, "driver.watchdog": 0}
 POLICY = b"benchmark".ljust(16, b"\0")
 
 
@@ -62,6 +62,7 @@ class Loop:
         start, end = len(self.rows), time.monotonic() + seconds
         while time.monotonic() < end:
             now = self.clock.now()
+            self.channels.beat(now)
             self.rows += list(self.channels.ticks.take())
             if self.rows and now - self._sent > 100_000_000:
                 self._sent, times = now, now + np.arange(1, 13) * 50_000_000

@@ -37,7 +37,7 @@ URGENCY = 40
 FAR, BRISK = 0.5, 40.0
 """A probe's way, rad, and the joints' accelerations, rad/s^2: the first period's way is one that a servo resolves."""
 ARMS = (("feetech", 0.01), ("dynamixel", 0.01), ("ur", 0.002), ("ur", 0.008))
-TOLERANT = {"missed": 100, "lost": 5.0, "stale": 5.0, "tracking": 3.0}
+TOLERANT = {"missed": 100, "lost": 5.0, "stale": 5.0, "tracking": 3.0, "supervisor": 1e6}
 """On a machine that is busy the loop is to go on, so that it can be seen how late it is."""
 
 
@@ -98,7 +98,6 @@ class Loop:
         tree |= {"period": period, "driver": self.emulator.driver, "geometry": None, "watch": TOLERANT}
         tree["joints"] = [joint | {"acceleration": BRISK} for joint in tree["joints"]]
         if kind == "ur":
-            tree["driver"] |= {"period": period}
             tree["gripper"] = None
         else:  # two tries of a read of six servos, on a machine that is busy
             tree["driver"] |= {"timeout": 0.05}

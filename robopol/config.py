@@ -9,7 +9,7 @@ the two are of one kind. A config of another kind has the defaults of that kind.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_origin
 
@@ -143,17 +143,20 @@ def _explain(cls: type[Config], tree: Mapping[str, Any], fault: Any) -> str:
 
 def _model_at(cls: type[Config], tree: Any, loc: tuple[Any, ...]) -> type[Config]:
     """Walk to the config class that describes the branch at ``loc``."""
-    item = False
+    item, held = False, None
     for part in loc:
+        if isinstance(tree, Mapping) and part not in tree:  # no key, but the kind by which it is one of several classes
+            cls = next(c for c in _config_classes(held) if c.model_fields["kind"].default == part)
+            continue
         tree = tree[part]
         if isinstance(part, str) and not item:  # else an item, of which the field of the whole says what it is
             field = cls.model_fields[part]
             item = get_origin(field.annotation) is dict
             if item:
                 continue
-        item = False
+        item, held = False, field.annotation
         group = group_of(field)
-        found = _config_class(field.annotation)
+        found = _config_class(held)
         if group is not None and isinstance(tree, Mapping):
             default = field.get_default(call_default_factory=True)
             cls = lookup(group, tree.get("kind", getattr(default, "kind", None)))
@@ -176,7 +179,12 @@ def group_of(field: FieldInfo) -> str | None:
 
 def _config_class(annotation: Any) -> type[Config] | None:
     """Find the config class inside an annotation such as ``list[Phase] | None``."""
+    return next(_config_classes(annotation), None)
+
+
+def _config_classes(annotation: Any) -> Iterator[type[Config]]:
     if isinstance(annotation, type) and issubclass(annotation, Config):
-        return annotation
-    inner = (_config_class(a) for a in getattr(annotation, "__args__", ()))
-    return next((c for c in inner if c is not None), None)
+        yield annotation
+    else:
+        for inner in getattr(annotation, "__args__", ()):
+            yield from _config_classes(inner)

@@ -10,9 +10,10 @@
 The servo loop, the policy and the recorder run in processes of their own. Without ``seconds`` the robot does what is
 typed: arm, run, take over, hold, stop, stop success, stop failure, stop discard, abort, reset 1, restart policy,
 restart servo, swap CHECKPOINT, quit.
-With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed.
-Ctrl-C stops the arm at any time. What happens is printed as it happens; docs/deploy.md says what each line means, and
-what to do before a policy moves an arm for the first time.
+With it, the arm is armed, the policy runs so long, and the arm is stopped; the status is not 0 if anything failed. An
+arm that cannot be armed, or that a fault stops, ends it. Ctrl-C and Ctrl-Z stop the arm at any time, and end. What
+happens is printed as it happens; docs/deploy.md says what each line means, and what to do before a policy moves an arm
+for the first time.
 
 ``operator`` is a device by which a person takes over and gives back, docs/operators.md: `robopol list operator`. One
 that takes keys has the terminal, so words are not typed then.
@@ -26,19 +27,23 @@ import select
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from robopol.commands.recorded import check_new, episodes_in
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
 from robopol.errors import ConfigError, RobotError
-from robopol.real_robot.events import Code, Event
+from robopol.real_robot.console import Console
+from robopol.real_robot.events import Code
 from robopol.real_robot.placing import Place, is_placed, modelled
 from robopol.real_robot.policy_process import Speaker
 from robopol.real_robot.robot import RobotConfig
-from robopol.real_robot.states import Command, State, describe
+from robopol.real_robot.script import Script
+from robopol.real_robot.states import Command, describe
 
 _WORDS = {
     "arm": (Command.ARM, 0),
@@ -54,6 +59,10 @@ _WORDS = {
 }
 
 
+_MOVED = ("operator", "seconds", "record", "trials", "out", "seed", "observe")
+"""What is said of a robot that is moved, and of no rehearsal."""
+_REHEARSED = ("latency", "matched")
+"""What is said of a rehearsal only."""
 RESTART = "restart policy"
 """Said where it died, or hangs."""
 REBUILD = "restart servo"
@@ -71,7 +80,7 @@ class DeployCommand(Speaker):
         seconds: How long the policy runs; None does what is typed.
         record: Folder that the episodes are recorded in.
         trials: Folder of recorded episodes that new weights are tried on before they act; None is ``record``.
-        out: Dataset that they are written to at the end; the suffix says the format.
+        out: New dataset that they are written to at the end, whatever ends it; the suffix says the format.
         rehearse: Episodes of a rehearsal in simulation; 0 moves the robot.
         latency: Time by which chunks are late in a rehearsal, s.
         matched: Whether latency is matched in a rehearsal.
@@ -94,17 +103,14 @@ def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
     tree = load_config("deploy", words)
     command = parse(DeployCommand, tree)
+    _check_of_use(command, tree)
     if command.rehearse:
-        if command.record is not None or command.out is not None:
-            raise ConfigError("nothing is recorded in a rehearsal: leave record= and out= out, or rehearse=")
         with tempfile.TemporaryDirectory() as folder:
             return _rehearse(command, modelled(command.robot, Path(folder)))
     if command.out is not None and command.record is None:
         raise ConfigError("out= is made of what is recorded: name a folder for that too, record=")
     if command.out is not None:
-        from robopol.data import check_writable
-
-        check_writable(command.out)
+        check_new(command.out)
     if command.robot.watch.deadman is not None and command.operator is None:
         raise ConfigError(
             "this robot has a deadman's switch, and nobody can hold one by typing: name a device that has one, "
@@ -115,12 +121,26 @@ def run(words: list[str]) -> int:
         return _move(command, speaker, Path(folder))
 
 
+def _check_of_use(command: DeployCommand, tree: dict[str, Any]) -> None:
+    """Refuse what was said and would change nothing."""
+    if lost := [f"{key}=" for key in (_MOVED if command.rehearse else _REHEARSED) if tree.get(key) is not None]:
+        raise ConfigError(
+            f"{', '.join(lost)} would change nothing in a rehearsal, which the task of the policy begins, observes and "
+            "ends, and of which nothing is recorded: leave it out, or rehearse="
+            if command.rehearse
+            else f"{', '.join(lost)} is of a rehearsal: say rehearse=EPISODES too, or leave it out"
+        )
+
+
 def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
     from collections import Counter
+
+    import torch
 
     from robopol.evaluation.statistics import wilson
     from robopol.real_robot.rehearsal import rehearse
 
+    torch.set_num_threads(command.threads)
     policy = command.load()
     if policy.spec.env is None:
         raise ConfigError(f"{command.checkpoint} does not say which task it is for, so it cannot be rehearsed")
@@ -133,6 +153,7 @@ def _rehearse(command: DeployCommand, robot: RobotConfig) -> int:
         seeds,
         latency=command.latency,
         matched=command.matched,
+        reach=command.reach,
         execution=command.execution,
         report=lambda seed, event: told.update([event.code.name.lower()]),
         on_outcome=lambda outcome: print(
@@ -153,60 +174,72 @@ def _move(command: DeployCommand, speaker: dict[str, Any], folder: Path) -> int:
     robot, world = _placed(command, folder)
     record = None if command.record is None else Path(command.record)
     before = set() if record is None else set(record.glob("*/episode.json"))
-    supervisor = Supervisor(robot, speaker, record, world, command.operator)
-    status = 1
-    try:
-        print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
-        print(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
-        if supervisor.help:
-            print(supervisor.help)
-        typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
-        tried = record if command.trials is None else Path(command.trials)
-        status = _watch(supervisor, command.seconds, typed, lambda new: supervisor.swap_policy(speaker | new, tried))
-    finally:
-        supervisor.quit(_print)
-        supervisor.close()
-    if record is not None:
-        found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
-        print(f"{record}: {len(found)} new episodes")
-        if command.out is not None and found:
-            from robopol.data import save_episodes
-            from robopol.real_robot.dataset import episodes_of
-
-            save_episodes(episodes_of(found), command.out)
-            print(f"{command.out}: {len(found)} episodes")
-    return status
+    with Console() as console:
+        supervisor = Supervisor(robot, speaker, record, world, command.operator)
+        try:
+            console.say(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}")
+            console.say(verdict(robot, **{key: supervisor.policy[key] for key in ("latency", "executed", "spec")}))
+            if supervisor.help:
+                console.say(supervisor.help)
+            typed = command.seconds is None and not (command.operator is not None and command.operator.terminal)
+            tried = record if command.trials is None else Path(command.trials)
+            swap = lambda new: supervisor.swap_policy(speaker | new, tried)  # noqa: E731
+            return _watch(supervisor, console, command.seconds, typed, swap)
+        finally:
+            try:
+                with closing(supervisor):
+                    supervisor.quit(lambda event: console.say(describe(event)))
+            finally:
+                if record is not None:
+                    found = sorted(path.parent for path in set(record.glob("*/episode.json")) - before)
+                    console.say(f"{record}: {len(found)} new episodes")
+                    _save(command.out, found, console)
 
 
-def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callable[[dict[str, Any]], None]) -> int:
-    """Pass on what the operator says and print what happens, until the end."""
-    end, script, keyboard, failed = None, [] if seconds is None else ["arm"], _Keyboard(), 0
+def _save(out: str | None, found: list[Path], console: Console) -> None:
+    """Write the dataset of what was recorded, if there is to be one."""
+    from robopol.data import save_episodes
+
+    if out is not None and (episodes := episodes_in(found, console.say)) is not None:
+        save_episodes(episodes, out)
+        console.say(f"{out}: {len(episodes)} episodes")
+
+
+def _watch(
+    supervisor: Any,
+    console: Console,
+    seconds: float | None,
+    listening: bool,
+    swap: Callable[[dict[str, Any]], None],
+) -> int:
+    """Pass on what the operator says and say what happens, until the end; nothing here waits."""
+    script = None if seconds is None else Script(seconds, supervisor.order)
+    keyboard, failed = _Keyboard(), 0
     while True:
+        if console.gone:  # and so is whoever would see what happens
+            raise BrokenPipeError
         for event in supervisor.events():
-            _print(event)
+            console.say(describe(event))
+            if script is not None:
+                script.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return 0
         for words in supervisor.alarms():
-            print(f"ALARM: {words}", flush=True)
+            failed = 1
+            console.say(f"ALARM: {words}")
         for name in supervisor.deaths():
             failed = 1
             if name == "servo_process":
                 why = supervisor.why(name) or "the arm's own watchdog stops it, if it has one"
-                print(f"ALARM: {name} has died: {why}", flush=True)  # at once: to end the rest takes its time
+                console.say(f"ALARM: {name} has died: {why}")  # at once: to end the rest takes its time
                 if not listening:
                     raise RobotError(f"the servo loop has ended: {why}")
-                print(f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed", flush=True)
+                console.say(f"ALARM: '{REBUILD}' connects the arm anew, and it rests until it is armed")
                 continue
             listening = listening or (name == "operator_process" and seconds is None)
-            print(_alarm(name, supervisor.why(name), listening), flush=True)
-        if seconds is not None:
-            if end is None and supervisor.state is State.ARMED:
-                script, end = ["run"], time.monotonic() + seconds
-            elif (end is not None and time.monotonic() > end) or supervisor.state in (State.FAULT, State.ESTOP):
-                return failed or int(supervisor.state in (State.FAULT, State.ESTOP))
-        for word in script:
-            supervisor.order(*_WORDS[word])
-        script = []
+            console.say(_alarm(name, supervisor.why(name), listening))
+        if script is not None and script.look(time.monotonic_ns(), supervisor.state):
+            return failed
         if not listening:
             time.sleep(0.05)
             continue
@@ -219,7 +252,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
             elif words == REBUILD:
                 supervisor.rebuild_servo()
             elif line is not None and words.startswith(SWAP):
-                print(f"{line[len(SWAP) :]} is loaded and tried, and the policy that acts goes on", flush=True)
+                console.say(f"{line[len(SWAP) :]} is loaded and tried, and the policy that acts goes on")
                 swap({"checkpoint": line[len(SWAP) :]})
             elif words.startswith("reset ") and words[6:].isdigit():
                 supervisor.order(Command.RESET, int(words[6:]))
@@ -227,7 +260,7 @@ def _watch(supervisor: Any, seconds: float | None, listening: bool, swap: Callab
                 supervisor.order(*_WORDS[words])
             elif words:
                 known = f"{', '.join(_WORDS)}, {RESTART}, {REBUILD}, {SWAP}CHECKPOINT"
-                print(f"say one of {known}, or reset and the number of the reason")
+                console.say(f"say one of {known}, or reset and the number of the reason")
 
 
 def _alarm(name: str, why: str, listening: bool) -> str:
@@ -255,10 +288,6 @@ class _Keyboard:
         yield from (" ".join(line.decode(errors="replace").split()) for line in lines)
         if not found:
             yield None
-
-
-def _print(event: Event) -> None:
-    print(describe(event), flush=True)
 
 
 def _placed(command: DeployCommand, folder: Path) -> tuple[RobotConfig, list[int] | None]:

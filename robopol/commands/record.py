@@ -16,14 +16,17 @@ on it.
 
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from robopol.commands.recorded import check_new, episodes_in
 from robopol.config import OneOf, parse
 from robopol.configs import load_config
-from robopol.errors import ConfigError, DataError, RobotError
+from robopol.errors import ConfigError, RobotError
+from robopol.real_robot.console import Console
 from robopol.real_robot.demonstration import DemonstrationConfig, spec_of
 from robopol.real_robot.events import Code, Event, Severity
 from robopol.real_robot.eyes import FPS, with_cameras
@@ -60,29 +63,27 @@ class RecordCommand(DemonstrationConfig):
 
 def run(words: list[str]) -> int:
     """Run the verb; see the module's text."""
-    from robopol.data import check_writable
-
     command = parse(RecordCommand, load_config("record", words))
-    out = check_writable(command.out)
-    if out.exists():
-        raise ConfigError(f"{out} exists; name another dataset, and put them together by `robopol data merge`")
+    out = check_new(command.out)
     folder = Path(command.record) if command.record else out.with_name(f"{out.stem}-record")
     before = set(folder.glob("*/episode.json"))
-    session = Session(command.episodes, command.reset, command.keep == "all", _say)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, Console() as console:
+        session = Session(command.episodes, command.reset, command.keep == "all", console.say)
         try:
-            _record(command, session, folder, Path(scratch))
+            _record(command, session, folder, Path(scratch), console)
         except KeyboardInterrupt:
-            print("interrupted")
+            console.say("interrupted")
         finally:
             found = sorted(path.parent for path in set(folder.glob("*/episode.json")) - before)
-            lost = session.wanted - _save(command, folder, found)
+            lost = session.wanted - _save(command, folder, found, console)
             if lost > 0:
-                print(f"{lost} of {session.wanted} episodes that were to be kept could not be written to {folder}")
+                console.say(
+                    f"{lost} of {session.wanted} episodes that were to be kept could not be written to {folder}"
+                )
     return int(lost > 0)
 
 
-def _record(command: RecordCommand, session: Session, folder: Path, scratch: Path) -> None:
+def _record(command: RecordCommand, session: Session, folder: Path, scratch: Path, console: Console) -> None:
     from robopol.real_robot.supervisor import Supervisor
 
     robot, place = modelled(command.robot, scratch), None
@@ -96,30 +97,32 @@ def _record(command: RecordCommand, session: Session, folder: Path, scratch: Pat
     sizes = None if place is None else place.sizes
     eyes = "demonstration_process"
     supervisor = Supervisor(robot, speaker, folder, sizes, command.operator, eyes=eyes)
-    try:
-        print(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}", flush=True)
-        _watch(supervisor, session, command, place)
-    finally:
-        supervisor.quit(_print)
-        supervisor.close()
+    with closing(supervisor):
+        try:
+            console.say(f"{robot.name}: {1 / robot.period:.0f} Hz, {supervisor.scheduling}\n{supervisor.help}")
+            _watch(supervisor, console, session, command, place)
+        finally:
+            supervisor.quit(lambda event: _tell(console, event))
 
 
-def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Place | None) -> None:
+def _watch(supervisor: Any, console: Console, session: Session, command: RecordCommand, place: Place | None) -> None:
     """Follow the session until it is over, or the person quits."""
     armed, ended = False, 0
     while not session.over:
+        if console.gone:  # and so is whoever would see what happens
+            raise BrokenPipeError
         for event in supervisor.events():
-            _print(event)
+            _tell(console, event)
             session.hear(event)
             if event.code is Code.COMMANDED and event.numbers[0] == Command.QUIT:
                 return
         for words in supervisor.alarms():
-            print(f"ALARM: {words}", flush=True)
+            console.say(f"ALARM: {words}")
         for name in supervisor.deaths():
             raise RobotError(f"{name} has died: {supervisor.why(name) or 'what is recorded so far is kept'}")
         if place is not None and session.ended > ended and not session.over:
             ended = session.ended
-            supervisor.restart_servo(place.reset(command.seed + ended), _print)
+            supervisor.restart_servo(place.reset(command.seed + ended), lambda event: _tell(console, event))
             armed = False
         elif not armed and supervisor.state is State.CONNECTED:
             supervisor.order(Command.ARM)
@@ -129,33 +132,23 @@ def _watch(supervisor: Any, session: Session, command: RecordCommand, place: Pla
         time.sleep(0.02)
 
 
-def _save(command: RecordCommand, folder: Path, found: list[Path]) -> int:
+def _save(command: RecordCommand, folder: Path, found: list[Path], console: Console) -> int:
     """Write the dataset of the episodes that have a label that is kept; return how many these are."""
-    from robopol.data import Episodes, save_episodes
-    from robopol.real_robot.dataset import episodes_of
+    from robopol.data import save_episodes
 
     labels = (True,) if command.keep == "success" else (True, False)
-    labelled, kept = [path for path in found if load_about(path)["success"] in labels], []
-    for path in labelled:
-        try:
-            kept.append(episodes_of([path]))
-        except DataError as error:  # too short to be one; the others are not to be lost for it
-            print(f"left out: {error}")
-    if kept:
-        episodes = Episodes.concat(kept)
+    labelled = [path for path in found if load_about(path)["success"] in labels]
+    episodes = episodes_in(labelled, console.say)
+    if episodes is not None:
         save_episodes(episodes, command.out)
-        steps, won = episodes.num_steps, int(episodes.success.sum())
-        print(f"{command.out}: {len(kept)} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
+        count, steps, won = len(episodes), episodes.num_steps, int(episodes.success.sum())
+        console.say(f"{command.out}: {count} episodes, {won} of them successes, {steps} steps; recorded in {folder}")
     elif found:
-        print(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
+        console.say(f"{folder}: {len(found)} episodes, none to keep; no dataset is written")
     return len(labelled)
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-def _print(event: Event) -> None:
-    """Print what is more than in the order of things."""
+def _tell(console: Console, event: Event) -> None:
+    """Say what is more than in the order of things."""
     if event.severity is not Severity.INFO and event.code is not Code.STATE_CHANGED:
-        print(describe(event), flush=True)
+        console.say(describe(event))

@@ -1,6 +1,7 @@
 """The supervisor's part in cameras: it starts their processes, and begins those anew that died or hang."""
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Protocol
 
 from robopol.real_robot.clock import Clock
@@ -72,7 +73,8 @@ class CameraDesk:
         return said
 
     def close(self) -> None:
-        """End all of them."""
-        for process in self._processes.values():
-            process.end(1.0)
-        self._processes.clear()
+        """End all of them, whatever goes wrong with one."""
+        with ExitStack() as stack:
+            for process in self._processes.values():
+                stack.callback(process.end, 1.0)
+            self._processes.clear()

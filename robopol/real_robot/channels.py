@@ -36,6 +36,7 @@ class Channels:
         orders: What the operator says by the supervisor.
         said: What they say by a device of their own.
         switch: When the deadman's switch was held, ns.
+        heartbeat: When the supervisor was there, and heard what is said, ns.
         policy: Chunks of the policy.
         human: Chunks of the human.
         successor: Id of a policy that may take the place of the one that speaks.
@@ -53,6 +54,7 @@ class Channels:
         self.orders = Ring(memories["orders"], ORDER_ROW)
         self.said = Ring(memories["said"], ORDER_ROW)
         self.switch = Box(memories["switch"], 8)
+        self.heartbeat = Box(memories["heartbeat"], 8)
         self.policy = Box(memories["policy"], Chunk.size(robot.columns))
         self.human = Box(memories["human"], Chunk.size(robot.columns))
         self.successor = Box(memories["successor"], ID_BYTES)
@@ -73,6 +75,7 @@ class Channels:
             "orders": Ring.size(ORDER_ROW, _ORDERS),
             "said": Ring.size(ORDER_ROW, _ORDERS),
             "switch": Box.size(8),
+            "heartbeat": Box.size(8),
             "policy": Box.size(Chunk.size(robot.columns)),
             "human": Box.size(Chunk.size(robot.columns)),
             "successor": Box.size(ID_BYTES),
@@ -127,6 +130,10 @@ class Channels:
     def hold_switch(self, t: int) -> None:
         """Say when the deadman's switch was held, ns; 0 says that it was let go."""
         self.switch.put(t.to_bytes(8, "little", signed=True))
+
+    def beat(self, t: int) -> None:
+        """Say when the supervisor was there, ns."""
+        self.heartbeat.put(t.to_bytes(8, "little", signed=True))
 
 
 def _order(command: int, argument: int) -> NDArray[np.void]:

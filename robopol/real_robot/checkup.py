@@ -91,7 +91,7 @@ def answers(robot: RobotConfig, ticks: int = 100) -> Answers:
         RobotError: If it cannot be connected, or is another one than the configuration says.
     """
     clock, step = MonotonicClock(), robot.period_ns
-    driver: Driver = robot.driver.build(clock)
+    driver: Driver = robot.driver.build(clock, robot.period)
     try:
         info = driver.connect()
         robot.check_device(info)

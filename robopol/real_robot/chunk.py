@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from robopol.config import Config
 from robopol.errors import MessageError
@@ -117,7 +117,8 @@ class GateConfig(Config):
     Attributes:
         max_age: Greatest age of the observation that a chunk was made from, s.
         max_latency: Greatest time from that observation until the chunk was made, s.
-        low: Least value that was trained on of each column; None is the joints' limits.
+        low: Least value that was trained on of each column, those of the joints and then that of the gripper; None is
+            the joints' limits.
         high: Greatest value that was trained on of each column; None is the joints' limits.
         margin: Share of the range by which it is widened on either side.
         strict: Whether a chunk with a value outside the widened range is refused; otherwise it is clipped.
@@ -126,8 +127,8 @@ class GateConfig(Config):
 
     max_age: float = Field(0.5, gt=0)
     max_latency: float = Field(0.5, gt=0)
-    low: tuple[float, ...] | None = None
-    high: tuple[float, ...] | None = None
+    low: tuple[FiniteFloat, ...] | None = None
+    high: tuple[FiniteFloat, ...] | None = None
     margin: float = Field(0.1, ge=0)
     strict: bool = True
     jump: float = Field(0.4, gt=0)
@@ -168,12 +169,10 @@ class Gate:
         Args:
             config: The thresholds.
             joints: n, the columns that are joints.
-            low: Least value of each column (A,), if the configuration does not say.
+            low: Least value of each column (A,), before the range is widened.
             high: Greatest value of each column (A,).
         """
         self.config, self.joints = config, joints
-        low = low if config.low is None else np.array(config.low)
-        high = high if config.high is None else np.array(config.high)
         self._low, self._high = low - config.margin * (high - low), high + config.margin * (high - low)
         self.policies: set[bytes] = set()
         self.seq = -1

@@ -55,6 +55,8 @@ def _episode(folder: Path) -> Episodes:
     found, about = load(folder)
     ticks, steps = found["ticks"], found["steps"]
     about["robot"].pop("merging", None)  # once was the robot's
+    if about["robot"]["driver"]["kind"] == "ur":
+        about["robot"]["driver"].pop("period", None)  # once was said twice
     robot, spec = parse(RobotConfig, about["robot"]), parse(PolicySpec, about["policy"]["spec"])
     reach = int(about["policy"]["speaker"].get("reach", 1))
     waypoints, dt = waypoints_for(spec, robot), round(1e9 / spec.control_hz)

@@ -32,6 +32,8 @@ class Code(IntEnum):
     """Seconds since it was last held."""
     SUPERVISOR_LOST = 5
     """Nothing more."""
+    SUPERVISOR_SILENT = 6
+    """Seconds since it was last there."""
     # Chunks that were refused: the plan that is there goes on
     CHUNK_SHAPE = 10
     """Rows and columns that came, columns needed."""

@@ -1,48 +1,68 @@
 """Where the arm is in space: how far inside its workspace, and how far from itself and from what stands around."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from robopol.config import Config
 from robopol.errors import ConfigError
 
 Vector = NDArray[np.float64]
 Triple = tuple[float, float, float]
+_UNIT = 1e-3  # of the length of a direction; by as much of their distance from the origin margins are wrong
+
+
+def _unit(direction: Triple) -> Triple:
+    length = float(np.linalg.norm(direction))
+    if not abs(length - 1) <= _UNIT:  # nor may it be no number
+        said = f"{list(direction)} has length {length:.4g}; needed is a direction, of length 1"
+        unit = [round(x / length, 4) for x in direction] if 0 < length < np.inf else None
+        raise ValueError(f"{said}: say {unit}" if unit else said)
+    return direction
+
+
+Direction = Annotated[Triple, AfterValidator(_unit)]
+"""x, y and z of a vector of length 1."""
 
 
 class BoxConfig(Config):
     """Points that stay in a box.
 
     Attributes:
-        sites: Sites of the model.
+        sites: Sites of the model, one at least.
         low: Least x, y and z in the model's world frame, m.
-        high: Greatest x, y and z, m.
+        high: Greatest x, y and z, m; each above the least.
     """
 
     kind: Literal["box"] = "box"
-    sites: tuple[str, ...]
+    sites: tuple[str, ...] = Field(min_length=1)
     low: Triple
     high: Triple
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "BoxConfig":
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low={list(self.low)} must be less than high={list(self.high)}, in x, y and z")
+        return self
 
 
 class HalfSpaceConfig(Config):
     """Points that stay on one side of a plane: normal . p >= offset.
 
     Attributes:
-        sites: Sites of the model.
+        sites: Sites of the model, one at least.
         normal: Out of the forbidden side, of length 1, world frame.
         offset: m.
     """
 
     kind: Literal["half_space"] = "half_space"
-    sites: tuple[str, ...]
-    normal: Triple
-    offset: float
+    sites: tuple[str, ...] = Field(min_length=1)
+    normal: Direction
+    offset: float = Field(allow_inf_nan=False)
 
 
 class ConeConfig(Config):
@@ -56,8 +76,11 @@ class ConeConfig(Config):
 
     kind: Literal["cone"] = "cone"
     site: str
-    around: Triple
+    around: Direction
     angle: float = Field(gt=0, le=np.pi)
+
+
+Constraint = Annotated[BoxConfig | HalfSpaceConfig | ConeConfig, Field(discriminator="kind")]
 
 
 class GeometryConfig(Config):
@@ -77,7 +100,7 @@ class GeometryConfig(Config):
     """
 
     model: str
-    workspace: tuple[BoxConfig | HalfSpaceConfig | ConeConfig, ...] = ()
+    workspace: tuple[Constraint, ...] = ()
     apart: tuple[tuple[str, str], ...] = ()
     slow: float = Field(0.05, gt=0)
     stop: float = Field(0.02, ge=0)

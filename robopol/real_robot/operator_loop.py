@@ -64,9 +64,7 @@ class OperatorLoop:
         self.robot, self.operator, self._clock = robot, operator, clock
         self._ticks, self._post, self._hold, self._order = ticks, post, hold, order
         n, hand = len(robot.joints), robot.columns - len(robot.joints)
-        gate = robot.gate
-        self._low = np.append(robot.joint("low"), np.zeros(hand)) if gate.low is None else np.array(gate.low)
-        self._high = np.append(robot.joint("high"), np.ones(hand)) if gate.high is None else np.array(gate.high)
+        self._low, self._high = robot.bounds
         grip = [robot.gripper.speed] if robot.gripper else []
         self._speed = np.append(robot.joint("speed") * robot.speed, grip)
         self._braking, self._joints = RESERVE * robot.joint("acceleration"), n

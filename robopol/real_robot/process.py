@@ -13,6 +13,8 @@ from robopol.errors import RobotError
 
 START_TIME = 120.0
 """Longest time until a process says that it is ready, s; a policy may have to be loaded and compiled."""
+KILLED = 0.2
+"""Longest time that one that was killed is waited for, s; one that hangs in the system ends when that lets it go."""
 
 
 class Child:
@@ -70,8 +72,7 @@ class Child:
         if not line:
             raise RobotError(f"{self.name} ended before it was ready, with status {self.process.wait()}")
         said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            self.process.wait()
+        if "error" in said:  # it ends, which takes its time
             raise RobotError(said["error"])
         return said
 
@@ -105,12 +106,14 @@ class Child:
     def end(self, patience: float) -> None:
         """Close the pipe to it, and kill it if it does not end in time."""
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            with suppress(BrokenPipeError):  # what was told to one that had ended is still to be written
+                self.process.stdin.close()
         try:
             self.process.wait(patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(KILLED)
         if self._said >= 0:
             os.close(self._said)
             self._said = -1

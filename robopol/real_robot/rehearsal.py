@@ -43,7 +43,7 @@ class _Slot:
 
 
 class _Script:
-    """An operator who says what is written, and holds the switch."""
+    """An operator who says what is written, is there and holds the switch."""
 
     def __init__(self, clock: Clock) -> None:
         self.orders: list[tuple[int, int]] = []
@@ -56,6 +56,9 @@ class _Script:
     def held(self) -> int:
         return self._clock.now()
 
+    def attended(self) -> int:
+        return self._clock.now()
+
 
 def rehearse(
     policy: Policy,
@@ -65,6 +68,7 @@ def rehearse(
     *,
     latency: float = 0.0,
     matched: bool = True,
+    reach: int = 1,
     execution: ExecutorConfig | None = None,
     rig: Rig | None = None,
     report: Callable[[int, Event], None] = lambda seed, event: None,
@@ -85,6 +89,7 @@ def rehearse(
         latency: Time by which chunks are late, s.
         matched: Whether chunks say truly when their observation was made; if not, as a bridge would have it that knows
             nothing of latency, their actions are executed when they come.
+        reach: Steps from an action to the time at which it is to hold, `robopol.real_robot.policy_process.Speaker`.
         execution: How its plans are executed; None is receding horizon.
         rig: Where the arm is; None is the simulated driver, and others have an emulated wire between.
         report: Told of every event, with the seed of its episode.
@@ -111,7 +116,7 @@ def rehearse(
             if robot.cameras and stage is None:
                 stage = Stage(str(path), lambda: None)
                 stack.callback(stage.close)
-            one = _Episode(policy, placed, scene, rig, seed, late, matched, execution, report, stage)
+            one = _Episode(policy, placed, scene, rig, seed, late, matched, reach, execution, report, stage)
             outcomes.append(one.run())
             on_outcome(outcomes[-1])
     return outcomes
@@ -129,6 +134,7 @@ class _Episode:
         seed: int,
         latency: int,
         matched: bool,
+        reach: int,
         execution: ExecutorConfig,
         report: Callable[[int, Event], None],
         stage: Stage | None,
@@ -150,6 +156,7 @@ class _Episode:
             self._seen,
             self._post,
             sight=None if self.eyes is None else self.eyes.sight,
+            reach=reach,
             executed=execution.period(policy.spec),
             seed=seed,
             report=told,

@@ -73,7 +73,7 @@ class InProcess:
     def place(self, robot: RobotConfig) -> tuple[Driver, VirtualClock]:
         """See `Rig.place`."""
         clock = VirtualClock(BEGIN)
-        self._driver: SimulatedDriver = robot.driver.build(clock)
+        self._driver: SimulatedDriver = robot.driver.build(clock, robot.period)
         return self._driver, clock
 
     def world(self, t: int) -> World:
@@ -123,7 +123,7 @@ class OnBus:
             port="lock-step", calibration=str(path), max_speed=2 * speed.max(), max_accel=2 * accel.max()
         )
         line = LockStepLine(bus, clock)
-        return type(config.build(clock))(config, clock, open_line=lambda *_: line), clock
+        return type(config.build(clock, robot.period))(config, clock, open_line=lambda *_: line), clock
 
     def world(self, t: int) -> World:
         """See `Rig.world`."""
@@ -169,8 +169,8 @@ class OnUR:
         self.time(f"scene {robot.driver.model}")
         clock = _Stepped(self)
         # arming and stopping take the machine's time, of which there may be little: watchdog and client are patient
-        config = URConfig(host=self._host, period=robot.period, watchdog=1.0, timeout=5.0)
-        clock.driver = _Behind(config, clock, self)
+        config = URConfig(host=self._host, watchdog=1.0, timeout=5.0)
+        clock.driver = _Behind(config, clock, robot.period, self)
         return clock.driver, clock
 
     def world(self, t: int) -> World:
@@ -255,8 +255,8 @@ class _Stepped(VirtualClock):
 class _Behind(URDriver):
     """A UR's driver, for whose calls that wait the controller's time is the machine's; and a hand that stays."""
 
-    def __init__(self, config: URConfig, clock: _Stepped, rig: OnUR) -> None:
-        super().__init__(config, clock)
+    def __init__(self, config: URConfig, clock: _Stepped, period: float, rig: OnUR) -> None:
+        super().__init__(config, clock, period)
         self._rig = rig
 
     def connect(self) -> DeviceInfo:

@@ -22,7 +22,7 @@ class JointConfig(Config):
     """One joint.
 
     Attributes:
-        name: As in the model.
+        name: As in the model; no other joint has it.
         low: Least position that is ever commanded, rad; within what the arm itself allows, with a margin.
         high: Greatest position, rad.
         speed: Greatest speed, rad/s.
@@ -72,6 +72,8 @@ class WatchConfig(Config):
         rejections: Refused chunks one after the other at which it does.
         silence: Time without a chunk after which an event says so, s.
         deadman: The operator's switch must have been held within so many seconds; None needs no switch.
+        supervisor: Time without a sign of the program that hears what is said, after which the arm brakes and holds, s;
+            it gives one some twenty times a second.
     """
 
     tracking: float = Field(0.35, gt=0)
@@ -84,6 +86,7 @@ class WatchConfig(Config):
     rejections: int = Field(3, ge=1)
     silence: float = Field(0.5, gt=0)
     deadman: float | None = Field(None, gt=0)
+    supervisor: float = Field(0.5, gt=0)
 
 
 class RobotConfig(Config):
@@ -115,10 +118,40 @@ class RobotConfig(Config):
     geometry: GeometryConfig | None = None
     cameras: dict[str, Annotated[Any, OneOf("camera")]] = {}  # noqa: RUF012 - pydantic copies it
 
+    @model_validator(mode="after")
+    def _of_one_arm(self) -> "RobotConfig":
+        names = [joint.name for joint in self.joints]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"joints: several are named {', '.join(twice)}; each needs a name of its own")
+        for key in ("low", "high"):
+            given = getattr(self.gate, key)
+            if given is not None and len(given) != self.columns:
+                hand = " and the gripper" * (self.gripper is not None)
+                raise ValueError(
+                    f"gate.{key} has {len(given)} numbers; needed are {self.columns}: {', '.join(names)}{hand}"
+                )
+        low, high = self.bounds
+        if not (low < high).all():
+            column = int(np.argmin(low < high))
+            name = [*names, "the gripper"][column]
+            raise ValueError(
+                f"gate: of {name} low={low[column]:.5g} must be less than high={high[column]:.5g}; the joint's own "
+                "limits count where the gate says none"
+            )
+        return self
+
     @property
     def columns(self) -> int:
         """Columns of a chunk: the joints, and the gripper if there is one."""
         return len(self.joints) + (self.gripper is not None)
+
+    @property
+    def bounds(self) -> tuple[Vector, Vector]:
+        """Least and greatest value of each column of a chunk (A,), rad and the opening: the gate's, or the joints'."""
+        hand = self.columns - len(self.joints)
+        low, high = np.append(self.joint("low"), np.zeros(hand)), np.append(self.joint("high"), np.ones(hand))
+        gate = self.gate
+        return low if gate.low is None else np.array(gate.low), high if gate.high is None else np.array(gate.high)
 
     @property
     def period_ns(self) -> int:
@@ -181,6 +214,4 @@ class RobotConfig(Config):
 
     def make_gate(self) -> Gate:
         """Return the gate for chunks."""
-        hand = self.columns - len(self.joints)
-        low, high = np.append(self.joint("low"), np.zeros(hand)), np.append(self.joint("high"), np.ones(hand))
-        return Gate(self.gate, len(self.joints), low, high)
+        return Gate(self.gate, len(self.joints), *self.bounds)

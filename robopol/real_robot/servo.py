@@ -48,6 +48,9 @@ class Desk(Protocol):
     def held(self) -> int:
         """Return when the deadman's switch was last known to be held, ns."""
 
+    def attended(self) -> int:
+        """Return when whoever passes on what is said was last known to be there, ns."""
+
 
 class Servo:
     """The servo loop of one arm.
@@ -188,10 +191,16 @@ class Servo:
         return True, fresh
 
     def _look_at_switch(self, now: int, t: int) -> None:
-        """Hold if nobody holds the deadman's switch."""
-        deadman, held, machine = self.robot.watch.deadman, (now - self._operator.held()) * 1e-9, self.life.machine
-        if deadman is not None and held > deadman and machine.wanted is not None and machine.state not in LATCHED:
-            self.life.react(Alarm(Code.DEADMAN_LOST, Reaction.HOLD, (held,)), now, t)
+        """Hold if nobody holds the deadman's switch, or nobody would hear a word to stop."""
+        watch, desk, machine = self.robot.watch, self._operator, self.life.machine
+        for code, patience, last in (
+            (Code.DEADMAN_LOST, watch.deadman, desk.held()),
+            (Code.SUPERVISOR_SILENT, watch.supervisor, desk.attended()),
+        ):
+            age = (now - last) * 1e-9
+            late = patience is not None and age > patience
+            if late and machine.wanted is not None and machine.state not in LATCHED:
+                self.life.react(Alarm(code, Reaction.HOLD, (age,)), now, t)
 
     def _alarms(self, now: int, fresh: bool) -> list[Alarm]:
         """Look at what was read, and at when anything was."""

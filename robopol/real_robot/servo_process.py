@@ -29,7 +29,7 @@ class Desk:
     def __init__(self, channels: Channels, lifeline: Lifeline, clock: MonotonicClock) -> None:
         """Listen."""
         self._channels, self._lifeline, self._clock = channels, lifeline, clock
-        self._held, self._alone = 0, False
+        self._held, self._attended, self._alone = 0, clock.now(), False
 
     def commands(self) -> Iterator[tuple[int, int]]:
         """See `robopol.real_robot.servo.Desk`."""
@@ -48,6 +48,13 @@ class Desk:
             self._held = int.from_bytes(message, "little", signed=True)
         return self._held
 
+    def attended(self) -> int:
+        """See `robopol.real_robot.servo.Desk`."""
+        message = self._channels.heartbeat.take()
+        if message is not None:
+            self._attended = int.from_bytes(message, "little", signed=True)
+        return self._attended
+
 
 def main() -> None:
     """Run until the operator says QUIT or the parent is gone; then the arm has been stopped."""
@@ -55,7 +62,7 @@ def main() -> None:
     setup, clock = lifeline.setup, MonotonicClock()
     robot = parse(RobotConfig, setup["robot"])
     channels = Channels.open(robot, setup["channels"])
-    driver: Driver = robot.driver.build(clock)
+    driver: Driver = robot.driver.build(clock, robot.period)
     publish = channels.ticks.put
     if setup.get("world"):
         publish = _with_world(publish, driver, setup["world"])

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,7 @@ class Supervisor:
         The arm goes on with its next chunk, if it was to follow the policy before.
         """
         self._give_up()
-        self._children.pop(self._eyes).end(0.0)
+        self._let_go(self._children.pop(self._eyes))
         self._dead.discard(self._eyes)
         child = self._children[self._eyes] = self._child(self._eyes, speaker=self._speaker, **self._observes)
         back = ", and the arm goes on with its next plan if it was told to run"
@@ -141,9 +141,13 @@ class Supervisor:
     def _give_up(self) -> None:
         """End a policy that was to take the place of the one that speaks, and has not yet."""
         if self._heir is not None:
-            self._heir.child.process.kill()
-            self._left.append(self._heir.child)
+            self._let_go(self._heir.child)
             self._heir = None
+
+    def _let_go(self, child: Child) -> None:
+        """Kill a process and do not wait for it."""
+        child.process.kill()
+        self._left.append(child)
 
     def _succeed(self, heir: Succession) -> None:
         """Take the next step of a succession, if it is time."""
@@ -233,7 +237,11 @@ class Supervisor:
             tell(event)
 
     def events(self) -> list[Event]:
-        """Return what happened since the last call."""
+        """Return what happened since the last call, by which the servo loop knows that what is said is heard.
+
+        An arm that moves brakes and holds after `robopol.real_robot.robot.WatchConfig.supervisor` without it.
+        """
+        self.channels.beat(self._clock.now())
         ticks = self.channels.ticks.take()
         if len(ticks):
             self.state, self._epoch = State(int(ticks["state"][-1])), int(ticks["epoch"][-1])
@@ -301,25 +309,32 @@ class Supervisor:
         return self._children[name].process.pid
 
     def close(self) -> None:
-        """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more."""
+        """Stop the arm and end all processes, the servo loop first, and those early that nobody needs any more.
+
+        Whatever goes wrong with one of them, the others are ended.
+        """
         self._give_up()
-        order = (("servo_process", END_TIME), ("recorder", 1.0), ("operator_process", 2.0), (self._eyes, 2.0))
-        for name, patience in order:
-            if name == "recorder":
-                self._hear_out()
-            child = self._children.pop(name, None)
-            if child is not None:
-                child.end(patience)
-            self.cameras.close()
-        for gone in self._left:
-            gone.end(0.0)
-        if self._terminal is not None:
-            self._terminal.close()
-            os.close(self._terminal.fd)
-            self._terminal = None
-        self.channels.close()
-        if self._memory is not None:
-            self._memory.close()
+        with ExitStack() as stack:  # what is put there first comes last
+            if self._memory is not None:
+                stack.callback(self._memory.close)
+            stack.callback(self.channels.close)
+            if self._terminal is not None:
+                stack.callback(os.close, self._terminal.fd)
+                stack.callback(self._terminal.close)
+                self._terminal = None
+            for gone in self._left:
+                stack.callback(gone.end, 0.0)
+            stack.callback(self._end, self._eyes, 2.0)
+            stack.callback(self._end, "operator_process", 2.0)
+            stack.callback(self._end, "recorder", 1.0)
+            stack.callback(self._hear_out)
+            stack.callback(self.cameras.close)
+            stack.callback(self._end, "servo_process", END_TIME)
+
+    def _end(self, name: str, patience: float) -> None:
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.end(patience)
 
     def _start(self, module: str, **setup: Any) -> dict[str, Any]:
         child = self._children[module] = self._child(module, **setup)

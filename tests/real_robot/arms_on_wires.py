@@ -55,7 +55,7 @@ class Rig:
         self.calibration.save(folder / "rig.json")
         options = {"max_speed": 3.0, "max_accel": 60.0} | options
         config = config_class(port="lock-step", calibration=str(folder / "rig.json"), **options)
-        driver_class = type(config.build(self.clock))
+        driver_class = type(config.build(self.clock, 0.01))
         self.driver = driver_class(config, self.clock, open_line=lambda *_: self.line)
         self.state = Reading(5)
 

@@ -30,7 +30,7 @@ class SceneBench(Bench):
 
     def __init__(self, config, clock):
         self.robot, self.clock, self.t = config, clock, clock.now()
-        self.driver = config.driver.build(clock)
+        self.driver = config.driver.build(clock, config.period)
         self.orders, self.held_at = [], 0
         self.policy, self.human = Box(), Box()
         self.events, self.rows, self.worlds = [], [], []

@@ -88,7 +88,13 @@ class Box:
 
 
 class Bench:
-    """Everything of one arm; time moves by `run` only."""
+    """Everything of one arm; time moves by `run` only.
+
+    Attributes:
+        attended_at: When the supervisor was last there, ns; None is now.
+    """
+
+    attended_at = None
 
     def __init__(self, config=None, start=None, merging="replace"):
         self.robot = config or robot()
@@ -116,6 +122,9 @@ class Bench:
 
     def held(self):
         return self.held_at
+
+    def attended(self):
+        return self.clock.now() if self.attended_at is None else self.attended_at
 
     def say(self, command, argument=0):
         self.orders.append((int(command), argument))

@@ -43,6 +43,10 @@ def test_what_is_wrong_with_an_arm_is_said(capsys):
     assert "there is no robot=nowhere" in capsys.readouterr().err
 
 
+def walls(**constraint):
+    return {"geometry": {"model": "x", "workspace": [constraint]}}
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
@@ -52,6 +56,18 @@ def test_what_is_wrong_with_an_arm_is_said(capsys):
         ({"speed": 1.5}, "less than or equal to 1"),
         ({"period": 0.0}, "greater than 0"),
         ({"geometry": {"model": "x", "stop": 0.1, "slow": 0.05}}, "must be less than slow"),
+        (walls(kind="box", sites=["t"], low=[0, 0, 1], high=[1, 1, 0]), "must be less than high"),
+        (walls(kind="box", sites=[], low=[0, 0, 0], high=[1, 1, 1]), "sites: .* at least 1"),
+        (walls(kind="box", sites=["t"], lo=[0, 0, 0], high=[1, 1, 1]), "did you mean low"),
+        (walls(kind="half_space", sites=["t"], normal=[0, 0, 2], offset=0.1), r"length 2; .* say \[0.0, 0.0, 1.0\]"),
+        (walls(kind="half_space", sites=["t"], normal=[0, 0, 0], offset=0.1), "length 0"),
+        (walls(kind="cone", site="t", around=[0, 0, -3], angle=0.3), r"say \[0.0, 0.0, -1.0\]"),
+        (walls(kind="bocks", sites=["t"]), "'box', 'half_space', 'cone'"),
+        ({"gate": {"low": [-1.0] * 5}}, "gate.low has 5 numbers; needed are 6: .*wrist_roll and the gripper"),
+        ({"gate": {"high": [1.0] * 7}}, "gate.high has 7 numbers"),
+        ({"gate": {"low": [1.0] * 6, "high": [-1.0] * 6}}, "of shoulder_pan low=1 must be less than high=-1"),
+        ({"gate": {"low": [-1.0] * 5 + [1.0]}}, "of the gripper low=1 must be less than high=1"),
+        ({"joints": robot().tree()["joints"][:4] + robot().tree()["joints"][3:4]}, "several are named wrist_flex"),
     ],
 )
 def test_a_robot_that_makes_no_sense_is_refused_in_words(change, text):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lockstep import robot
 
 from robopol.errors import MessageError
 from robopol.real_robot.chunk import Chunk, Gate, GateConfig, Rejection, Usable
@@ -107,7 +108,9 @@ def test_without_strictness_numbers_are_clipped_to_the_widened_range():
 
 
 def test_the_range_of_the_training_data_can_be_narrower_than_the_joints():
-    found = judge(gate(low=(0.0, 0.0, 0.0), high=(0.4, 1.0, 1.0), margin=0.0), GOOD)
+    made = robot(gate={"low": [0.0] * 6, "high": [0.4, *[1.0] * 5], "margin": 0.0}).make_gate()
+    made.policies, made.seq = {POLICY}, 6
+    found = judge(made, replace(GOOD, data=np.full((6, 6), 0.5)), [0.4] * 5)
     assert found == Rejection(Code.CHUNK_RANGE, (0.0, 0.5, 0.4))
 
 

@@ -18,10 +18,11 @@ from robopol.policies import PolicySpec
 from robopol.policies.deterministic import DeterministicConfig
 from robopol.real_robot.recorder import load
 from robopol.real_robot.states import State
+from robopol.real_robot.ticks import tick_type
 
 NAMES = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 # the machine that tests run on may be busy: what is late is not what is tested here
-CALM = ["robot.watch.missed=100", "robot.watch.stale=2", "robot.watch.lost=5"]
+CALM = ["robot.watch.missed=100", "robot.watch.stale=2", "robot.watch.lost=5", "robot.watch.supervisor=20"]
 SIMULATED = ["robot=so101_simulated", "robot.driver.watchdog=0"]
 CALM += ["robot.gate.max_age=3", "robot.gate.max_latency=2", "robot.watch.rejections=1000"]
 
@@ -55,12 +56,12 @@ def policy(tmp_path_factory):
 class Deployment:
     """The program, what it says and what it is told."""
 
-    def __init__(self, policy, folder, *words, robot=SIMULATED):
+    def __init__(self, policy, folder, *words, robot=SIMULATED, out=None):
         self.record, told = folder / "record", (folder / "said.txt").open("wb")
         command = [sys.executable, "-m", "robopol.cli", "deploy", f"checkpoint={policy}", *robot]
         command += ["observe={state: [q, gripper]}", f"record={self.record}", *CALM, *words]
         self._said = folder / "said.txt"
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=told, stderr=told)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out or told, stderr=told)
         told.close()
 
     @property
@@ -86,6 +87,11 @@ class Deployment:
         self.until("-> RUNNING")
         time.sleep(0.5)
         return self.children()
+
+    def state(self):
+        """Return the state of the arm that was recorded last."""
+        (folder,) = self.record.glob(".incomplete-*")
+        return State(int(np.fromfile(folder / "ticks.bin", tick_type(5))["state"][-1]))
 
     def children(self):
         """Return module -> pid of the processes that it started."""
@@ -160,6 +166,14 @@ def test_a_recorder_that_was_killed_is_told_of_and_the_arm_goes_on(policy, tmp_p
     assert not left(shared)
 
 
+def test_an_arm_that_cannot_be_armed_is_not_waited_for(policy, tmp_path, shared):
+    one = Deployment(policy, tmp_path, "seconds=600", "robot.watch.force=5")  # no sensor of the arm measures it
+    one.until("DISCONNECTED -> CONNECTED")
+    one.ends(one.children(), 1)
+    assert "the arm cannot ARM" in one.said
+    assert not left(shared)
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_servo_loop_that_is_killed_or_hangs_ends_everything(policy, tmp_path, shared, how):
     """T4, the supervisor's part; one that hangs is told of at once, and killed when it does not come back."""
@@ -175,6 +189,60 @@ def test_a_servo_loop_that_is_killed_or_hangs_ends_everything(policy, tmp_path, 
     assert not left(shared)
     (folder,) = one.record.glob("2*")  # what was recorded is kept
     assert json.loads((folder / "episode.json").read_text())["success"] is None
+
+
+def test_a_supervisor_that_is_suspended_is_missed(policy, tmp_path, shared):
+    """T5; and Ctrl-Z does not suspend it."""
+    one = Deployment(policy, tmp_path, "robot.watch.supervisor=0.5")
+    children = one.moving()
+    assert one.state() is State.RUNNING
+    os.kill(one.process.pid, signal.SIGSTOP)
+    one.say("run")
+    end = time.monotonic() + 60
+    while one.state() is not State.HOLD:
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    os.kill(one.process.pid, signal.SIGCONT)
+    one.until("supervisor silent")
+    one.until("HOLD -> RUNNING")
+    os.kill(one.process.pid, signal.SIGTSTP)
+    one.ends(children, 130)
+    assert "STOPPING -> ARMED" in one.said
+    assert not left(shared)
+
+
+def test_a_terminal_that_stalls_keeps_no_word_from_the_arm(policy, tmp_path, shared):
+    reading, writing = os.pipe()
+    one, said = Deployment(policy, tmp_path, out=writing), b""
+    os.close(writing)
+
+    def until(words):
+        nonlocal said
+        while words not in said:
+            found = os.read(reading, 65536)
+            assert found, said
+            said += found
+
+    until(b"DISCONNECTED -> CONNECTED")
+    children = one.children()
+    one.say("arm")
+    until(b"CONNECTED -> ARMED")
+    one.say("run")
+    until(b"-> RUNNING")
+    for _ in range(20):  # what is answered is much more than a pipe holds, and nobody reads it
+        one.say("no word\n" * 40)
+        time.sleep(0.1)
+    one.say("stop success")
+    end = time.monotonic() + 60
+    while not list(one.record.glob("2*")):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert one.process.poll() is None
+    one.say("quit")
+    until(b"1 new episodes")
+    one.ends(children, 0)
+    os.close(reading)
+    assert not left(shared)
 
 
 def test_new_weights_are_swapped_in_and_bad_ones_are_not(policy, tmp_path, shared):
@@ -223,6 +291,25 @@ def test_new_weights_are_swapped_in_and_bad_ones_are_not(policy, tmp_path, share
     assert followed == [str(policy)] * followed.count(str(policy)) + [str(new)] * followed.count(str(new))
     assert set(followed) == {str(policy), str(new)}
     assert about["policy"]["speaker"]["checkpoint"] == str(new)
+
+
+def test_new_weights_take_the_place_of_a_policy_that_has_died(policy, tmp_path, shared):
+    one = Deployment(policy, tmp_path)
+    children = one.moving()
+    time.sleep(1.0)
+    one.say("stop success")
+    one.until("STOPPING -> ARMED")
+    one.say("run")
+    one.until("ARMED -> RUNNING", 2)
+    os.kill(children["policy_process"], signal.SIGKILL)
+    one.until("RUNNING -> HOLD")
+    one.say(f"swap {untrained(tmp_path / 'New', seed=1)}")
+    one.until("new weights act from their next plan on")
+    one.until("HOLD -> RUNNING")
+    children |= one.children()
+    one.say("quit")
+    one.ends(children, 0)
+    assert not left(shared)
 
 
 def test_a_session_of_demonstrations_from_the_first_key_to_the_dataset(tmp_path, shared):

@@ -35,9 +35,8 @@ def test_an_arm_in_another_process(tmp_path, kind, package, options):
     try:
         port = process.stdout.readline().split()[-1]
         clock, state = MonotonicClock(), Reading(5)
-        driver = lookup("driver", kind)(port=port, calibration=path, max_speed=2, max_accel=20, timeout=1.0).build(
-            clock
-        )
+        config = lookup("driver", kind)(port=port, calibration=path, max_speed=2, max_accel=20, timeout=1.0)
+        driver = config.build(clock, period=0.01)
         driver.connect()
         driver.arm()
         end = clock.now() + 10_000_000_000

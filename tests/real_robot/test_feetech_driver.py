@@ -82,7 +82,7 @@ def test_another_arm_is_not_driven(tmp_path):
         rig.driver.connect()
     config = FeetechConfig(port="/dev/there-is-none", calibration=str(tmp_path / "rig.json"), max_speed=1, max_accel=1)
     with pytest.raises(RobotError, match="cannot be opened"):
-        config.build(VirtualClock()).connect()
+        config.build(VirtualClock(), 0.01).connect()
 
 
 def test_the_torque_limit_is_set(tmp_path):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from arms_on_wires import Rig
-from lockstep import MS, POLICY, Bench, Box, robot
+from lockstep import DT, MS, POLICY, Bench, Box, robot
 
 from robopol.real_robot.channels import Channels, event_of
 from robopol.real_robot.driver import Status
@@ -197,6 +197,36 @@ def test_without_a_supervisor_the_wire_is_still_after_the_way_of_braking(feetech
     assert still(feetech, t) - t <= 100 * MS + braking
     assert bench.clock.now() - t <= 100 * MS + braking
     assert [event_of(row).code for row in events.take()] == [Code.SUPERVISOR_LOST]
+    assert feetech.oracle.violations == []
+    channels.close()
+
+
+def test_a_supervisor_that_is_suspended_is_missed_and_the_wire_is_still(feetech):
+    """T5 of one whose pipe stays open, and who gives no sign; the policy goes on swaying the arm."""
+    bench = WiredBench(feetech).ready()
+    channels, there = Channels.new(bench.robot), True
+    heard = Channels.open(bench.robot, channels.handles())
+    bench.servo._operator = Desk(heard, SimpleNamespace(held=lambda: True), bench.clock)
+
+    def each():
+        if there:
+            channels.beat(bench.clock.now())
+        times = (bench.clock.now() + DT * np.arange(1, 9)) * 1e-9
+        bench.send(0.3 * np.sin(2 * np.pi * times)[:, None] * np.ones(5))
+
+    bench.run(2.0, each)
+    assert bench.state is State.RUNNING
+    there, t = False, bench.clock.now()
+    bench.run(1.0, each)
+    assert 500 * MS < still(feetech, t) - t <= 750 * MS
+    assert bench.state is State.HOLD
+    assert bench.codes().count(Code.SUPERVISOR_SILENT) == 1
+    there = True
+    bench.run(0.1, each)
+    assert bench.state is State.HOLD
+    channels.order(Command.RUN)
+    bench.run(0.2, each)
+    assert bench.state is State.RUNNING
     assert feetech.oracle.violations == []
     channels.close()
 

@@ -45,11 +45,24 @@ def test_a_key_that_repeats_is_let_go_soon_and_one_that_was_tapped_late():
 
 def test_arrows_and_letters_of_other_scripts_are_no_commands():
     keys = Keys(0.6, 0.15)
-    assert keys.hear(b"\x1b[A\x1b[1;5Cw\x1bOQ", 0) == ["w"]
+    assert keys.hear(b"\x1b[A\x1b[1;5Cw\x1bOQ\x1b[[A", 0) == ["w"]
     assert keys.hear(b"\x1b", MS) == []
     assert keys.hear(b"[", 2 * MS) == []  # a sequence that comes in pieces
     assert keys.hear(b"A", 3 * MS) == []
     assert keys.hear("é".encode() + b"T", 4 * MS) == ["T"]
+
+
+@pytest.mark.parametrize("before", [b"\x1b", b"\x1b[", b"\x1bO", b"\x1b[1"])
+def test_an_escape_swallows_no_word_that_comes_after_it(before):
+    """Abort, hold and stop, of which each may be the last that is said in time."""
+    for word in "!HP":
+        keys = Keys(0.6, 0.15)
+        assert keys.hear(before, 0) == []
+        for t in (20, 40, 60):
+            assert keys.hear(b"", t * MS) == []
+        assert keys.hear(word.encode(), 80 * MS) == [word]
+        assert keys.held(81 * MS)
+    assert Keys(0.6, 0.15).hear(b"\x1b!", 0) == ["!"]  # read at once, after a stall
 
 
 def test_a_terminal_is_given_back_as_it_was():
@@ -135,9 +148,9 @@ def test_what_cannot_be_is_refused_in_words(tmp_path):
     with pytest.raises(ConfigError, match="hand"):
         operator_of({"kind": "keyboard", "site": "hand"}, bench)
     with pytest.raises(RobotError, match="follows nothing"):
-        SwayingConfig().build(bench.clock).arm()
+        SwayingConfig().build(bench.clock, 0.01).arm()
     with pytest.raises(RobotError, match="led by hand"):
-        Driver.relax(SwayingConfig().build(bench.clock))
+        Driver.relax(SwayingConfig().build(bench.clock, 0.01))
 
 
 def test_the_process_of_a_device_needs_no_torch(capsys):

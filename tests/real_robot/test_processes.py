@@ -4,9 +4,11 @@ import json
 import os
 import resource
 import signal
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -27,7 +29,8 @@ DT = 50 * MS
 STEPS = np.dtype([("t", np.int64)])
 
 
-PATIENT, UNWATCHED = {"missed": 1000, "lost": 10.0, "stale": 5.0}, {"kind": "simulated", "watchdog": 0}
+PATIENT = {"missed": 1000, "lost": 10.0, "stale": 5.0, "supervisor": 1e6}
+UNWATCHED = {"kind": "simulated", "watchdog": 0}
 
 
 class Alone:
@@ -157,6 +160,56 @@ def test_a_robot_that_cannot_be_connected_is_an_error_in_words():
     channels.close()
 
 
+def test_one_that_has_ended_is_told_for_nothing_and_ends_as_any_other(alone):
+    alone.child.process.kill()
+    alone.child.process.wait()
+    alone.child.tell(leave=True)
+    alone.child.end(0.0)
+    assert not alone.child.alive
+
+
+def test_one_that_says_what_is_wrong_is_not_waited_for_while_it_ends(tmp_path, monkeypatch):
+    """Meanwhile a supervisor would not hear a word to stop; as when new weights are refused."""
+    slow, saying = tmp_path / "slow", """os.write(int(sys.argv[3]), b'{"error": "no weights"}\\n')"""
+    slow.write_text(f"#!{sys.executable}\nimport os, sys, time\ninput()\n{saying}\ntime.sleep(600)\n")
+    slow.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(slow))
+    child = Child("policy_process", {}, [])
+    with pytest.raises(RobotError, match="no weights"):
+        child.heard(60.0)
+    assert child.alive
+    child.end(0.0)
+    assert child.process.wait(60) == -signal.SIGKILL
+
+
+class Obstinate:
+    """A process that comes up, and raises when it is to be ended."""
+
+    ended: ClassVar[list] = []
+
+    def __init__(self, name):
+        self.name = name
+
+    def ready(self):
+        spec = {"control_hz": 10.0}
+        return {"id": POLICY.hex(), "latency": 0.0, "executed": 1, "spec": spec, "steps": [], "scheduling": ""}
+
+    def end(self, patience):
+        self.ended.append(self.name)
+        raise OSError(self.name)
+
+
+def test_whatever_goes_wrong_as_one_process_ends_the_others_are_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr(Supervisor, "_child", lambda self, module, **setup: Obstinate(setup.get("camera", module)))
+    cameras = {name: {"kind": "opencv", "source": "x"} for name in ("front", "wrist")}
+    made = Supervisor(robot(cameras=cameras), {}, tmp_path)
+    with pytest.raises(OSError, match="policy_process"):
+        made.close()
+    assert Obstinate.ended == ["servo_process", "wrist", "front", "recorder", "policy_process"]
+    with pytest.raises(ValueError, match="released"):
+        made.channels.ticks.take()
+
+
 CHATTY = """
 from typing import Literal
 
@@ -169,7 +222,8 @@ print("a driver's greeting")
 class ChattyConfig(SimulatedConfig):
     kind: Literal["chatty"] = "chatty"
 
-    def build(self, clock):
+    def build(self, clock, period):
+        print(f"a goal every {period} s")
         return Chatty(self, clock)
 
 
@@ -201,6 +255,7 @@ def test_a_driver_that_prints_stops_nothing_and_why_it_could_not_is_heard(tmp_pa
     alone.close()
     said = capfd.readouterr().err
     assert "a driver's greeting" in said
+    assert "a goal every 0.01 s" in said
     assert said.count("x" * 4095) > 40
 
 

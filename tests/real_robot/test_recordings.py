@@ -10,6 +10,7 @@ import torch
 from lockstep import MS, POLICY, Bench, robot
 from reaching import Reacher, ReacherConfig, reach_policy
 
+from robopol import cli
 from robopol.config import parse
 from robopol.configs import load_config
 from robopol.data import Windows, load_episodes, save_episodes
@@ -349,3 +350,43 @@ def test_what_is_for_something_else_does_not_take_over(change, words):
     old = PATIENT.model_copy(update=change)
     with pytest.raises(ConfigError, match=words):
         check_heir(Steady(0.1), robot(), Speaker(checkpoint="x"), old, after(None))
+
+
+@pytest.mark.parametrize("out", ["arm.hdf5", "lerobot:arm?images=png"])
+def test_what_ends_a_deployment_does_not_cost_its_dataset_nor_one_that_is_there(out, tmp_path, monkeypatch, capfd):
+    if out.startswith("lerobot"):
+        pytest.importorskip("pyarrow", reason="needs pyarrow: pip install 'robopol[lerobot]'")
+    monkeypatch.chdir(tmp_path)
+    began = []
+
+    class Interrupted:
+        """Processes of an arm that is recorded until Ctrl-C: an episode, and one that is too short."""
+
+        scheduling = help = ""
+        policy = {"latency": 0.0, "executed": 1, "spec": spec("joint_pos").tree()}  # noqa: RUF012
+
+        def __init__(self, robot, speaker, record, *told):
+            began.append(self)
+            _, whole = recorded(record)
+            short = shutil.copytree(whole, whole.with_name("99990101-000000-000"))
+            (short / "steps.bin").write_bytes(b"")
+
+        def events(self):
+            raise KeyboardInterrupt
+
+        def quit(self, tell):
+            pass
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("robopol.real_robot.supervisor.Supervisor", Interrupted)
+    words = ["deploy", "checkpoint=x", "robot=so101_simulated", "record=record", f"out='{out}'"]
+    assert cli.run(words) == 130
+    assert "left out" in capfd.readouterr().out
+    kept = load_episodes(out.partition("?")[0]).action.clone()
+    assert cli.run(words) == 1
+    assert "arm" in (said := capfd.readouterr().err)
+    assert "exists" in said
+    assert len(began) == 1  # nothing was armed for it
+    assert torch.equal(load_episodes(out.partition("?")[0]).action, kept)

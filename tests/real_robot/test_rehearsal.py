@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from lockstep import robot
 from reaching import reach_policy
 
@@ -14,6 +15,7 @@ from robopol.envs.kinematics import HOME, ToolKinematics
 from robopol.errors import ConfigError
 from robopol.evaluation import rollout
 from robopol.execution import OpenLoopConfig, RecedingHorizonConfig, TemporalEnsembleConfig
+from robopol.real_robot import rehearsal
 from robopol.real_robot.events import Code
 from robopol.real_robot.motion import Motion
 from robopol.real_robot.observing import ArmObserver
@@ -164,6 +166,14 @@ def test_the_arm_is_observed_by_the_fields_that_are_named():
         (["checkpoint=x", "robot=ur5e_simulated", "robot.watch.deadman=0.1"], "deadman"),
         (["checkpoint=x", "robot=ur5e_simulated", "robot.perid=0.01"], "did you mean period"),
         (["checkpoint=x", "robot=ur5e_simulated", "execution=open_loop", "execution.latency=1"], "leave it out"),
+        *(
+            (
+                ["checkpoint=x", "robot=ur5e_simulated", "rehearse=1", word],
+                f"{word.partition('=')[0]}= would change nothing",
+            )
+            for word in ("operator=keyboard", "seconds=3", "record=x", "trials=x", "out=x.hdf5", "seed=1", "observe={}")
+        ),
+        (["checkpoint=x", "robot=ur5e_simulated", "latency=0.1"], "latency= is of a rehearsal"),
     ],
 )
 def test_wrong_commands_get_one_clear_error_before_anything_moves(words, text, capsys):
@@ -206,8 +216,15 @@ def test_every_arm_that_is_shipped_stops_before_its_table(name, joint, tmp_path)
 def test_a_rehearsal_by_the_command_line(tmp_path, monkeypatch, capsys):
     policy, _ = reach_policy()
     monkeypatch.setattr(DeployCommand, "load", lambda self: policy)
-    words = ["checkpoint=x", "robot=ur5e_simulated", "rehearse=2", "latency=0.1"]
-    assert cli.run(["deploy", *words]) == 0
+    told, make, threads = [], rehearsal.PolicyLoop, torch.get_num_threads()
+    watched = lambda *args, **fields: told.append((fields["reach"], torch.get_num_threads())) or make(*args, **fields)  # noqa: E731
+    monkeypatch.setattr(rehearsal, "PolicyLoop", watched)
+    words = ["checkpoint=x", "robot=ur5e_simulated", "rehearse=2", "latency=0.1", "reach=2", "threads=2"]
+    try:
+        assert cli.run(["deploy", *words]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    assert told == [(2, 2)] * 2
     out = capsys.readouterr().out
     assert "success: 2 of 2" in out
     assert "2 commanded" not in out  # two words an episode: arm, run

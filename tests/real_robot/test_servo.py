@@ -12,7 +12,7 @@ from robopol.real_robot.chunk import Refusal
 from robopol.real_robot.driver import Status, StopLevel
 from robopol.real_robot.emulators import models
 from robopol.real_robot.events import Code
-from robopol.real_robot.states import Command, State, describe
+from robopol.real_robot.states import MOVING, Command, State, describe
 from robopol.real_robot.ticks import Source
 
 RAMP = np.linspace(0.02, 0.4, 16)[:, None] * [1, 0.5, -0.5, 1, -1]
@@ -590,6 +590,34 @@ def test_a_released_deadman_holds_and_nobody_speaks_until_told():
     bench.say(Command.RUN)
     bench.run(0.3, lambda: (held(), each()))
     assert bench.state is State.RUNNING
+    bench.driver.check()
+
+
+@pytest.mark.parametrize("wanted", [Command.RUN, Command.HUMAN])
+def test_without_a_supervisor_who_hears_a_word_to_stop_the_arm_holds_until_told(wanted):
+    """T5 of one that is suspended, or waits: it is there again, and what was said before counts for nothing."""
+    bench = Bench().ready()
+    bench.say(wanted)
+    send = bench.send if wanted is Command.RUN else bench.send_human
+    each = lambda: send(bench.q + RAMP)  # noqa: E731
+    bench.run(0.2, each)
+    assert bench.state in MOVING
+    t = bench.attended_at = bench.clock.now()
+    bench.run(0.5, each)
+    assert bench.state in MOVING
+    bench.run(0.02, each)
+    assert bench.state is State.HOLD
+    (silent,) = [event for event in bench.events if event.code is Code.SUPERVISOR_SILENT]
+    assert 500 * MS < silent.t - t <= 510 * MS
+    bench.say(wanted)  # by a device: refused by the alarm in the same tick
+    bench.run(0.2, each)
+    assert bench.state is State.HOLD
+    bench.attended_at = None
+    bench.run(0.2, each)
+    assert bench.state is State.HOLD
+    bench.say(wanted)
+    bench.run(0.2, each)
+    assert bench.state in MOVING
     bench.driver.check()
 
 

@@ -288,7 +288,7 @@ def test_the_whole_way_over_a_pty_and_over_a_socket(kind, tmp_path, tcp):
         config = lookup("driver", kind)(
             port=address, calibration=str(tmp_path / "rig.json"), max_speed=3, max_accel=60, timeout=0.5
         )
-        driver = config.build(clock)
+        driver = config.build(clock, 0.01)
         assert driver.connect().model == MODEL[kind]
         driver.arm()
         deadline = clock.now() + 10_000 * MS

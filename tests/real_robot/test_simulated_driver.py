@@ -17,7 +17,7 @@ MS = 1_000_000
 
 def started(**options):
     clock = VirtualClock(5 * MS)
-    driver = SimulatedConfig(**options).build(clock)
+    driver = SimulatedConfig(**options).build(clock, 0.01)
     info = driver.connect()
     driver.arm()
     return clock, driver, info, Reading(info.joints)
@@ -44,7 +44,7 @@ def test_it_goes_where_it_is_told_and_says_so():
 
 def test_arming_does_not_move_it_and_before_it_nothing_is_followed():
     clock = VirtualClock()
-    driver = SimulatedConfig().build(clock)
+    driver = SimulatedConfig().build(clock, 0.01)
     state = Reading(driver.connect().joints)
     driver.write(np.full(5, 0.5), 0.0)
     clock.sleep_until(500 * MS)
@@ -144,9 +144,9 @@ def test_what_is_not_there_is_said():
         ({"model": "ur5e"}, "ur5e.xml"),
     ):
         with pytest.raises(RobotError, match=words):
-            SimulatedConfig(**options).build(VirtualClock()).connect()
+            SimulatedConfig(**options).build(VirtualClock(), 0.01).connect()
     with pytest.raises(RobotError, match="not connected"):
-        SimulatedConfig().build(VirtualClock()).arm()
+        SimulatedConfig().build(VirtualClock(), 0.01).arm()
 
 
 def test_drivers_import_no_torch():

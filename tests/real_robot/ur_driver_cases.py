@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def emulated(model):
 @pytest.fixture(scope="module")
 def connected(emulated):
     config = URConfig(host=emulated.host, timeout=0.2, watchdog=1.0)  # 1 Hz, as the machine may be busy
-    driver = config.build(CLOCK)
+    driver = config.build(CLOCK, 0.008)
     driver.info = driver.connect()
     yield driver
     driver.close()
@@ -261,11 +262,21 @@ def test_the_raw_client_sends_what_is_no_number(driver, emulated):
     assert emulated.state()["outside"] == before + 6
 
 
+def test_servoj_is_given_the_time_until_the_next_goal():
+    """That of the loop, which is said once: `robot.period`."""
+    driver, told = URConfig(host="127.0.0.250").build(CLOCK, 0.002), []
+    driver._control = SimpleNamespace(servoJ=lambda *arguments: told.append(arguments) or True)
+    well = {"isConnected": lambda: True, "getRuntimeState": lambda: 2, "getSafetyStatusBits": lambda: 0}
+    driver._receive, driver._armed, driver._fresh = SimpleNamespace(**well), True, CLOCK.now()
+    driver.write(np.zeros(6), 0.0)
+    assert [time for _, _, _, time, *_ in told] == [0.002]
+
+
 def test_another_controller_is_not_driven(emulated):
     with pytest.raises(RobotError, match="serial number 20195500001, not 7"):
-        URConfig(host=emulated.host, serial="7").build(CLOCK).connect()
+        URConfig(host=emulated.host, serial="7").build(CLOCK, 0.008).connect()
     with pytest.raises(RobotError, match="there is no controller"):
-        URConfig(host="127.0.0.250").build(CLOCK).connect()
+        URConfig(host="127.0.0.250").build(CLOCK, 0.008).connect()
 
 
 def test_one_that_streams_nothing_is_not_waited_for():
@@ -281,7 +292,7 @@ def test_one_that_streams_nothing_is_not_waited_for():
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     with pytest.raises(RobotError, match="sends no states"):
-        URConfig(host=host).build(CLOCK).connect()
+        URConfig(host=host).build(CLOCK, 0.008).connect()
     thread.join()
     for listener in listeners:
         listener.close()
@@ -296,7 +307,7 @@ def test_one_whose_connection_is_lost_is_stopped_by_hand():
             return False
 
     with socket.create_server((host, SCRIPT)) as listener:
-        driver = URConfig(host=host).build(CLOCK)
+        driver = URConfig(host=host).build(CLOCK, 0.008)
         with pytest.raises(RobotError, match="not connected"):
             driver.stop(StopLevel.STOP)
         driver._receive = Gone()
@@ -312,7 +323,7 @@ def test_one_whose_connection_is_lost_is_stopped_by_hand():
 def test_one_that_closes_is_an_error_and_another_can_be_connected_to(model):
     host = f"127.0.{os.getpid() % 200 + 1}.4"
     first = Emulated(model, host)
-    driver = URConfig(host=host).build(CLOCK)
+    driver = URConfig(host=host).build(CLOCK, 0.008)
     driver.connect()
     state = fresh(driver)
     first.tell("closed=1")

@@ -49,7 +49,7 @@ class DynamixelConfig(ServoBusConfig):
 
     kind: Literal["dynamixel"] = "dynamixel"
 
-    def build(self, clock: Clock) -> "DynamixelDriver":
+    def build(self, clock: Clock, period: float) -> "DynamixelDriver":
         """Return the driver; nothing is opened."""
         return DynamixelDriver(self, clock)
 

@@ -45,7 +45,7 @@ class FeetechConfig(ServoBusConfig):
     kind: Literal["feetech"] = "feetech"
     torque: float = Field(1.0, gt=0, le=1)
 
-    def build(self, clock: Clock) -> "FeetechDriver":
+    def build(self, clock: Clock, period: float) -> "FeetechDriver":
         """Return the driver; nothing is opened."""
         return FeetechDriver(self, clock)
 

@@ -28,7 +28,7 @@ class SimulatedConfig(Config):
     gripper: str | None = "gripper"
     watchdog: float = Field(0.1, ge=0)
 
-    def build(self, clock: Clock) -> "SimulatedDriver":
+    def build(self, clock: Clock, period: float) -> "SimulatedDriver":
         """Return the driver; the arm begins to move with ``clock`` when it is connected."""
         return SimulatedDriver(self, clock)
 

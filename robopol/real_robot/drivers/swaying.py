@@ -27,7 +27,7 @@ class SwayingConfig(Config):
     period: float = Field(6.0, gt=0)
     gripper: bool = True
 
-    def build(self, clock: Clock) -> "SwayingDriver":
+    def build(self, clock: Clock, period: float) -> "SwayingDriver":
         """Return the driver; the joints swing with ``clock``."""
         return SwayingDriver(self, clock)
 

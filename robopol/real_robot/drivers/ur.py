@@ -53,7 +53,6 @@ class URConfig(Config):
         low: Lowest joint positions (6,), rad.
         high: Highest joint positions (6,), rad.
         frequency: How often it sends its state, Hz: 500 is the most (125 on CB3).
-        period: Time that servoj is given for each goal, s: that of the servo loop.
         lookahead: Of servoj, s: 0.03 is stiff, 0.2 smooth.
         gain: Of servoj.
         watchdog: Least rate of goals, Hz; below it the controller ends the program and brakes. Less than 20 is for
@@ -68,24 +67,23 @@ class URConfig(Config):
     low: tuple[float, float, float, float, float, float] = (-6.28, -6.28, -3.14, -6.28, -6.28, -6.28)
     high: tuple[float, float, float, float, float, float] = (6.28, 6.28, 3.14, 6.28, 6.28, 6.28)
     frequency: float = Field(500.0, gt=0, le=500)
-    period: float = Field(0.008, gt=0)
     lookahead: float = Field(0.1, ge=0.03, le=0.2)
     gain: float = Field(300.0, ge=100, le=2000)
     watchdog: float = Field(20.0, gt=0)
     deceleration: float = Field(10.0, gt=0)
     timeout: float = Field(0.05, gt=0)
 
-    def build(self, clock: Clock) -> "URDriver":
+    def build(self, clock: Clock, period: float) -> "URDriver":
         """Return the driver; nothing is opened."""
-        return URDriver(self, clock)
+        return URDriver(self, clock, period)
 
 
 class URDriver(Driver):
     """See `URConfig`."""
 
-    def __init__(self, config: URConfig, clock: Clock) -> None:
-        """See `URConfig`."""
-        self.config, self.clock = config, clock
+    def __init__(self, config: URConfig, clock: Clock, period: float) -> None:
+        """Drive a controller; servoj is given ``period`` for each goal, s: the time until the next."""
+        self.config, self.clock, self.period = config, clock, period
         self._receive: Any = None
         self._control: Any = None
         self._armed = False
@@ -132,7 +130,7 @@ class URDriver(Driver):
             self._begin_program()
             watched = self._within(5.0, "set the watchdog", lambda: self._control.setWatchdog(c.watchdog))
             here = self._finite(receive.getActualQ(), "positions")
-            if not watched or not self._control.servoJ(here.tolist(), 0.0, 0.0, c.period, c.lookahead, c.gain):
+            if not watched or not self._control.servoJ(here.tolist(), 0.0, 0.0, self.period, c.lookahead, c.gain):
                 raise RobotError(f"the program at {c.host} does not take goals")
         except RobotError:
             self._release()
@@ -185,7 +183,7 @@ class URDriver(Driver):
             raise RobotError(f"the state of {c.host} is older than {STALE} s: nothing was sent")
         try:
             ready = receive.getRuntimeState() == _PLAYING and not self._status(receive)
-            sent = ready and self._control.servoJ(goal.tolist(), 0.0, 0.0, c.period, c.lookahead, c.gain)
+            sent = ready and self._control.servoJ(goal.tolist(), 0.0, 0.0, self.period, c.lookahead, c.gain)
         except Exception as error:
             raise RobotError(f"ur-rtde cannot write to {c.host}: {error}") from error
         if not sent:

@@ -5,6 +5,8 @@ import select
 from typing import Any
 
 ESCAPE = 0x1B
+PIECES = 50_000_000
+"""Longest time between two pieces of what one key sends, ns; what comes later, or in no such order, is another key."""
 
 
 class Terminal:
@@ -55,23 +57,27 @@ class Keys:
         """Wait for so many seconds; see the class."""
         self._delay, self._patience = round(delay * 1e9), round(patience * 1e9)
         self._key, self._last, self._until = "", 0, 0
-        self._sequence = ""
+        self._sequence, self._came = "", 0
 
     def hear(self, data: bytes, now: int) -> list[str]:
         """Take bytes that came by ``now``, ns; return the keys that were pressed, without those that only repeat.
 
-        What arrows and their like send, which begins with an escape and ends with a letter, is passed over.
+        What arrows and their like send, which begins with an escape and ``[`` or ``O`` and ends with a letter, is
+        passed over, and an escape by itself. The key that comes next is heard: it may be the one that stops the arm.
         """
-        pressed = []
+        if now - self._came > PIECES:
+            self._sequence = ""
+        pressed, self._came = [], now if data else self._came
         for byte in data:
             if byte == ESCAPE:
                 self._sequence = "\x1b"
-            elif self._sequence:
+            elif len(self._sequence) > 1:
+                over = 0x40 <= byte <= 0x7E and byte != ord("[")  # F1 of a console sends ESC [[A
+                self._sequence = "" if over else self._sequence + chr(byte)
+            elif self._sequence and byte in b"[O":
                 self._sequence += chr(byte)
-                opened = len(self._sequence) == 2 and self._sequence[1] in "[O"
-                if not opened and (len(self._sequence) == 2 or 0x40 <= byte <= 0x7E):
-                    self._sequence = ""
             elif byte < 0x80:
+                self._sequence = ""
                 key = chr(byte)
                 again = key == self._key and now - self._last <= self._delay + self._patience
                 if not again:

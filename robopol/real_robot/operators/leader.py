@@ -60,7 +60,7 @@ class Leader(Operator):
 
     def __init__(self, config: LeaderConfig, robot: RobotConfig, clock: Clock, commands: Operator) -> None:
         """Prepare; nothing is opened."""
-        self.driver: Driver = config.driver.build(clock)
+        self.driver: Driver = config.driver.build(clock, robot.period)
         self._robot, self._commands, self._realign = robot, commands, config.realign
         names = [joint.name for joint in robot.joints] + ["gripper"] * (robot.gripper is not None)
         self._scale = np.array([config.scale.get(name, 1.0) for name in names])
