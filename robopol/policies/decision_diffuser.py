@@ -116,6 +116,7 @@ class DecisionDiffuser(WalkingPolicy):
     """See the module's text."""
 
     config: DecisionDiffuserConfig
+    scaling = "obs_normalization"
 
     def __init__(self, config: DecisionDiffuserConfig, spec: PolicySpec) -> None:
         """Assemble the parts; see `DecisionDiffuserConfig.build`."""

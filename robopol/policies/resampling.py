@@ -14,7 +14,8 @@ class Resampling(Config):
     """What is changed about a saved policy's walk.
 
     Attributes:
-        sampler: Another sampler, or its name; None keeps the policy's.
+        sampler: Another sampler, or its name; None keeps the policy's. It does not clip what that one left alone, see
+            `WalkingPolicy.resample`.
         steps: Another number of steps; None keeps the sampler's.
         deterministic: Whether a policy of Gaussians acts with their means, or draws; None leaves it as it was saved.
     """

@@ -85,6 +85,13 @@ def test_states_beyond_the_quantiles_are_not_clipped_in_silence():
         make(obs_normalization="quantile")
 
 
+def test_another_sampler_does_not_clip_states_in_silence():
+    policy = make(obs_normalization="quantile", sampler={"kind": "ddpm", "steps": 4, "clip": "never"})
+    with pytest.raises(ConfigError, match=r"obs_normalization=quantile .*outside"):
+        policy.resample(DDPMConfig(steps=2))
+    policy.resample(DDPMConfig(steps=2, clip="never"))
+
+
 def windows(policy: DecisionDiffuser, episodes: Episodes) -> Windows:
     needs = policy.needs
     spec = policy.spec

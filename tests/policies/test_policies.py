@@ -343,12 +343,24 @@ def test_samplers_do_not_clip_actions_that_are_not_scaled_to_be_clipped():
 def test_actions_that_are_not_scaled_are_not_clipped_in_silence():
     with pytest.raises(ConfigError, match=r"actions that are not scaled reach 20, .*policy.action_normalization=min"):
         make(POLICIES["flow-mlp"], action_normalization="identity")
-    wide = {"kind": "euler", "steps": 4, "clip": "never"}
-    policy = make(POLICIES["flow-mlp"], action_normalization="identity", sampler=wide)
     within = episodes()
     within.action[:] = within.action.clamp(-1, 1)
-    policy.resample(parse(lookup("sampler", "euler"), {"steps": 4}))
-    policy.fit_normalizers(within)
+    config = parse(lookup("policy", "flow"), {**POLICIES["flow-mlp"], "horizon": 8, "action_normalization": "identity"})
+    config.build(parse(PolicySpec, SPEC)).fit_normalizers(within)
+
+
+def test_another_sampler_does_not_clip_in_silence():
+    wide = {"kind": "euler", "steps": 4, "clip": "never"}
+    policy = make(POLICIES["flow-mlp"], action_normalization="identity", sampler=wide)
+    for sampler in ("euler", {"kind": "heun", "clip": "every"}):
+        with pytest.raises(ConfigError, match=r"action_normalization=identity .*outside.* clip: never\}"):
+            parse(Resampling, {"sampler": sampler}).apply(policy)
+    parse(Resampling, {"sampler": {"kind": "heun", "clip": "never"}}).apply(policy)
+    parse(Resampling, {"steps": 3}).apply(policy)
+    assert (policy.config.sampler.kind, policy.config.sampler.steps, policy.bounded) == ("heun", 3, False)
+    scaled = make(POLICIES["flow-mlp"], sampler=wide)  # all that was demonstrated lies where plans are clipped
+    parse(Resampling, {"sampler": "euler"}).apply(scaled)
+    assert scaled.bounded
 
 
 def test_actions_beyond_the_quantiles_are_not_clipped_in_silence():
