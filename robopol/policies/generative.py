@@ -98,12 +98,12 @@ class GenerativePolicy(WalkingPolicy):
             weight: See `GuidanceConfig`.
 
         Raises:
-            ConfigError: If the policy has no goal that can be left out.
+            ConfigError: If the policy has no goal that can be left out, or cannot be pulled so.
         """
         if self.config.guidance is None or not isinstance(self.observation, GoalEncoder):
             raise ConfigError("the policy has no goal that can be left out: train one with policy.guidance")
-        guidance = parse(GuidanceConfig, self.config.guidance.tree() | {"weight": weight})
-        self.config = self.config.model_copy(update={"guidance": guidance})
+        guidance = self.config.guidance.tree() | {"weight": weight}
+        self.config = parse(type(self.config), self.config.tree() | {"guidance": guidance})
 
     @property
     def bounded(self) -> bool:

@@ -137,6 +137,10 @@ def test_a_goal_pulls_no_jump():
     with pytest.raises(ConfigError, match=r"goal_weight=2.0, neither 0 nor 1, needs the mean"):
         steered(policy, {"kind": "goal_weight", "weight": 2})
     steered(policy, {"kind": "goal_weight", "weight": 0})
+    with pytest.raises(ConfigError, match=r"guidance.weight=3.0 extrapolates"):
+        policy.guide(3.0)
+    policy.guide(0.0)
+    assert policy.config.guidance.weight == 0
 
 
 def test_the_loss_of_a_jump_is_no_likelihood():
