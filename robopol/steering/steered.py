@@ -71,8 +71,6 @@ class SteeredPolicy(Policy):
         log: What steering did since it was last asked.
     """
 
-    config: SteeredConfig  # type: ignore[assignment]
-
     def __init__(self, base: Policy, steerings: Sequence[Steering]) -> None:
         """Put a policy and what steers it together.
 
@@ -88,7 +86,6 @@ class SteeredPolicy(Policy):
         self.steerings = nn.ModuleList(steerings)
         self.log = Log()
         self._choice: Choice | None = None
-        self.config = SteeredConfig(base=describe(base), steerings=tuple(one.config for one in steerings))
         self.spec = base.spec.model_copy(update={"obs_shapes": _union(base, steerings)})
         kernels = [one for one in steerings if one.kernel() is not None]
         starting = [one for one in steerings if _starts(one)]
@@ -102,6 +99,12 @@ class SteeredPolicy(Policy):
                     f"{one.config.kind} follows a walk that takes every step once, and {kernels[0].config.kind} takes "
                     "them several times: leave one of them out"
                 )
+
+    @property
+    def config(self) -> SteeredConfig:  # type: ignore[override]
+        """What it is now: its base may be walked otherwise after it was steered."""
+        steerings = cast(Sequence[Steering], self.steerings)
+        return SteeredConfig(base=describe(self.base), steerings=tuple(one.config for one in steerings))
 
     @property
     def observation(self) -> Any:  # type: ignore[override]

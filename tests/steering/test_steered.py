@@ -8,11 +8,13 @@ from policies.test_policies import POLICIES, make, obs
 from steering.known import LinearConfig, NearConfig, gaussian, observe
 
 from robopol.checkpoint import load_policy, save_part
+from robopol.config import parse
 from robopol.envs import make_env
 from robopol.errors import CheckpointError, ConfigError
 from robopol.evaluation import evaluate
 from robopol.evaluation.report import show
 from robopol.policies.observation import LowDimObservation
+from robopol.policies.resampling import Resampling
 from robopol.steering import (
     BestOfConfig,
     CompositionConfig,
@@ -52,6 +54,17 @@ def test_a_steered_policy_is_saved_whole(tmp_path, member):
     assert torch.equal(again.plan(obs(4), 2, rng()), expected)
     assert again.spec == steered.spec
     assert str(member) not in (folder / "config.json").read_text()
+
+
+def test_a_base_that_is_walked_otherwise_is_saved_so(tmp_path):
+    steered = make(POLICIES["diffusion-mlp"], guidance={"keys": ["aux"]}).steered(BestOfConfig(n=2))
+    parse(Resampling, {"sampler": "ddim", "steps": 3}).apply(steered)
+    steered.inner().guide(2.0)
+    save_part(steered, tmp_path)
+    again = load_policy(tmp_path)
+    assert again.config == steered.config
+    assert again.inner().config == steered.inner().config
+    assert torch.equal(again.plan(obs(4), 2, rng()), steered.plan(obs(4), 2, rng()))
 
 
 def test_steering_twice_is_steering_by_both(member):
