@@ -11,6 +11,7 @@ from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.networks.denoiser import Denoiser
 from robopol.policies.prediction import target
+from robopol.policies.resampling import Acting
 from robopol.registry import lookup
 from robopol.steering.biased_start import BiasedStart
 from robopol.steering.log import Log
@@ -206,6 +207,19 @@ def test_the_rest_of_a_plan_goes_with_the_hand_or_does_not(kind):
 def test_wrong_worlds_are_refused(tree, fault):
     with pytest.raises(ConfigError, match=fault):
         steered(planar(), tree)
+
+
+def test_a_sketch_begins_no_earlier_than_the_walk():
+    """Of a walk that is made shorter, or longer, after the policy was saved."""
+    config, fewer = built(BI, group="steering").config, Acting(steps=4)
+    with pytest.raises(ConfigError, match="walks 4 in all"):
+        fewer.apply(planar(), [config])
+    policy = steered(planar(), BI)
+    fewer.apply(policy)
+    with pytest.raises(ConfigError, match="walks 4 in all"):
+        policy.plan(observe(1))
+    short = planar(sampler={"kind": "ddim", "steps": 4, "clip": "never"})
+    assert Acting(steps=10).apply(short, [config]).plan(observe(1)).isfinite().all()
 
 
 def test_two_beginnings_are_refused():
