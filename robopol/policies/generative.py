@@ -1,6 +1,6 @@
 """A generative policy: noise -> field -> sampler."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, PolicyConfig, Previous, standard_normal
 from robopol.policies.walking import WalkingPolicy
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ class GenerativePolicy(WalkingPolicy):
         super().fit_normalizers(episodes)
 
     @torch.no_grad()
-    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+    def plan_from(
+        self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
+    ) -> Tensor:
         """See `Policy.plan_from`; for a walk that draws nothing on its way.
 
         Raises:

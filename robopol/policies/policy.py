@@ -117,12 +117,15 @@ class Policy(Part, ABC):
         # not its state-dict: packed weights refuse to be saved, and tell by a buffer what they were packed from
         return fingerprint(self.config, self.spec, dict([*self.named_parameters(), *self.named_buffers()]))
 
-    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+    def plan_from(
+        self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
+    ) -> Tensor:
         """Propose windows that begin from given noise, which alone decides them.
 
         Args:
             obs: As for `plan`.
             noise: (B, n, *noise_shape).
+            previous: As for `plan`.
 
         Returns:
             (B, n, Tp, A) float32 in environment units.

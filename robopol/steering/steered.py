@@ -134,7 +134,7 @@ class SteeredPolicy(Policy):
     @property
     def goes_on(self) -> bool:
         """See `Policy.goes_on`."""
-        return any(cast(Steering, one).goes_on for one in self.steerings)
+        return self.base.goes_on or any(cast(Steering, one).goes_on for one in self.steerings)
 
     @property
     def choice(self) -> Choice | None:
@@ -184,7 +184,7 @@ class SteeredPolicy(Policy):
         if all(type(one).noise is Steering.noise for one in cast(Sequence[Steering], self.steerings)):
             return self.base.plan(planning.obs, planning.proposals, planning.generator, planning.previous)
         noise = planning.normal(planning.proposals, *(self.base.noise_shape or ()))
-        return self.base.plan_from(planning.obs, self._noise(noise, planning))
+        return self.base.plan_from(planning.obs, self._noise(noise, planning), planning.previous)
 
     def _noise(self, noise: Tensor, planning: Planning) -> Tensor:
         """Let every steering have its say about standard normal noise (B, K, ...)."""
