@@ -13,7 +13,7 @@ from robopol.config import OneOf
 from robopol.errors import ShapeError
 from robopol.networks.energy_mlp import EnergyMLPConfig
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, Policy, PolicyConfig, check_generators, standard_normal
 
 
 class EBTConfig(PolicyConfig):
@@ -151,8 +151,7 @@ class EBTPolicy(Policy):
             ShapeError: If an observation is missing or shaped wrongly.
         """
         cond = self.observation(obs, self.spec.n_obs_steps)
-        if not (generator is None or isinstance(generator, Generator)) and len(generator) != len(cond):
-            raise ShapeError(f"{len(generator)} generators for {len(cond)} rows: give one, or one for each row")
+        check_generators(generator, len(cond))
         found = self._propose(cond, n, generator)
         return found._replace(windows=self.action_normalizer.unnormalize(found.windows))
 

@@ -13,7 +13,7 @@ from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, PolicyConfig, Previous, standard_normal
+from robopol.policies.policy import Generators, PolicyConfig, Previous, check_noise, standard_normal
 from robopol.policies.walking import WalkingPolicy
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ class GenerativePolicy(WalkingPolicy):
 
         Raises:
             ConfigError: If it draws more than what it begins from.
+            ShapeError: As there.
         """
 
         def draw() -> Tensor:
@@ -141,9 +142,10 @@ class GenerativePolicy(WalkingPolicy):
                 "algo.sampler, e.g. 'algo.sampler={kind: ddim, steps: 10}'"
             )
 
+        cond = self.observation(obs, self.spec.n_obs_steps)
+        check_noise(noise, len(cond), self.noise_shape)
         rows, n = noise.shape[:2]
-        cond = self.observation(obs, self.spec.n_obs_steps).repeat_interleave(n, 0)
-        chunks = self.sampler.sample(self.walked, noise.flatten(0, 1), cond, draw)
+        chunks = self.sampler.sample(self.walked, noise.flatten(0, 1), cond.repeat_interleave(n, 0), draw)
         return self.action_normalizer.unnormalize(chunks.unflatten(0, (rows, n)))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:

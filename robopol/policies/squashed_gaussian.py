@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from robopol.policies.actor import Actor, ActorConfig
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, Previous, standard_normal
+from robopol.policies.policy import Generators, Previous, check_noise, standard_normal
 
 EDGE = 1e-5
 """Recorded actions are taken to lie so far inside their bounds: at the bounds the density has no end."""
@@ -131,7 +131,9 @@ class SquashedGaussianPolicy(Actor):
         self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
     ) -> Tensor:
         """See `Policy.plan_from`; acting with its mean, it does not look at the noise."""
-        return self.action_normalizer.unnormalize(self._from(self.observation(obs, self.spec.n_obs_steps), noise))
+        cond = self.observation(obs, self.spec.n_obs_steps)
+        check_noise(noise, len(cond), self.noise_shape)
+        return self.action_normalizer.unnormalize(self._from(cond, noise))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         if self.config.deterministic:

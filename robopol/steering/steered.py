@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from robopol.checkpoint import PartOf, describe, restore
 from robopol.config import Config, OneOf
-from robopol.errors import ConfigError
+from robopol.errors import ConfigError, ShapeError
 from robopol.policies import Needs, Policy, PolicySpec, Previous
 from robopol.policies.generative import GenerativePolicy
-from robopol.policies.policy import Choice, Generators, fingerprint
+from robopol.policies.observation import take
+from robopol.policies.policy import Choice, Generators, check_generators, fingerprint
 from robopol.policies.samplers.sampler import Kernel
 from robopol.steering.log import Log
 from robopol.steering.steering import Planning, Steering
@@ -161,10 +162,17 @@ class SteeredPolicy(Policy):
         generator: Generators = None,
         previous: Sequence[Previous | None] | None = None,
     ) -> Tensor:
-        """See `Policy.plan`."""
-        steerings = cast(Sequence[Steering], self.steerings)
-        rows = len(next(iter(obs.values())))
+        """See `Policy.plan`.
+
+        Raises:
+            ShapeError: As there, and if there is not a last plan, or None, for each row.
+        """
+        steerings, (key, shape) = cast(Sequence[Steering], self.steerings), next(iter(self.spec.obs_shapes.items()))
+        rows = len(take(obs, key, (self.spec.n_obs_steps, *shape)))
+        check_generators(generator, rows)
         known = [None] * rows if previous is None else list(previous)
+        if len(known) != rows:
+            raise ShapeError(f"{len(known)} last plans for {rows} rows: give each its own, None where there is none")
         proposals = n * prod(one.proposals for one in steerings)
         planning = Planning(self.base, obs, proposals, generator, known, self.log)
         windows = self._walked(planning) if isinstance(self.base, GenerativePolicy) else self._proposed(planning)

@@ -81,7 +81,7 @@ class Planning:
         """Return the same plan with other noise for the rows (B,) bool that are not meant, whose generators stay."""
         if self.generator is None or isinstance(self.generator, torch.Generator) or bool(rows.all()):
             return self
-        spare = torch.Generator().manual_seed(0)
+        spare = torch.Generator(self.generator[0].device).manual_seed(0)
         chosen = zip(self.generator, rows.tolist(), strict=True)
         return replace(self, generator=[own if meant else spare for own, meant in chosen])
 

@@ -10,7 +10,7 @@ import torch
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta
 from robopol.errors import ConfigError, DataError, DataWarning, RobopolError, ShapeError
-from robopol.policies import Policy, PolicySpec
+from robopol.policies import Policy, PolicySpec, Previous
 from robopol.policies.gmm import cluster
 from robopol.policies.resampling import Acting, Resampling
 from robopol.policies.samplers.first_order import DDIMConfig
@@ -227,8 +227,21 @@ def test_wrong_batches_are_refused_in_words(change, error, words):
 
 
 def test_wrong_number_of_generators_is_refused():
-    with pytest.raises(ShapeError, match="2 generators for 3 rows"):
-        make(POLICIES["flow-mlp"]).act(obs(3), generator=[torch.Generator(), torch.Generator()])
+    for name in ("flow-mlp", "ebt"):
+        with pytest.raises(ShapeError, match="2 generators for 3 rows"):
+            make(POLICIES[name]).act(obs(3), generator=[torch.Generator(), torch.Generator()])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 3), (3, 1, 16, 3), (3, 8, 3), (3,)])
+def test_noise_of_another_shape_is_refused(shape):
+    with pytest.raises(ShapeError, match=r"needed \(3, n, 8, 3\)"):
+        make(POLICIES["flow-mlp"]).plan_from(obs(3), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("passed", "left"), [(0, [0, 1, 2]), (2, [2, 2, 2]), (3, [2, 2, 2]), (20, [2, 2, 2])])
+def test_a_plan_that_is_over_goes_on_with_its_last_action(passed, left):
+    window = torch.arange(3.0)[:, None]
+    assert Previous(window, passed).shifted().flatten().tolist() == left
 
 
 def test_an_unfitted_policy_refuses_to_act():

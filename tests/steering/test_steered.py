@@ -10,9 +10,10 @@ from steering.known import LinearConfig, NearConfig, gaussian, observe
 from robopol.checkpoint import load_policy, save_part
 from robopol.config import parse
 from robopol.envs import make_env
-from robopol.errors import CheckpointError, ConfigError
+from robopol.errors import CheckpointError, ConfigError, ShapeError
 from robopol.evaluation import evaluate
 from robopol.evaluation.report import show
+from robopol.policies import Previous
 from robopol.policies.observation import LowDimObservation
 from robopol.policies.resampling import Resampling
 from robopol.steering import (
@@ -117,6 +118,25 @@ def test_a_row_depends_on_its_own_generator_alone():
     several = base.plan(observe(6), 2, [rng(seed) for seed in range(6)])
     swapped = base.plan(observe(6), 2, [rng(seed) for seed in (5, 1, 2, 3, 4, 0)])
     torch.testing.assert_close(swapped[[5, 1, 2, 3, 4, 0]], several)
+
+
+@pytest.mark.parametrize("name", ["flow-mlp", "gmm"])
+def test_what_does_not_go_with_the_rows_is_refused(name):
+    steered = make(POLICIES[name]).steered(BestOfConfig(n=2))
+    with pytest.raises(ShapeError, match="2 generators for 4 rows"):
+        steered.plan(obs(4), 1, [rng(), rng()])
+    with pytest.raises(ShapeError, match="1 last plans for 3 rows"):
+        steered.plan(obs(3), 1, None, [None])
+    with pytest.raises(ShapeError, match="the observation lacks 'state'; it has nothing"):
+        steered.plan({})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_rows_that_are_not_meant_draw_where_the_others_do():
+    steered, old = make(POLICIES["flow-mlp"]).to("cuda").steered(WarmStartConfig(steps=2)), torch.zeros(8, 3)
+    seen = {key: value.cuda() for key, value in obs(2).items()}
+    sources = [torch.Generator("cuda").manual_seed(row) for row in range(2)]
+    assert steered.plan(seen, 1, sources, [Previous(old, 1), None]).isfinite().all()
 
 
 def test_two_kernels_or_two_starts_are_refused():

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from robopol.config import Config, parse
 from robopol.envs.spec import EnvSpec
-from robopol.errors import ConfigError, MessageError, RemoteError, SeedWarning, ShapeError
+from robopol.errors import ConfigError, MessageError, RemoteError, SeedWarning
 from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, contract, count, in_blocks, row_seeds
-from robopol.policies.policy import Generators, Previous, fingerprint, standard_normal
+from robopol.policies.policy import Generators, Previous, check_noise, fingerprint, standard_normal
 from robopol.policies.remote.connection import Connection
 from robopol.policies.remote.protocol import DELAY, NOISE, PASSED, PREVIOUS, SEEDS, Metadata, Request, read_answer
 
@@ -215,11 +215,7 @@ class RemotePolicy(PlanOnlyPolicy):
                 f"the policy at {self.config.url} takes no noise from outside, so it cannot be steered by its noise: "
                 "rank its proposals, or serve it by a server that takes noise"
             )
-        if noise.dim() < 2 or tuple(noise.shape) != (count(inputs), noise.shape[1], *server.noise_shape):
-            raise ShapeError(
-                f"the noise has shape {tuple(noise.shape)}, needed ({count(inputs)}, n, "
-                f"{', '.join(map(str, server.noise_shape))})"
-            )
+        check_noise(noise, count(inputs), server.noise_shape)
         return self._together(server, inputs | self._plans(server, previous) | {NOISE: noise.float()}, noise.shape[1])
 
     def close(self) -> None:
