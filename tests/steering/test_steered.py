@@ -105,6 +105,11 @@ def test_a_constraint_comes_before_the_objective():
     allowed = torch.where(margin >= 0, nearness, -torch.inf)
     row = torch.where((margin >= 0).any(-1), allowed.argmax(-1), margin.argmax(-1))
     torch.testing.assert_close(found, proposals[torch.arange(64), row])
+    safe = base.steered(BestOfConfig(constraint=LinearConfig(), n=16))
+    assert (safe.plan(observe(64), 1, rng()).flatten(2).sum(-1)[:, 0] >= 0).sum() == (margin >= 0).any(-1).sum()
+    assert safe.log.means()["best_of/effective_number"] == pytest.approx(
+        (margin >= 0).sum(-1).clamp(min=1).double().mean().item()
+    )
     none = BestOfConfig(objective=NearConfig(), constraint=LinearConfig(slope=-1), n=1)
     assert base.steered(none).plan(observe(3)).isfinite().all()
 
