@@ -375,6 +375,29 @@ def test_parts_that_do_not_fit_are_refused(changes, shapes, words):
         )
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "options", "draws"),
+    [
+        ("DDPMScheduler", {}, True),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, True),
+        ("EulerAncestralDiscreteScheduler", {}, True),
+        ("DPMSolverMultistepScheduler", {}, False),
+        ("DDIMScheduler", {}, False),
+        ("UniPCMultistepScheduler", {}, False),
+    ],
+)
+def test_noise_that_no_temperature_scales_is_refused(scheduler, options, draws):
+    pytest.importorskip("diffusers")
+    sampler = {"kind": "diffusers", "scheduler": scheduler, "options": options, "steps": 8}
+    if draws:
+        with pytest.raises(ConfigError, match=f"temperature=0.5 .*{scheduler} of diffusers draws itself"):
+            make(sampler=sampler)
+        make(sampler=sampler, temperature=1.0)
+    else:
+        ends = [make(sampler=sampler, temperature=0.0).plan(now(), generator=rng(seed)) for seed in (0, 1)]
+        assert torch.equal(*ends)
+
+
 def test_batches_of_another_policy_are_refused():
     with pytest.raises(ShapeError, match="lacks plan, plan_mask, return_to_go"):
         make().loss({"obs": now(), "action": torch.zeros(4, 5, 2), "mask": torch.ones(4, 5)})
