@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from robopol.config import OneOf
 from robopol.errors import ShapeError
+from robopol.networks.autograd import recordable
 from robopol.networks.energy_mlp import EnergyMLPConfig
 from robopol.policies.part import PolicySpec
 from robopol.policies.policy import Generators, Policy, PolicyConfig, check_generators, standard_normal
@@ -197,8 +198,7 @@ class EBTPolicy(Policy):
         """
         with exact_gradients(x.device):
             y = (x + self.config.momentum * velocity).detach().requires_grad_()
-            # what was made in inference mode cannot take part in a graph
-            energy = self._energy(y, cond.clone() if cond.is_inference() else cond)
+            energy = self._energy(y, recordable(cond))
             (gradient,) = torch.autograd.grad(energy.sum(), y, create_graph=learn)
             descent = self.step_size * y[0].numel() * gradient
             if not learn:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robopol.checkpoint import PartOf, describe, restore
 from robopol.config import Config, OneOf
 from robopol.errors import ConfigError, ShapeError
+from robopol.networks.autograd import recordable
 from robopol.policies import Needs, Policy, PolicySpec, Previous
 from robopol.policies.generative import GenerativePolicy
 from robopol.policies.observation import take
@@ -174,9 +175,15 @@ class SteeredPolicy(Policy):
         if len(known) != rows:
             raise ShapeError(f"{len(known)} last plans for {rows} rows: give each its own, None where there is none")
         proposals = n * prod(one.proposals for one in steerings)
-        planning = Planning(self.base, obs, proposals, generator, known, self.log)
+        with torch.inference_mode(False), torch.no_grad():  # some steer by gradients, in whatever mode the caller is
+            seen = {key: recordable(value) for key, value in obs.items()}
+            return self._steered(Planning(self.base, seen, proposals, generator, known, self.log), n)
+
+    def _steered(self, planning: Planning, n: int) -> Tensor:
+        """Return the windows (B, n, Tp, A) that are chosen of all proposals."""
+        steerings, proposals = cast(Sequence[Steering], self.steerings), planning.proposals
         windows = self._walked(planning) if isinstance(self.base, GenerativePolicy) else self._proposed(planning)
-        places = torch.arange(proposals, device=windows.device).expand(rows, -1)
+        places = torch.arange(proposals, device=windows.device).expand(planning.rows, -1)
         for one in steerings:
             windows = one.output(windows, planning)
             if one.proposals > 1:

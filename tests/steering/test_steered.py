@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from policies.test_policies import POLICIES, make, obs
+from policies.test_policies import NETS, POLICIES, make, obs
 from steering.known import LinearConfig, NearConfig, gaussian, observe
 
 from robopol.checkpoint import load_policy, save_part
@@ -21,10 +21,13 @@ from robopol.steering import (
     CompositionConfig,
     GuideConfig,
     InnerStepsConfig,
+    RealTimeChunkingConfig,
     SteeredPolicy,
     WarmStartConfig,
 )
 from robopol.steering.composition import Composition
+from robopol.steering.objectives.motion import Motion
+from robopol.steering.objectives.point import PointConfig
 
 
 def rng(seed=0):
@@ -142,6 +145,22 @@ def test_rows_that_are_not_meant_draw_where_the_others_do():
     seen = {key: value.cuda() for key, value in obs(2).items()}
     sources = [torch.Generator("cuda").manual_seed(row) for row in range(2)]
     assert steered.plan(seen, 1, sources, [Previous(old, 1), None]).isfinite().all()
+
+
+@pytest.mark.parametrize("net", [*NETS.values(), {"kind": "film_mlp", "width": 16, "features": 8}])
+def test_gradients_steer_in_inference_mode_too(net):
+    base = make(POLICIES["flow-mlp"], net=net)
+    near = PointConfig(point=(0.3, -0.2), motion=Motion(actions=(0, 1), means="delta", start=(0, 1)))  # of the state
+    guides = [GuideConfig(objective=near, at=at) for at in ("x0", "backprop", "noisy")]
+    for steering in (*guides, RealTimeChunkingConfig(delay=1), RealTimeChunkingConfig(delay=1, jacobian=False)):
+        steered = base.steered(steering)
+        plans = []
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                seen = {key: value.clone() for key, value in obs(3).items()}
+                old = base.plan(seen, 1, rng(1))[:, 0]
+                plans.append(steered.plan(seen, 1, rng(), [Previous(window, 1) for window in old]))
+        assert torch.equal(*plans)
 
 
 def test_two_kernels_or_two_starts_are_refused():
