@@ -23,6 +23,10 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 """Source of a policy's noise: one generator for the batch, or one for each row of it."""
 
 
+class Filler(torch.Generator):
+    """Source of the noise of a row that only fills up a batch: nobody executes its plan, and no statistics count it."""
+
+
 class Previous(NamedTuple):
     """The plan that an episode has now, which the next may begin from.
 

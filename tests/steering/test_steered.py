@@ -13,6 +13,7 @@ from robopol.envs import make_env
 from robopol.errors import CheckpointError, ConfigError, ShapeError
 from robopol.evaluation import evaluate
 from robopol.evaluation.report import show
+from robopol.execution.executor import Executor
 from robopol.policies import Previous
 from robopol.policies.observation import LowDimObservation
 from robopol.policies.resampling import Resampling
@@ -161,6 +162,28 @@ def test_gradients_steer_in_inference_mode_too(net):
                 old = base.plan(seen, 1, rng(1))[:, 0]
                 plans.append(steered.plan(seen, 1, rng(), [Previous(window, 1) for window in old]))
         assert torch.equal(*plans)
+
+
+def test_statistics_count_no_row_that_fills_up_a_batch():
+    steered = make(POLICIES["flow-mlp"]).steered(BestOfConfig(objective=LinearConfig(), n=3))
+    executor = Executor(steered, 4, 0)
+    executor.reset([0, 1], [3, 4])
+    seen = {key: rows[:, 0] for key, rows in obs(2).items()}
+    executor.act([0, 1], seen)
+    found = steered.log.means()
+    steered.plan({key: torch.stack([rows, rows], 1) for key, rows in seen.items()}, 1, [rng(3), rng(4)])
+    assert found == pytest.approx(steered.log.means(), rel=1e-4)
+
+
+def test_statistics_count_a_row_where_it_begins():
+    """A started row walks 2 steps and a fresh one 4, each in a batch with the other."""
+    steered = make(POLICIES["flow-mlp"]).steered(GuideConfig(objective=LinearConfig()), WarmStartConfig(steps=2))
+    old, alone = Previous(torch.tensor([10.5, -19.5, 0.5]).expand(8, 3), 1), []
+    for row, previous in enumerate([old, None]):
+        steered.plan({key: rows[row : row + 1] for key, rows in obs(2).items()}, 1, [rng(row)], [previous])
+        alone.append(steered.log.means()["guide/score"])
+    steered.plan(obs(2), 1, [rng(0), rng(1)], [old, None])
+    assert steered.log.means()["guide/score"] == pytest.approx((2 * alone[0] + 4 * alone[1]) / 6, rel=1e-4)
 
 
 def test_two_kernels_or_two_starts_are_refused():
