@@ -68,10 +68,7 @@ class ActingCommand(Config):
         policy = load_policy(checkpoint, device, trust=self.trust, world=world, remote=self.remote)
         if isinstance(policy, ExportedPolicy) and self.policy != Acting():
             raise ConfigError("an exported policy's walk is fixed: export the checkpoint anew with another sampler")
-        if steering:
-            policy = policy.steered(*steering)
-        self.policy.apply(policy)
-        return policy
+        return self.policy.apply(policy, steering)
 
     def load_into(
         self, checkpoint: str, env: EnvWords | None, num_envs: int, opened: ExitStack, steering: Steerings = ()

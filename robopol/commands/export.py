@@ -57,10 +57,7 @@ def run(words: list[str]) -> int:
     from robopol.networks.precision import RuntimeConfig
 
     RuntimeConfig(device="cpu").build().apply()
-    policy = load_policy(command.checkpoint)
-    command.policy.apply(policy)
-    if command.steering:
-        policy = policy.steered(*command.steering)
+    policy = command.policy.apply(load_policy(command.checkpoint), command.steering)
     if command.data is not None:
         from robopol.data import load_episodes
 

@@ -11,8 +11,8 @@ from robopol.errors import DataWarning
 
 ROUNDING = 1e-5
 """Actions may lie beyond the ends of their scale by so much of it, and move by so much of their own range."""
-STILL = 1e-6
-"""An entry that moves by less, in its unit, stands still: simulated experts leave so much."""
+STILL = 1e-5
+"""An entry that moves by less, in its unit, stands still: simulated arms waver by so much."""
 
 
 def warn_of_unplanned(

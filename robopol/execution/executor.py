@@ -11,6 +11,7 @@ from torch import Tensor
 from robopol.config import Config
 from robopol.errors import ConfigError
 from robopol.policies import Policy, PolicySpec, Previous
+from robopol.policies.policy import Filler
 
 BLOCK = 16
 """Rows that a policy always plans for at once; see `Executor`."""
@@ -223,7 +224,7 @@ class Executor:
                 key: torch.stack([self._episodes[slot].history[key] for slot in rows]).to(device)
                 for key in self.policy.spec.obs_shapes
             }
-            spare = torch.Generator().manual_seed(0)
+            spare = Filler().manual_seed(0)
             generators = [self._episodes[slot].generator for slot in block] + [spare] * (size - len(block))
             previous = [self._episodes[slot].previous() for slot in rows]
             windows = self.policy.plan(obs, 1, generators, previous)[:, 0]

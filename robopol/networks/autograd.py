@@ -1,8 +1,9 @@
-"""Autograd functions without autograd."""
+"""Autograd functions without autograd, and gradients of what was computed without it."""
 
 from typing import Any
 
 import torch
+from torch import Tensor
 
 
 def run(function: type[torch.autograd.Function], *inputs: Any) -> Any:
@@ -18,3 +19,8 @@ def run(function: type[torch.autograd.Function], *inputs: Any) -> Any:
         Its outputs.
     """
     return function.apply(*inputs) if torch.is_grad_enabled() else function.forward(*inputs)
+
+
+def recordable(tensor: Tensor) -> Tensor:
+    """Return a tensor that can take part in a graph: a copy, if it was made in inference mode; call it outside that."""
+    return tensor.clone() if tensor.is_inference() else tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robopol.config import Config
 from robopol.networks.denoiser import Denoiser, Step, Told
 from robopol.networks.embeddings import SinusoidalEmbedding
-from robopol.networks.mlp import ACTIVATIONS, Activation, matrix
+from robopol.networks.mlp import ACTIVATIONS, Activation, matrix, product
 
 
 class FiLMMLPConfig(Config):
@@ -105,16 +105,16 @@ class FiLMMLP(Denoiser):
     def step(self) -> Step:
         """See `Denoiser.step`. It calls no modules: on a small network their calls take as long as the products."""
         blocks: list[Any] = list(self.blocks)
-        parts = [(*matrix(block.first), *matrix(block.second), block.act.forward) for block in blocks]
-        (enter, _), (leave, leave_bias) = matrix(self.enter), matrix(self.leave)
+        parts = [(product(block.first), product(block.second), block.act.forward) for block in blocks]
+        (enter, _), leave = matrix(self.enter), product(self.leave)
         to_chunk = enter[: self.leave.out_features]
 
         def step(x: Tensor, offset: Tensor, *films: Tensor) -> Tensor:
             h = torch.addmm(offset, x.flatten(1), to_chunk)
-            for k, (first, first_bias, second, second_bias, act) in enumerate(parts):
-                inner = torch.addcmul(films[2 * k + 1], films[2 * k], torch.addmm(first_bias, act(h), first))
-                h = h + torch.addmm(second_bias, act(inner), second)
-            return torch.addmm(leave_bias, h, leave).float().view(x.shape)
+            for k, (first, second, act) in enumerate(parts):
+                inner = torch.addcmul(films[2 * k + 1], films[2 * k], first(act(h)))
+                h = h + second(act(inner))
+            return leave(h).float().view(x.shape)
 
         return step
 

@@ -118,16 +118,23 @@ class ResidualMLP(nn.Sequential):
         It calls no modules: on a small network their calls take as long as the products.
         """
         layers: list[Any] = list(self)
-        parts = [(*matrix(block.first), *matrix(block.second), block.act.forward) for block in layers[1:-1]]
-        leave, leave_bias = matrix(layers[-1])
+        parts = [(product(block.first), product(block.second), block.act.forward) for block in layers[1:-1]]
+        leave = product(layers[-1])
 
         def rest(h: Tensor) -> Tensor:
-            for first, first_bias, second, second_bias, act in parts:
-                inner = torch.addmm(first_bias, act(h), first)
-                h = h + torch.addmm(second_bias, act(inner), second)
-            return torch.addmm(leave_bias, h, leave)
+            for first, second, act in parts:
+                h = h + second(act(first(act(h))))
+            return leave(h)
 
         return rest
+
+
+def product(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return a layer as a function of its input (B, in), which of an ordinary linear one calls no module."""
+    if not isinstance(layer, nn.Linear):  # its weights are packed
+        return layer.forward
+    weight, bias = matrix(layer)
+    return lambda x: torch.addmm(bias, x, weight)
 
 
 def matrix(linear: nn.Linear) -> tuple[Tensor, Tensor]:

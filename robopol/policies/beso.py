@@ -18,6 +18,11 @@ class BESOConfig(GenerativeConfig):
     The window is the published one for block pushing: five observations, and the last of their five actions is
     executed. Goals come from hindsight (``data.NAME.sampling.kind=hindsight``) or from the world; without any the
     policy is conditioned on its observations alone.
+
+    Two things are not as published. There, acting puts the four actions that were executed last into the window as they
+    are, and only the newest one begins from noise; here all five do, as in training, where one noise level holds for
+    the whole window. And the goal pulls by 1.5 (kitchen) or 2 (block pushing) there, by ``guidance.weight=1`` here, as
+    it was learned.
     """
 
     kind: Literal["beso"] = "beso"

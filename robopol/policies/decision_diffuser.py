@@ -32,6 +32,7 @@ from robopol.policies.part import Needs, PolicySpec
 from robopol.policies.paths import Level
 from robopol.policies.paths.discrete_vp import DiscreteVPConfig
 from robopol.policies.policy import Generators, PolicyConfig, standard_normal
+from robopol.policies.samplers import Sampler
 from robopol.policies.samplers.first_order import DDPMConfig
 from robopol.policies.walking import Backend, WalkingPolicy
 
@@ -56,7 +57,8 @@ class DecisionDiffuserConfig(PolicyConfig):
             careful -> what is asked of it, on the same scale; None asks for none.
         weight: How far the plan is pulled to each of these; 1 as it was learned, 0 not at all.
         drop: Share of the training samples from which the return is left out, and each label by itself.
-        temperature: Factor on all noise of the walk; below 1 plans keep closer to the likely ones.
+        temperature: Factor on all noise of the walk; below 1 plans keep closer to the likely ones. What a scheduler of
+            diffusers draws by itself cannot be scaled, and is refused.
         discount: Of the returns, per step.
         return_features: Size of the embedding of a return.
         inverse_hidden: Widths of the inverse dynamics' hidden layers.
@@ -116,6 +118,7 @@ class DecisionDiffuser(WalkingPolicy):
     """See the module's text."""
 
     config: DecisionDiffuserConfig
+    scaling = "obs_normalization"
 
     def __init__(self, config: DecisionDiffuserConfig, spec: PolicySpec) -> None:
         """Assemble the parts; see `DecisionDiffuserConfig.build`."""
@@ -152,6 +155,15 @@ class DecisionDiffuser(WalkingPolicy):
                 "policy.backend=compile"
             )
         super().for_acting(backend)
+
+    def _walker(self, sampler: Any) -> Sampler[Any]:
+        built = super()._walker(sampler)
+        if self.config.temperature != 1 and built.draws_itself(self.field.path):
+            raise ConfigError(
+                f"temperature={self.config.temperature} scales the noise of the walk, which {sampler.scheduler} of "
+                "diffusers draws itself: set policy.temperature=1, or another policy.sampler, e.g. ddpm"
+            )
+        return built
 
     def fit_normalizers(self, episodes: "Episodes") -> None:
         """See `Policy.fit_normalizers`; the scales of returns and labels are fitted too.

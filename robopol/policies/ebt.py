@@ -11,9 +11,10 @@ from torch import Generator, Tensor, nn
 
 from robopol.config import OneOf
 from robopol.errors import ShapeError
+from robopol.networks.autograd import recordable
 from robopol.networks.energy_mlp import EnergyMLPConfig
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, Policy, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, Policy, PolicyConfig, check_generators, standard_normal
 
 
 class EBTConfig(PolicyConfig):
@@ -151,8 +152,7 @@ class EBTPolicy(Policy):
             ShapeError: If an observation is missing or shaped wrongly.
         """
         cond = self.observation(obs, self.spec.n_obs_steps)
-        if not (generator is None or isinstance(generator, Generator)) and len(generator) != len(cond):
-            raise ShapeError(f"{len(generator)} generators for {len(cond)} rows: give one, or one for each row")
+        check_generators(generator, len(cond))
         found = self._propose(cond, n, generator)
         return found._replace(windows=self.action_normalizer.unnormalize(found.windows))
 
@@ -198,8 +198,7 @@ class EBTPolicy(Policy):
         """
         with exact_gradients(x.device):
             y = (x + self.config.momentum * velocity).detach().requires_grad_()
-            # what was made in inference mode cannot take part in a graph
-            energy = self._energy(y, cond.clone() if cond.is_inference() else cond)
+            energy = self._energy(y, recordable(cond))
             (gradient,) = torch.autograd.grad(energy.sum(), y, create_graph=learn)
             descent = self.step_size * y[0].numel() * gradient
             if not learn:

@@ -1,6 +1,6 @@
 """A generative policy: noise -> field -> sampler."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from robopol.errors import ConfigError
 from robopol.policies.field import Field
 from robopol.policies.guidance import GoalEncoder, GuidanceConfig, GuidedField
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, PolicyConfig, standard_normal
+from robopol.policies.policy import Generators, PolicyConfig, Previous, check_noise, standard_normal
 from robopol.policies.walking import WalkingPolicy
 
 if TYPE_CHECKING:
@@ -98,12 +98,12 @@ class GenerativePolicy(WalkingPolicy):
             weight: See `GuidanceConfig`.
 
         Raises:
-            ConfigError: If the policy has no goal that can be left out.
+            ConfigError: If the policy has no goal that can be left out, or cannot be pulled so.
         """
         if self.config.guidance is None or not isinstance(self.observation, GoalEncoder):
             raise ConfigError("the policy has no goal that can be left out: train one with policy.guidance")
-        guidance = parse(GuidanceConfig, self.config.guidance.tree() | {"weight": weight})
-        self.config = self.config.model_copy(update={"guidance": guidance})
+        guidance = self.config.guidance.tree() | {"weight": weight}
+        self.config = parse(type(self.config), self.config.tree() | {"guidance": guidance})
 
     @property
     def bounded(self) -> bool:
@@ -125,11 +125,14 @@ class GenerativePolicy(WalkingPolicy):
         super().fit_normalizers(episodes)
 
     @torch.no_grad()
-    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+    def plan_from(
+        self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
+    ) -> Tensor:
         """See `Policy.plan_from`; for a walk that draws nothing on its way.
 
         Raises:
             ConfigError: If it draws more than what it begins from.
+            ShapeError: As there.
         """
 
         def draw() -> Tensor:
@@ -139,9 +142,10 @@ class GenerativePolicy(WalkingPolicy):
                 "algo.sampler, e.g. 'algo.sampler={kind: ddim, steps: 10}'"
             )
 
+        cond = self.observation(obs, self.spec.n_obs_steps)
+        check_noise(noise, len(cond), self.noise_shape)
         rows, n = noise.shape[:2]
-        cond = self.observation(obs, self.spec.n_obs_steps).repeat_interleave(n, 0)
-        chunks = self.sampler.sample(self.walked, noise.flatten(0, 1), cond, draw)
+        chunks = self.sampler.sample(self.walked, noise.flatten(0, 1), cond.repeat_interleave(n, 0), draw)
         return self.action_normalizer.unnormalize(chunks.unflatten(0, (rows, n)))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:

@@ -45,7 +45,8 @@ class GuidanceConfig(Config):
         """Return an encoder that can leave the goal out, not yet fitted; None where there is no goal.
 
         Args:
-            encoder: A `robopol.policies.observation.EncoderConfig`, for the rest of the observations.
+            encoder: A `robopol.policies.observation.EncoderConfig`, for the rest of the observations and, where it can
+                read it, for the goal.
             shapes: Key -> shape of all that the policy looks at.
             normalization: How each entry is scaled.
 
@@ -61,7 +62,7 @@ class GuidanceConfig(Config):
         if not goal:
             return None
         rest = {key: shape for key, shape in shapes.items() if key not in goal}
-        chosen = encoder if any(map(is_image, goal)) else LowDimConfig()
+        chosen = encoder if isinstance(encoder, LowDimConfig) or any(map(is_image, goal)) else LowDimConfig()
         return GoalEncoder(encoder.build(rest, normalization), chosen.build(goal, normalization), self.drop)
 
 

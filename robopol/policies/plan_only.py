@@ -12,10 +12,10 @@ from robopol.data import Episodes
 from robopol.data.normalizer import Normalizer
 from robopol.envs.config import EnvConfig
 from robopol.envs.spec import EnvSpec
-from robopol.errors import ConfigError, ShapeError
+from robopol.errors import ConfigError
 from robopol.policies.observation import take
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, Policy, Previous
+from robopol.policies.policy import Generators, Policy, Previous, check_generators
 from robopol.registry import nearest
 
 
@@ -68,9 +68,7 @@ class PlanOnlyPolicy(Policy):
         """
         steps = self.spec.n_obs_steps
         found = {key: take(obs, key, (steps, *shape)) for key, shape in self.spec.obs_shapes.items()}
-        rows = count(found)
-        if not (generator is None or isinstance(generator, Generator)) and len(generator) != rows:
-            raise ShapeError(f"{len(generator)} generators for {rows} rows: give one, or one for each row")
+        check_generators(generator, count(found))
         return found
 
     def fit_normalizers(self, episodes: Episodes) -> NoReturn:

@@ -23,6 +23,10 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 """Source of a policy's noise: one generator for the batch, or one for each row of it."""
 
 
+class Filler(torch.Generator):
+    """Source of the noise of a row that only fills up a batch: nobody executes its plan, and no statistics count it."""
+
+
 class Previous(NamedTuple):
     """The plan that an episode has now, which the next may begin from.
 
@@ -39,7 +43,8 @@ class Previous(NamedTuple):
 
     def shifted(self) -> Tensor:
         """Return the window (Tp, A) moved on to now; its last action is repeated."""
-        return torch.cat([self.window[self.passed :], self.window[-1:].expand(self.passed, -1)])
+        passed = min(self.passed, len(self.window))
+        return torch.cat([self.window[passed:], self.window[-1:].expand(passed, -1)])
 
 
 class Choice(NamedTuple):
@@ -117,18 +122,22 @@ class Policy(Part, ABC):
         # not its state-dict: packed weights refuse to be saved, and tell by a buffer what they were packed from
         return fingerprint(self.config, self.spec, dict([*self.named_parameters(), *self.named_buffers()]))
 
-    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+    def plan_from(
+        self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
+    ) -> Tensor:
         """Propose windows that begin from given noise, which alone decides them.
 
         Args:
             obs: As for `plan`.
             noise: (B, n, *noise_shape).
+            previous: As for `plan`.
 
         Returns:
             (B, n, Tp, A) float32 in environment units.
 
         Raises:
             ConfigError: If the policy takes no noise from outside.
+            ShapeError: If an observation or the noise is shaped wrongly.
         """
         raise ConfigError(
             f"a {self.config.tree()['kind']} policy takes no noise from outside, so it cannot be steered by its noise: "
@@ -172,11 +181,10 @@ class Policy(Part, ABC):
             (B, n, Tp, A) float32 in environment units.
 
         Raises:
-            ShapeError: If an observation is missing or shaped wrongly.
+            ShapeError: If an observation is missing or shaped wrongly, or there is not a generator for each row.
         """
         cond = self.observation(obs, self.spec.n_obs_steps)
-        if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != len(cond):
-            raise ShapeError(f"{len(generator)} generators for {len(cond)} rows: give one, or one for each row")
+        check_generators(generator, len(cond))
         return self.action_normalizer.unnormalize(self._sample(cond, n, generator))
 
     def inner(self) -> "Policy":
@@ -251,6 +259,26 @@ def fingerprint(config: Config, spec: PolicySpec, weights: Mapping[str, Tensor],
     for part in more:
         digest.update(part)
     return digest.digest()
+
+
+def check_generators(generator: Generators, rows: int) -> None:
+    """See that there is one source of noise for all rows, or one for each.
+
+    Raises:
+        ShapeError: If there are others.
+    """
+    if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != rows:
+        raise ShapeError(f"{len(generator)} generators for {rows} rows: give one, or one for each row")
+
+
+def check_noise(noise: Tensor, rows: int, shape: Sequence[int]) -> None:
+    """See that noise from outside is (rows, n, *shape).
+
+    Raises:
+        ShapeError: If it is not.
+    """
+    if noise.dim() < 2 or tuple(noise.shape) != (rows, noise.shape[1], *shape):
+        raise ShapeError(f"the noise has shape {tuple(noise.shape)}, needed ({rows}, n, {', '.join(map(str, shape))})")
 
 
 def standard_normal(shape: Sequence[int], generator: Generators, device: torch.device) -> Tensor:

@@ -1,5 +1,6 @@
 """A saved policy, walked or computed in another way than it was saved."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -14,7 +15,8 @@ class Resampling(Config):
     """What is changed about a saved policy's walk.
 
     Attributes:
-        sampler: Another sampler, or its name; None keeps the policy's.
+        sampler: Another sampler, or its name; None keeps the policy's. It does not clip what that one left alone, see
+            `WalkingPolicy.resample`.
         steps: Another number of steps; None keeps the sampler's.
         deterministic: Whether a policy of Gaussians acts with their means, or draws; None leaves it as it was saved.
     """
@@ -23,16 +25,24 @@ class Resampling(Config):
     steps: int | None = Field(None, ge=1)
     deterministic: bool | None = None
 
-    def apply(self, policy: Policy) -> None:
-        """Change a policy, if anything is to be changed.
+    def apply(self, policy: Policy, steerings: Sequence[Any] = ()) -> Policy:
+        """Change a policy, if anything is to be changed, and only then steer it: what steers it is made for its walk.
 
         Args:
             policy: A policy that walks a field.
+            steerings: As for `Policy.steered`; none leaves it unsteered.
+
+        Returns:
+            The policy, changed in place, or what it became by steering.
 
         Raises:
-            ConfigError: If the policy has no sampler, or its field cannot be walked so; or it has no Gaussians.
+            ConfigError: If the policy has no sampler, or its field cannot be walked so; or it has no Gaussians; or it
+                cannot be steered so.
         """
-        policy = policy.inner()
+        self._change(policy.inner())
+        return policy.steered(*steerings) if steerings else policy
+
+    def _change(self, policy: Policy) -> None:
         kind = policy.config.tree()["kind"]
         if self.deterministic is not None:
             if "deterministic" not in type(policy.config).model_fields:
@@ -58,12 +68,13 @@ class Acting(Resampling):
 
     backend: Backend | None = None
 
-    def apply(self, policy: Policy) -> None:
-        """See `Resampling.apply`."""
-        super().apply(policy)
+    def apply(self, policy: Policy, steerings: Sequence[Any] = ()) -> Policy:
+        """See `Resampling.apply`; what computes it is chosen last, when it is known whether it is steered."""
+        policy = super().apply(policy, steerings)
         base = policy.inner()
         if self.backend is None or not isinstance(base, WalkingPolicy):  # the latter was refused above
-            return
+            return policy
         if self.backend == "cuda_graph" and base is not policy:
             raise ConfigError(NO_STEERING)
         base.for_acting(self.backend)
+        return policy

@@ -16,14 +16,11 @@ def choose(scores: Tensor, temperature: float = 0.0, noise: Tensor | None = None
     Returns:
         (...) int64.
     """
-    scores = scores.double().nan_to_num(nan=-torch.inf, posinf=torch.finfo(torch.float64).max, neginf=-torch.inf)
     if temperature == 0:
-        return scores.argmax(-1)
+        return _ordered(scores).argmax(-1)
     assert noise is not None
     gumbel = -torch.log(-torch.special.log_ndtr(noise.double()))
-    # relative to the best, so that no scale of scores overflows, and at an infinite temperature all are 0 but the worst
-    logits = (scores - scores.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).min)) / temperature
-    return torch.where(scores == -torch.inf, -torch.inf, logits + gumbel).argmax(-1)
+    return (_logits(scores, temperature) + gumbel).argmax(-1)
 
 
 def effective_number(scores: Tensor, temperature: float) -> Tensor:
@@ -38,5 +35,18 @@ def effective_number(scores: Tensor, temperature: float) -> Tensor:
     """
     if temperature == 0:
         return torch.ones_like(scores[..., 0])
-    weights = (scores.double() / temperature).softmax(-1)
-    return 1 / weights.square().sum(-1)
+    weights = _logits(scores, temperature).softmax(-1)
+    return (1 / weights.square().sum(-1)).nan_to_num(nan=1.0)  # where all are the worst, the first is taken
+
+
+def _ordered(scores: Tensor) -> Tensor:
+    """Return scores that can be compared: what is not a number is -inf, and the best is finite."""
+    return scores.double().nan_to_num(nan=-torch.inf, posinf=torch.finfo(torch.float64).max, neginf=-torch.inf)
+
+
+def _logits(scores: Tensor, temperature: float) -> Tensor:
+    """Return the logarithm of each proposal's weight, up to a constant; -inf where it is never taken."""
+    scores = _ordered(scores)
+    # relative to the best, so that no scale of scores overflows, and at an infinite temperature all are 0 but the worst
+    logits = (scores - scores.amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float64).min)) / temperature
+    return torch.where(scores == -torch.inf, -torch.inf, logits)

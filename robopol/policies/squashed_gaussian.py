@@ -1,7 +1,7 @@
 """A Gaussian squashed by tanh to the bounds of the actions: the actor of SAC (Haarnoja et al. 2018)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from robopol.policies.actor import Actor, ActorConfig
 from robopol.policies.part import PolicySpec
-from robopol.policies.policy import Generators, standard_normal
+from robopol.policies.policy import Generators, Previous, check_noise, standard_normal
 
 EDGE = 1e-5
 """Recorded actions are taken to lie so far inside their bounds: at the bounds the density has no end."""
@@ -127,9 +127,13 @@ class SquashedGaussianPolicy(Actor):
         return (self.spec.horizon, self.spec.action_dim)
 
     @torch.no_grad()
-    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+    def plan_from(
+        self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
+    ) -> Tensor:
         """See `Policy.plan_from`; acting with its mean, it does not look at the noise."""
-        return self.action_normalizer.unnormalize(self._from(self.observation(obs, self.spec.n_obs_steps), noise))
+        cond = self.observation(obs, self.spec.n_obs_steps)
+        check_noise(noise, len(cond), self.noise_shape)
+        return self.action_normalizer.unnormalize(self._from(cond, noise))
 
     def _sample(self, cond: Tensor, n: int, generator: Generators) -> Tensor:
         if self.config.deterministic:

@@ -1,7 +1,7 @@
 """What all policies share that walk a field from noise to data, whatever the data are: actions, or states."""
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from robopol.config import parse
 from robopol.errors import ConfigError
@@ -28,12 +28,14 @@ class WalkingPolicy(Policy):
 
     Attributes:
         config: Has a ``sampler``.
+        scaling: The key of the config that says how what is walked is scaled.
         field: What is trained.
         sampler: How it is walked.
         backend: What computes it, if not torch operation by operation; see `for_acting`.
     """
 
     config: Any
+    scaling: ClassVar[str] = "action_normalization"
     field: Field
     sampler: Sampler[Any]
     backend: Backend | None = None
@@ -50,8 +52,15 @@ class WalkingPolicy(Policy):
             sampler: A `robopol.policies.samplers.SamplerConfig`.
 
         Raises:
-            ConfigError: If the field cannot be walked so.
+            ConfigError: If the field cannot be walked so, or what was not clipped would be, though it leaves [-1, 1].
         """
+        how, before = getattr(self.config, self.scaling), self.config.sampler.clip
+        if before == "never" and sampler.clip != "never" and how not in ("minmax", "bounds"):
+            raise ConfigError(
+                f"{self.scaling}={how} leaves some of the data outside [-1, 1], where {sampler.kind} with "
+                f"clip={sampler.clip} clips plans, and the policy's own sampler does not: set sampler.clip=never here, "
+                f"too, e.g. 'policy.sampler={{kind: {sampler.kind}, clip: never}}', or likewise by algo.sampler"
+            )
         config = parse(type(self.config), self.config.tree() | {"sampler": sampler.tree()})
         self.sampler = self._walker(sampler)
         self.config = config

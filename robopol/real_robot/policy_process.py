@@ -80,10 +80,7 @@ class Speaker(Config):
         from robopol.loading import load_policy
 
         policy = load_policy(self.checkpoint, self.device, trust=self.trust, remote=self.remote)
-        if self.steering:
-            policy = policy.steered(*self.steering)
-        self.policy.apply(policy)
-        return policy
+        return self.policy.apply(policy, self.steering)
 
     def ready(self) -> Policy:
         """Return the policy as it speaks: loaded, and prepared for how its plans are executed.

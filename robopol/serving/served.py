@@ -62,8 +62,12 @@ class Served:
         obs = {key: torch.from_numpy(value).to(device) for key, value in request.obs.items()}
         previous = None
         if request.previous is not None and request.passed is not None:
-            told = zip(torch.from_numpy(request.previous), request.passed.tolist(), strict=True)
-            previous = [Previous(window, passed) if passed >= 0 else None for window, passed in told]
+            delays = [-1] * len(request.passed) if request.delay is None else request.delay.tolist()
+            told = zip(torch.from_numpy(request.previous), request.passed.tolist(), delays, strict=True)
+            previous = [
+                Previous(window, passed, None if delay < 0 else delay) if passed >= 0 else None
+                for window, passed, delay in told
+            ]
         windows = self.policy.plan(obs, request.n, self._generator(request), previous).cpu()
         if not windows.isfinite().all():
             raise MessageError("the plan has numbers that are not finite: are those of the observations?")

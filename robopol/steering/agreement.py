@@ -76,7 +76,7 @@ class AgreedField(SuperposedField):
 
     def weigh(self, at: Moment) -> Tensor:
         """See `SuperposedField.weigh`."""
-        self.planning.log.add("agreement/difference", at.odds.abs())
+        self.planning.note("agreement/difference", at.odds.abs().T)
         apart = at.apart.transpose(0, 1)  # (R, M - 1, Tp A)
         gram = apart @ apart.mT
         size = gram.diagonal(dim1=1, dim2=2)

@@ -64,7 +64,7 @@ class BestOf(Steering):
         shape = windows.shape[:3]
         scores = raw = self._score(self.objective, windows, planning)
         spread = standard_deviation(scores)
-        planning.log.add("best_of/spread", spread)
+        planning.note("best_of/spread", spread)
         temperature = self.config.temperature
         noise = planning.normal(*shape[1:]) if temperature > 0 or self.objective is None else None
         if self.objective is None:
@@ -74,13 +74,13 @@ class BestOf(Steering):
         if self.constraint is not None:
             margin = self._score(self.constraint, windows, planning)
             safe = margin >= 0
-            planning.log.add("best_of/feasible", safe)
+            planning.note("best_of/feasible", safe)
             closest = margin == margin.amax(-1, keepdim=True)
             scores = torch.where(torch.where(safe.any(-1, keepdim=True), safe, closest), scores, -torch.inf)
         chosen = choose(scores, temperature, noise)
-        planning.log.add("best_of/effective_number", effective_number(scores, temperature))
+        planning.note("best_of/effective_number", effective_number(scores, temperature))
         if self.objective is not None:
-            planning.log.add("best_of/gain", raw.take_along_dim(chosen[..., None], -1)[..., 0] - raw.mean(-1))
+            planning.note("best_of/gain", raw.take_along_dim(chosen[..., None], -1)[..., 0] - raw.mean(-1))
         return chosen
 
     @staticmethod

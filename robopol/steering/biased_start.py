@@ -63,6 +63,7 @@ class BiasedStart(Steering):
         """See `Steering.start`."""
         assert self.config.steps is not None
         policy = cast(GenerativePolicy, planning.policy)
+        last_steps(policy, self.config.steps, "biased_start")  # it may be walked in fewer steps than it was built for
         times = policy.sampler.times(policy.field.path)
         first = len(times) - self.config.steps
         x = self._drawn(planning).repeat_interleave(planning.proposals, 0)

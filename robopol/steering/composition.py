@@ -6,7 +6,7 @@ eq. 11) is the same with weights that sum to 1; weights that do not are refused,
 of the product under these samplers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, Self
 
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 from robopol.networks.denoiser import Walk
 from robopol.policies import Policy
 from robopol.policies.field import DerivedField, Field, Schedule
-from robopol.steering.log import Log
 from robopol.steering.members import Member, Members, MembersConfig, translated
 from robopol.steering.steering import Planning
 
@@ -54,7 +53,7 @@ class Composition(Members):
         """See `Steering.field`."""
         mine, *weights = self.config.weights
         others = [(self.look(i, planning), weight) for i, weight in enumerate(weights) if weight != 0]
-        return ComposedField(field, mine, others, planning.log) if others else field
+        return ComposedField(field, mine, others, planning.note) if others else field
 
 
 class ComposedField(DerivedField):
@@ -63,18 +62,24 @@ class ComposedField(DerivedField):
     A member is left out at noise levels that it was not trained for, and the weights of the rest are scaled up.
     """
 
-    def __init__(self, field: Field, weight: float, others: Sequence[tuple[Member, float]], log: Log) -> None:
+    def __init__(
+        self,
+        field: Field,
+        weight: float,
+        others: Sequence[tuple[Member, float]],
+        note: Callable[[str, Tensor], None],
+    ) -> None:
         """Compose fields.
 
         Args:
             field: The base's.
             weight: Its weight; it is asked where that is not 0, or where no other member knows the level.
             others: The other members and their weights, none of them 0.
-            log: Told how far the members disagree: the distance of what they say at one action, in the base network's
-                words.
+            note: Told how far the members disagree: the distance of what they say at one action, in the base network's
+                words; see `Planning.note`.
         """
         super().__init__(field)
-        self.weight, self.others, self.log = weight, others, log
+        self.weight, self.others, self.note = weight, others, note
 
     def prepare(self, schedule: Schedule, cond: Tensor) -> Walk:
         """See `Field.prepare`."""
@@ -92,7 +97,7 @@ class ComposedField(DerivedField):
             output = first[0]
             for theirs, weight in rest:
                 difference = theirs - first[0]
-                self.log.add("composition/disagreement", difference.norm(dim=-1))
+                self.note("composition/disagreement", difference.norm(dim=-1))
                 output = torch.add(output, difference, alpha=weight / total)
             return output
 

@@ -133,9 +133,9 @@ class BentField(DerivedField):
             length = shift.norm(dim=-1, keepdim=True)
             if config.cap is not None:
                 shift = shift * (config.cap / length.clamp(min=config.cap))
-                self.planning.log.add("guide/capped", length > config.cap)
-            self.planning.log.add("guide/shift", length)
-            self.planning.log.add("guide/score", score.detach())
+                self.planning.note("guide/capped", length > config.cap)
+            self.planning.note("guide/shift", length)
+            self.planning.note("guide/score", score.detach())
             return estimates.moved(x, output, i, shift)
 
         return bent

@@ -92,7 +92,7 @@ class LearnedEdit(Steering):
         scores = self.score(planning.obs, torch.cat([chunks, edits], 1))  # (B, 2 M)
         kept, changed = scores.split(windows.shape[1], 1)
         better = changed > kept
-        planning.log.add("learned_edit/share", better.float())
+        planning.note("learned_edit/share", better.float())
         result = windows.clone()
         self._chunks(result).copy_(torch.where(better[..., None, None], edits, chunks))
         return result

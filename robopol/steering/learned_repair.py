@@ -86,9 +86,9 @@ class LearnedRepair(Steering):
         if self.config.weight == 0:
             return windows
         violated = self.objective.score(planning.obs, windows) < 0
-        planning.log.add("learned_repair/violated", violated.float())
+        planning.note("learned_repair/violated", violated.float())
         result = torch.where(violated[..., None, None], self.changed(planning.obs, windows), windows)
-        planning.log.add("learned_repair/left", (self.objective.score(planning.obs, result) < 0).float())
+        planning.note("learned_repair/left", (self.objective.score(planning.obs, result) < 0).float())
         return result
 
     def changed(self, obs: Any, windows: Tensor) -> Tensor:

@@ -94,5 +94,5 @@ class MixedField(SuperposedField):
         """See `SuperposedField.weigh`."""
         odds = torch.cat([torch.zeros_like(at.odds[:1]), at.odds])
         weights = (self.temperature * odds + self.log_priors.to(odds)).softmax(0)
-        self.planning.log.add("mixture/effective_number", 1 / weights.square().sum(0))
+        self.planning.note("mixture/effective_number", 1 / weights.square().sum(0))
         return weights[1:]

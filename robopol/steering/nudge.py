@@ -12,6 +12,7 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from robopol.data.reach import ROUNDING
 from robopol.errors import ConfigError
 from robopol.networks.denoiser import Walk
 from robopol.policies import Policy
@@ -54,7 +55,10 @@ class NudgeConfig(SteeringConfig):
                 f"nudge gives {len(self.actions[0])} numbers for an action, and the policy's have {spec.action_dim}: "
                 f"{', '.join(spec.action_names)}"
             )
-        return Nudge(self, policy)
+        made = Nudge(self, policy)
+        if self.how == "inpaint" and policy.action_normalizer.fitted:  # else it is loaded, and was seen to when made
+            _check_reach(made.given.to(policy.device), policy)
+        return made
 
 
 class Nudge(Steering):
@@ -85,6 +89,25 @@ class Nudge(Steering):
             return windows
         given = self.given.to(windows)
         return torch.where(given.isfinite(), given, windows)
+
+
+def _check_reach(given: Tensor, policy: Policy) -> None:
+    """See that walks end at given actions (Tp, A), not at the nearest ones that plans can be; NaN is none.
+
+    Raises:
+        ConfigError: If a sampler would clip one, or an entry never varied in the data, and so does in no plan.
+    """
+    normalizer = policy.action_normalizer
+    scaled = normalizer.normalize(given)
+    planned = normalizer.unnormalize(scaled.clamp(-1, 1) if policy.bounded else scaled)
+    elsewhere = (planned - given).abs() > ROUNDING * (1 + given.abs())
+    if elsewhere.any():
+        step, entry = elsewhere.nonzero()[0].tolist()
+        low, high = (normalizer.unnormalize(torch.full_like(given[0], end))[entry].item() for end in (-1, 1))
+        raise ConfigError(
+            f"nudge gives {policy.spec.action_names[entry]} = {given[step, entry]:.4g}, and the policy plans it in "
+            f"[{low:.4g}, {high:.4g}]: give what lies there, or use how=output, which replaces what was planned"
+        )
 
 
 class FilledField(DerivedField):

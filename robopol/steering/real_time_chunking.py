@@ -120,7 +120,7 @@ class PulledField(DerivedField):
                 output = walk(x, i)
                 pull = self.weights * (self.known - estimates.clipped(estimates.read(x, output, i)))
             shift = gains[i] * pull.nan_to_num(0.0, 0.0, 0.0)
-            self.planning.log.add("real_time_chunking/shift", shift.norm(dim=-1))
+            self.planning.note("real_time_chunking/shift", shift.norm(dim=-1))
             return estimates.moved(x, output, i, shift)
 
         return pulled

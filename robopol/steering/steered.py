@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from robopol.checkpoint import PartOf, describe, restore
 from robopol.config import Config, OneOf
-from robopol.errors import ConfigError
+from robopol.errors import ConfigError, ShapeError
+from robopol.networks.autograd import recordable
 from robopol.policies import Needs, Policy, PolicySpec, Previous
 from robopol.policies.generative import GenerativePolicy
-from robopol.policies.policy import Choice, Generators, fingerprint
+from robopol.policies.observation import take
+from robopol.policies.policy import Choice, Generators, check_generators, fingerprint
 from robopol.policies.samplers.sampler import Kernel
 from robopol.steering.log import Log
 from robopol.steering.steering import Planning, Steering
@@ -71,8 +73,6 @@ class SteeredPolicy(Policy):
         log: What steering did since it was last asked.
     """
 
-    config: SteeredConfig  # type: ignore[assignment]
-
     def __init__(self, base: Policy, steerings: Sequence[Steering]) -> None:
         """Put a policy and what steers it together.
 
@@ -88,7 +88,6 @@ class SteeredPolicy(Policy):
         self.steerings = nn.ModuleList(steerings)
         self.log = Log()
         self._choice: Choice | None = None
-        self.config = SteeredConfig(base=describe(base), steerings=tuple(one.config for one in steerings))
         self.spec = base.spec.model_copy(update={"obs_shapes": _union(base, steerings)})
         kernels = [one for one in steerings if one.kernel() is not None]
         starting = [one for one in steerings if _starts(one)]
@@ -102,6 +101,12 @@ class SteeredPolicy(Policy):
                     f"{one.config.kind} follows a walk that takes every step once, and {kernels[0].config.kind} takes "
                     "them several times: leave one of them out"
                 )
+
+    @property
+    def config(self) -> SteeredConfig:  # type: ignore[override]
+        """What it is now: its base may be walked otherwise after it was steered."""
+        steerings = cast(Sequence[Steering], self.steerings)
+        return SteeredConfig(base=describe(self.base), steerings=tuple(one.config for one in steerings))
 
     @property
     def observation(self) -> Any:  # type: ignore[override]
@@ -131,7 +136,7 @@ class SteeredPolicy(Policy):
     @property
     def goes_on(self) -> bool:
         """See `Policy.goes_on`."""
-        return any(cast(Steering, one).goes_on for one in self.steerings)
+        return self.base.goes_on or any(cast(Steering, one).goes_on for one in self.steerings)
 
     @property
     def choice(self) -> Choice | None:
@@ -158,14 +163,27 @@ class SteeredPolicy(Policy):
         generator: Generators = None,
         previous: Sequence[Previous | None] | None = None,
     ) -> Tensor:
-        """See `Policy.plan`."""
-        steerings = cast(Sequence[Steering], self.steerings)
-        rows = len(next(iter(obs.values())))
+        """See `Policy.plan`.
+
+        Raises:
+            ShapeError: As there, and if there is not a last plan, or None, for each row.
+        """
+        steerings, (key, shape) = cast(Sequence[Steering], self.steerings), next(iter(self.spec.obs_shapes.items()))
+        rows = len(take(obs, key, (self.spec.n_obs_steps, *shape)))
+        check_generators(generator, rows)
         known = [None] * rows if previous is None else list(previous)
+        if len(known) != rows:
+            raise ShapeError(f"{len(known)} last plans for {rows} rows: give each its own, None where there is none")
         proposals = n * prod(one.proposals for one in steerings)
-        planning = Planning(self.base, obs, proposals, generator, known, self.log)
+        with torch.inference_mode(False), torch.no_grad():  # some steer by gradients, in whatever mode the caller is
+            seen = {key: recordable(value) for key, value in obs.items()}
+            return self._steered(Planning(self.base, seen, proposals, generator, known, self.log), n)
+
+    def _steered(self, planning: Planning, n: int) -> Tensor:
+        """Return the windows (B, n, Tp, A) that are chosen of all proposals."""
+        steerings, proposals = cast(Sequence[Steering], self.steerings), planning.proposals
         windows = self._walked(planning) if isinstance(self.base, GenerativePolicy) else self._proposed(planning)
-        places = torch.arange(proposals, device=windows.device).expand(rows, -1)
+        places = torch.arange(proposals, device=windows.device).expand(planning.rows, -1)
         for one in steerings:
             windows = one.output(windows, planning)
             if one.proposals > 1:
@@ -181,7 +199,7 @@ class SteeredPolicy(Policy):
         if all(type(one).noise is Steering.noise for one in cast(Sequence[Steering], self.steerings)):
             return self.base.plan(planning.obs, planning.proposals, planning.generator, planning.previous)
         noise = planning.normal(planning.proposals, *(self.base.noise_shape or ()))
-        return self.base.plan_from(planning.obs, self._noise(noise, planning))
+        return self.base.plan_from(planning.obs, self._noise(noise, planning), planning.previous)
 
     def _noise(self, noise: Tensor, planning: Planning) -> Tensor:
         """Let every steering have its say about standard normal noise (B, K, ...)."""

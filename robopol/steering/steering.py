@@ -20,7 +20,7 @@ from robopol.errors import ConfigError
 from robopol.policies import Policy, Previous
 from robopol.policies.field import Field
 from robopol.policies.generative import GenerativePolicy
-from robopol.policies.policy import Generators, standard_normal
+from robopol.policies.policy import Filler, Generators, standard_normal
 from robopol.policies.samplers.sampler import Kernel
 from robopol.steering.log import Log
 
@@ -35,7 +35,7 @@ class Planning:
         proposals: K. Walks are (B K, Tp, A), the proposals of a row side by side.
         generator: As for `robopol.policies.Policy.plan`.
         previous: The plan that the episode of each row has, None where it has none.
-        log: Takes what is worth knowing.
+        log: Takes what is worth knowing, by `note`.
     """
 
     policy: Policy
@@ -73,6 +73,13 @@ class Planning:
             self._coming.append(self.normal(self.proposals, spec.horizon, spec.action_dim).flatten(0, 1))
         return self._coming[0]
 
+    def note(self, name: str, values: Tensor) -> None:
+        """Log values (B, ...) or (B K, ...), but those of rows that only fill up."""
+        if not (self.generator is None or isinstance(self.generator, torch.Generator)):
+            meant = [row for row, source in enumerate(self.generator) if not isinstance(source, Filler)]
+            values = values.unflatten(0, (self.rows, -1))[meant]
+        self.log.add(name, values)
+
     def windows(self, x: Tensor) -> Tensor:
         """Bring normalised chunks (B K, Tp, A) to environment units and their rows, (B, K, Tp, A)."""
         return self.policy.action_normalizer.unnormalize(x).unflatten(0, (self.rows, self.proposals))
@@ -81,7 +88,7 @@ class Planning:
         """Return the same plan with other noise for the rows (B,) bool that are not meant, whose generators stay."""
         if self.generator is None or isinstance(self.generator, torch.Generator) or bool(rows.all()):
             return self
-        spare = torch.Generator().manual_seed(0)
+        spare = Filler(self.generator[0].device).manual_seed(0)
         chosen = zip(self.generator, rows.tolist(), strict=True)
         return replace(self, generator=[own if meant else spare for own, meant in chosen])
 

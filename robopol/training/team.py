@@ -62,7 +62,7 @@ class Team:
             return
         state = {name: value.detach().clone().contiguous() for name, value in algo.state().items()}
         for name in sorted(state):
-            dist.broadcast(state[name], 0)
+            self._spread(state[name])
         algo.load_state(state)
         weights = [[part] if isinstance(part, Tensor) else part.parameters() for part in algo.trained.values()]
         for weight in {id(weight): weight for several in weights for weight in several}.values():
@@ -108,6 +108,10 @@ class Team:
     def _sum(self, value: Tensor) -> None:
         """Add what the others hold to a tensor."""
         dist.all_reduce(value)
+
+    def _spread(self, value: Tensor) -> None:
+        """Fill a tensor with what the leader holds."""
+        dist.broadcast(value, 0)
 
 
 @contextmanager

@@ -165,14 +165,46 @@ def test_a_packed_network_equals_the_network(kind, batch):
 
 @ONEDNN
 def test_small_linear_layers_stay_ordinary():
-    layers = [module for module in pack(build("mlp")).modules() if isinstance(module, PackedLinear)]
-    wide = DenoisingMLPConfig(width=512).build(action_dim=3, horizon=8, cond_dim=5, n_obs_steps=2)
-    assert not layers
-    assert sum(isinstance(module, PackedLinear) for module in pack(wide).modules()) == 2
+    small, large = pack(build("transformer")), TransformerConfig(width=512, layers=1)
+    wide = pack(large.build(action_dim=3, horizon=8, cond_dim=5, n_obs_steps=2))
+    assert not any(isinstance(module, PackedLinear) for module in small.modules())
+    assert any(isinstance(module, PackedLinear) for module in wide.modules())
+
+
+PERCEPTRONS = {"mlp": lambda net: net.trunk[0], "film_mlp": lambda net: net.enter}
+"""Kind -> the first layer, which a walk takes apart."""
+
+
+@FBGEMM
+@pytest.mark.usefixtures("packs_small_layers")
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("kind", PERCEPTRONS)
+def test_the_walk_of_a_perceptron_multiplies_with_its_half_weights(kind, batch):
+    net, (x, t, cond) = build(kind), inputs(batch)
+    rounded = copy.deepcopy(net)
+    for layer in rounded.modules():
+        if isinstance(layer, nn.Linear) and layer is not PERCEPTRONS[kind](rounded):
+            layer.weight.data = layer.weight.data.half().float()
+    with torch.no_grad():
+        halved = pack(net, "fp16").prepare(t, cond)(x, 1)
+        torch.testing.assert_close(halved, rounded.prepare(t, cond)(x, 1), rtol=1e-5, atol=1e-5)
+        assert (halved - net.prepare(t, cond)(x, 1)).abs().max() > 1e-5
+
+
+@pytest.mark.usefixtures("packs_small_layers")
+@pytest.mark.parametrize("kind", PERCEPTRONS)
+def test_a_perceptron_in_float32_stays_as_it_is(kind):
+    net, (x, t, cond) = build(kind), inputs(5)
+    copied = pack(net)
+    assert not any(isinstance(module, PackedLinear) for module in copied.modules())
+    with torch.no_grad():
+        assert torch.equal(copied.prepare(t, cond)(x, 1), net.prepare(t, cond)(x, 1))
 
 
 @ONEDNN
-@pytest.mark.parametrize(("kind", "small"), [("unet", 0), ("unet", packed_layers.SMALL), ("transformer", 0)])
+@pytest.mark.parametrize(
+    ("kind", "small"), [("unet", 0), ("unet", packed_layers.SMALL), ("transformer", 0), ("mlp", 0), ("film_mlp", 0)]
+)
 def test_bfloat16_weights_stay_close(kind, small, monkeypatch):
     monkeypatch.setattr(packed_layers, "SMALL", small)
     net, (x, t, cond) = build(kind), inputs(4)

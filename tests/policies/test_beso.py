@@ -143,6 +143,13 @@ def test_no_goal_is_told_apart_from_a_goal_in_the_middle():
     assert not torch.equal(cond, encoder.without(cond))
 
 
+@pytest.mark.parametrize("limit", [None, 2.0])
+def test_a_goal_is_clipped_as_the_rest_is(limit):
+    encoder = make(encoder={"kind": "low_dim", "limit": limit}).observation
+    far = encoder({key: 100 + value for key, value in obs(1).items()}, 2)[..., :-1]
+    assert (far == limit).all() if limit else (far > 20).all()
+
+
 def test_only_training_leaves_goals_out():
     often, never = (make(guidance={"drop": drop}) for drop in (0.9, 0.0))
     data = {"obs": obs(64), "action": torch.zeros(64, 3, 2), "mask": torch.ones(64, 3, dtype=torch.bool)}

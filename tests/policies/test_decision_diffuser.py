@@ -85,6 +85,13 @@ def test_states_beyond_the_quantiles_are_not_clipped_in_silence():
         make(obs_normalization="quantile")
 
 
+def test_another_sampler_does_not_clip_states_in_silence():
+    policy = make(obs_normalization="quantile", sampler={"kind": "ddpm", "steps": 4, "clip": "never"})
+    with pytest.raises(ConfigError, match=r"obs_normalization=quantile .*outside"):
+        policy.resample(DDPMConfig(steps=2))
+    policy.resample(DDPMConfig(steps=2, clip="never"))
+
+
 def windows(policy: DecisionDiffuser, episodes: Episodes) -> Windows:
     needs = policy.needs
     spec = policy.spec
@@ -366,6 +373,29 @@ def test_parts_that_do_not_fit_are_refused(changes, shapes, words):
         parse(lookup("policy", "decision_diffuser"), SMALL | size | changes).build(
             parse(PolicySpec, SPEC | size | {"obs_shapes": shapes})
         )
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "draws"),
+    [
+        ("DDPMScheduler", {}, True),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, True),
+        ("EulerAncestralDiscreteScheduler", {}, True),
+        ("DPMSolverMultistepScheduler", {}, False),
+        ("DDIMScheduler", {}, False),
+        ("UniPCMultistepScheduler", {}, False),
+    ],
+)
+def test_noise_that_no_temperature_scales_is_refused(scheduler, options, draws):
+    pytest.importorskip("diffusers")
+    sampler = {"kind": "diffusers", "scheduler": scheduler, "options": options, "steps": 8}
+    if draws:
+        with pytest.raises(ConfigError, match=f"temperature=0.5 .*{scheduler} of diffusers draws itself"):
+            make(sampler=sampler)
+        make(sampler=sampler, temperature=1.0)
+    else:
+        ends = [make(sampler=sampler, temperature=0.0).plan(now(), generator=rng(seed)) for seed in (0, 1)]
+        assert torch.equal(*ends)
 
 
 def test_batches_of_another_policy_are_refused():

@@ -10,7 +10,7 @@ import torch
 from robopol.config import parse
 from robopol.data import Episodes, EpisodesMeta
 from robopol.errors import ConfigError, DataError, DataWarning, RobopolError, ShapeError
-from robopol.policies import Policy, PolicySpec
+from robopol.policies import Policy, PolicySpec, Previous
 from robopol.policies.gmm import cluster
 from robopol.policies.resampling import Acting, Resampling
 from robopol.policies.samplers.first_order import DDIMConfig
@@ -227,8 +227,21 @@ def test_wrong_batches_are_refused_in_words(change, error, words):
 
 
 def test_wrong_number_of_generators_is_refused():
-    with pytest.raises(ShapeError, match="2 generators for 3 rows"):
-        make(POLICIES["flow-mlp"]).act(obs(3), generator=[torch.Generator(), torch.Generator()])
+    for name in ("flow-mlp", "ebt"):
+        with pytest.raises(ShapeError, match="2 generators for 3 rows"):
+            make(POLICIES[name]).act(obs(3), generator=[torch.Generator(), torch.Generator()])
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 3), (3, 1, 16, 3), (3, 8, 3), (3,)])
+def test_noise_of_another_shape_is_refused(shape):
+    with pytest.raises(ShapeError, match=r"needed \(3, n, 8, 3\)"):
+        make(POLICIES["flow-mlp"]).plan_from(obs(3), torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("passed", "left"), [(0, [0, 1, 2]), (2, [2, 2, 2]), (3, [2, 2, 2]), (20, [2, 2, 2])])
+def test_a_plan_that_is_over_goes_on_with_its_last_action(passed, left):
+    window = torch.arange(3.0)[:, None]
+    assert Previous(window, passed).shifted().flatten().tolist() == left
 
 
 def test_an_unfitted_policy_refuses_to_act():
@@ -343,12 +356,24 @@ def test_samplers_do_not_clip_actions_that_are_not_scaled_to_be_clipped():
 def test_actions_that_are_not_scaled_are_not_clipped_in_silence():
     with pytest.raises(ConfigError, match=r"actions that are not scaled reach 20, .*policy.action_normalization=min"):
         make(POLICIES["flow-mlp"], action_normalization="identity")
-    wide = {"kind": "euler", "steps": 4, "clip": "never"}
-    policy = make(POLICIES["flow-mlp"], action_normalization="identity", sampler=wide)
     within = episodes()
     within.action[:] = within.action.clamp(-1, 1)
-    policy.resample(parse(lookup("sampler", "euler"), {"steps": 4}))
-    policy.fit_normalizers(within)
+    config = parse(lookup("policy", "flow"), {**POLICIES["flow-mlp"], "horizon": 8, "action_normalization": "identity"})
+    config.build(parse(PolicySpec, SPEC)).fit_normalizers(within)
+
+
+def test_another_sampler_does_not_clip_in_silence():
+    wide = {"kind": "euler", "steps": 4, "clip": "never"}
+    policy = make(POLICIES["flow-mlp"], action_normalization="identity", sampler=wide)
+    for sampler in ("euler", {"kind": "heun", "clip": "every"}):
+        with pytest.raises(ConfigError, match=r"action_normalization=identity .*outside.* clip: never\}"):
+            parse(Resampling, {"sampler": sampler}).apply(policy)
+    parse(Resampling, {"sampler": {"kind": "heun", "clip": "never"}}).apply(policy)
+    parse(Resampling, {"steps": 3}).apply(policy)
+    assert (policy.config.sampler.kind, policy.config.sampler.steps, policy.bounded) == ("heun", 3, False)
+    scaled = make(POLICIES["flow-mlp"], sampler=wide)  # all that was demonstrated lies where plans are clipped
+    parse(Resampling, {"sampler": "euler"}).apply(scaled)
+    assert scaled.bounded
 
 
 def test_actions_beyond_the_quantiles_are_not_clipped_in_silence():
@@ -385,17 +410,20 @@ def test_actions_beyond_the_quantiles_are_not_clipped_in_silence():
         fitted("flow-mlp")
 
 
-@pytest.mark.parametrize("size", [3e-5, 3e-9])
-def test_actions_that_are_too_small_to_be_scaled_are_not_held_still_in_silence(size):
+def test_actions_that_are_too_small_to_be_scaled_are_not_held_still_in_silence():
     shown = episodes()
     rows = len(shown.action)
-    shown.action[:, 0] = size * torch.linspace(-1, 1, rows)
+    shown.action[:, 0] = 3e-5 * torch.linspace(-1, 1, rows)
     shown.action[:, 1] = 0.9
     shown.action[::2, 1] += 6e-8  # the last bit is no motion
     policy = parse(lookup("policy", "flow"), {**POLICIES["flow-mlp"], "horizon": 8}).build(parse(PolicySpec, SPEC))
-    with pytest.warns(DataWarning, match=rf"x, always planned as .*, differs in {rows} of {rows}\. .*units") as told:
+    with pytest.warns(DataWarning, match=rf"x, always planned as .*, differs in \d+ of {rows}\. .*units") as told:
         policy.fit_normalizers(shown)
     assert "y, " not in str(told[0].message)
+    shown.action[:, 0] /= 1e4  # nor is what an arm wavers by that stands still
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policy.fit_normalizers(shown)
 
 
 @pytest.mark.parametrize("told", [Acting(), Acting(sampler=DDIMConfig(steps=3), backend="packed"), Resampling(steps=4)])

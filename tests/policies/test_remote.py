@@ -24,12 +24,12 @@ from robopol.errors import CheckpointError, ConfigError, MessageError, RemoteErr
 from robopol.evaluation import evaluate
 from robopol.export.trace import trace
 from robopol.loading import load_policy
-from robopol.policies import PolicySpec
+from robopol.policies import PolicySpec, Previous
 from robopol.policies.remote import RemoteConfig, RemoteOptions, message
 from robopol.policies.remote.message import encode
 from robopol.policies.remote.protocol import Metadata, Request
 from robopol.registry import lookup
-from robopol.steering import BestOfConfig, StartNoiseConfig
+from robopol.steering import BestOfConfig, RealTimeChunkingConfig, StartNoiseConfig
 from robopol.steering.objectives.motion import Motion
 from robopol.steering.objectives.smoothness import SmoothnessConfig
 from robopol.training.contract import spec_for
@@ -106,6 +106,19 @@ def test_a_served_policy_is_steered_by_its_noise_and_by_choice_as_the_one_behind
     assert not torch.equal(here.plan(obs(4), 1, seeded(range(4))), plain.plan(obs(4), 1, seeded(range(4))))
     with pytest.raises(ConfigError, match="a gmm policy takes no noise from outside"):
         make(POLICIES["gmm"]).steered(steerings[0]).plan(obs(2))
+
+
+def test_a_served_policy_goes_on_from_its_last_plan_however_it_is_steered():
+    policy, old = make(DDIM).steered(RealTimeChunkingConfig(delay=1)), Previous(torch.full((8, 3), 10.5), 1, 3)
+    with served(policy) as url:
+        remote = load_policy(url)
+        for steering in (StartNoiseConfig(scale=0.4), BestOfConfig(n=2)):
+            here, there = policy.steered(steering), remote.steered(steering)
+            assert there.goes_on
+            seeds = seeded(range(4)), seeded(range(4))
+            found = there.plan(obs(4), 1, seeds[0], [old] * 4)
+            assert torch.equal(found, here.plan(obs(4), 1, seeds[1], [old] * 4))
+            assert not torch.equal(found, here.plan(obs(4), 1, seeded(range(4))))
 
 
 def test_noise_can_be_given_from_outside():

@@ -119,7 +119,12 @@ def test_a_steered_policy_is_served_with_what_steers_it(policy, name):
         generators = seeded(16) if takes_noise else [torch.Generator().manual_seed(int(s)) for s in asked[-1].seeds]
         assert torch.equal(found, steered.plan(obs(16), 2, generators, previous))
         assert not torch.allclose(found, policy.plan(obs(16), 2, seeded(16)))
-    assert (asked[-1].previous is not None) == steered.goes_on
+        assert (asked[-1].previous is not None) == steered.goes_on
+        sooner = [old and old._replace(delay=row % 4 or None) for row, old in enumerate(previous)]
+        told = remote.plan(obs(16), 2, seeded(16), sooner)
+        generators = seeded(16) if takes_noise else [torch.Generator().manual_seed(int(s)) for s in asked[-1].seeds]
+        assert torch.equal(told, steered.plan(obs(16), 2, generators, sooner))
+        assert torch.equal(told, found) == (name not in ("real_time_chunking", "inpainting"))
 
 
 def test_an_exported_policy_is_served(policy, tmp_path):
@@ -207,6 +212,7 @@ def test_a_wrong_request_gets_one_text_and_the_connection_goes_on(line, message,
         ({"passed": [1]}, "'passed' is <U1"),
         ({"passed": np.zeros(2, np.int64)}, r"needed int64 \(1,\)"),
         ({"passed": ...}, "'passed' is"),
+        ({"delay": 9}, r"'delay' is int64 \(1,\), needed int64 \(1,\), -1 to 8"),
     ],
 )
 def test_a_wrong_last_plan_is_refused_in_words(policy, change, words):
@@ -221,7 +227,7 @@ def test_a_wrong_last_plan_is_refused_in_words(policy, change, words):
 
 
 NAMED = st.dictionaries(
-    st.sampled_from(["state", "aux", "n", "noise", "seeds", "previous", "passed"]),
+    st.sampled_from(["state", "aux", "n", "noise", "seeds", "previous", "passed", "delay"]),
     SIMPLE | st.sampled_from([np.zeros(s, d) for s in ((), (5,), (2, 5), (1, 2, 5), (2,)) for d in ("f4", "i8")]),
 )
 

@@ -107,7 +107,7 @@ def test_mixing_commutes_with_paths_and_predictions(mine, theirs, log_kappa, wei
     y = at + kappa * torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(3, 2, 2)
     x = (base.path.level(t).alpha * y).float()
     member = Member(other, torch.zeros(3, 1, 1), plain(2))
-    composed = ComposedField(base, 1 - weight, [(member, weight)], Log())
+    composed = ComposedField(base, 1 - weight, [(member, weight)], Log().add)
     one = torch.ones(1, dtype=torch.float64)
     known = [(1 - weight, base), (weight, other)]
     expected = sum(share * each.net.x0(y, one, kappa) for share, each in known)
@@ -222,7 +222,7 @@ def test_a_member_is_left_out_at_noise_that_it_was_not_trained_for():
     narrow = field(PATHS["beso"], "edm", [[0.5]])  # 0.05 to 1
     wide = field(PATHS["variance_exploding"], "edm", [[0.1]])
     members = [(Member(one, torch.zeros(3, 1, 1), plain()), share) for one, share in ((narrow, 0.5), (wide, 0.3))]
-    composed = ComposedField(base, 0.2, members, Log())
+    composed = ComposedField(base, 0.2, members, Log().add)
     one = torch.ones(1, dtype=torch.float64)
     y = torch.linspace(-0.5, 0.5, 6, dtype=torch.float64).reshape(3, 2, 1)
     for kappa, shares in ((0.03, (0.4, 0.0, 0.6)), (0.5, (0.2, 0.5, 0.3)), (2.0, (0.4, 0.0, 0.6))):
@@ -237,7 +237,7 @@ def test_a_member_is_left_out_at_noise_that_it_was_not_trained_for():
     x = (base.path.level(t).alpha * y).float()
     for weights in ((0.2, 0.5, 0.3), (0.0, 0.6, 0.4)):
         composed = ComposedField(
-            base, weights[0], [(m, w) for (m, _), w in zip(members, weights[1:], strict=True)], Log()
+            base, weights[0], [(m, w) for (m, _), w in zip(members, weights[1:], strict=True)], Log().add
         )
         torch.testing.assert_close(x0_of(composed, x, t, base).double(), base.net.x0(y, one, kappa), atol=1e-4, rtol=0)
 

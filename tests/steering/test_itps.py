@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from policies.test_policies import episodes, make, obs
 from steering.paths import ABSOLUTE, DELTA, built, generators, observe, planar, steered
 
 from robopol.checkpoint import load_policy, save_part
@@ -11,6 +12,7 @@ from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.networks.denoiser import Denoiser
 from robopol.policies.prediction import target
+from robopol.policies.resampling import Acting
 from robopol.registry import lookup
 from robopol.steering.biased_start import BiasedStart
 from robopol.steering.log import Log
@@ -206,6 +208,45 @@ def test_the_rest_of_a_plan_goes_with_the_hand_or_does_not(kind):
 def test_wrong_worlds_are_refused(tree, fault):
     with pytest.raises(ConfigError, match=fault):
         steered(planar(), tree)
+
+
+@pytest.mark.parametrize(
+    ("action", "still", "clip", "fault"),
+    [
+        ([10.5, -18.5, None], False, "last", r"y = -18.5, .* plans it in \[-20, -19\]: .* how=output"),
+        ([10.5, -19.5, 0.4], True, "never", r"grip = 0.4, .* plans it in \[0.5, 0.5\]"),
+        ([10.5, -19.5, 0.5], True, "last", None),
+        ([12.0, None, None], False, "never", None),
+    ],
+)
+def test_a_hand_is_followed_or_told_that_it_is_not(action, still, clip, fault, tmp_path):
+    policy = make({"kind": "flow", "net": {"kind": "mlp", "width": 8}, "sampler": {"kind": "euler", "clip": clip}})
+    if still:
+        shown = episodes()
+        shown.action[:, 2] = 0.5
+        policy.fit_normalizers(shown)
+    hand = NUDGE | {"actions": [action]}
+    if fault:
+        with pytest.raises(ConfigError, match=fault):
+            steered(policy, hand)
+        hand |= {"how": "output"}
+    save_part(steered(policy, hand), tmp_path)
+    found = load_policy(tmp_path).plan(obs(2))[:, 0, 1]
+    given = torch.tensor([torch.nan if one is None else one for one in action]).expand(2, -1)
+    torch.testing.assert_close(found, torch.where(given.isnan(), found, given), rtol=0, atol=1e-3)
+
+
+def test_a_sketch_begins_no_earlier_than_the_walk():
+    """Of a walk that is made shorter, or longer, after the policy was saved."""
+    config, fewer = built(BI, group="steering").config, Acting(steps=4)
+    with pytest.raises(ConfigError, match="walks 4 in all"):
+        fewer.apply(planar(), [config])
+    policy = steered(planar(), BI)
+    fewer.apply(policy)
+    with pytest.raises(ConfigError, match="walks 4 in all"):
+        policy.plan(observe(1))
+    short = planar(sampler={"kind": "ddim", "steps": 4, "clip": "never"})
+    assert Acting(steps=10).apply(short, [config]).plan(observe(1)).isfinite().all()
 
 
 def test_two_beginnings_are_refused():

@@ -10,6 +10,8 @@ from steering.test_neutral import actor, edits, repair
 from torch import Tensor
 
 from robopol.algos.scoring.flow_matching import FlowMatchingConfig
+from robopol.checkpoint import save_part
+from robopol.commands.acting import ActingCommand
 from robopol.config import parse
 from robopol.errors import ConfigError
 from robopol.execution.inpainting import InpaintingConfig as InpaintingExecutor
@@ -18,8 +20,9 @@ from robopol.networks.denoiser import Denoiser
 from robopol.policies import Policy, Previous
 from robopol.policies.consistency import ConsistencyConfig
 from robopol.policies.prediction import reading
+from robopol.real_robot.policy_process import Speaker
 from robopol.registry import kinds
-from robopol.steering import SteeredPolicy
+from robopol.steering import InpaintingConfig, SteeredPolicy
 from robopol.steering.learned_noise import LearnedNoise
 
 STD, RHO, LOW, HIGH = 0.3, 0.9, 0.03, 80.0
@@ -123,6 +126,19 @@ def test_what_begins_from_actions_does_not_begin_at_pure_noise():
         steered(jumping(3), tree | {"steps": 2})
 
 
+def test_what_steers_is_made_for_the_walk_as_it_is_to_be(tmp_path):
+    save_part(make({"kind": "consistency", "net": {"kind": "mlp", "width": 8}}), tmp_path)
+    said = {"device": "cpu", "policy": {"steps": 3}}
+    eager, robot = parse(ActingCommand, said), {"checkpoint": str(tmp_path), "steering": BETWEEN[0]}
+    for loaded in (
+        eager.load(str(tmp_path), steering=(InpaintingConfig(delay=1),), device="cpu"),
+        parse(Speaker, said | robot).load(),
+    ):
+        assert (loaded.inner().sampler.config.steps, loaded.steerings[0].config.delay) == (3, 1)
+    with pytest.raises(ConfigError, match="a policy that jumps once has none"):
+        parse(Speaker, robot).load()
+
+
 @pytest.mark.parametrize("config", [ChunkingExecutor(), InpaintingExecutor()])
 def test_executors_refuse_what_they_steer_by(config):
     with pytest.raises(ConfigError, match=f"{config.kind} "):
@@ -137,6 +153,10 @@ def test_a_goal_pulls_no_jump():
     with pytest.raises(ConfigError, match=r"goal_weight=2.0, neither 0 nor 1, needs the mean"):
         steered(policy, {"kind": "goal_weight", "weight": 2})
     steered(policy, {"kind": "goal_weight", "weight": 0})
+    with pytest.raises(ConfigError, match=r"guidance.weight=3.0 extrapolates"):
+        policy.guide(3.0)
+    policy.guide(0.0)
+    assert policy.config.guidance.weight == 0
 
 
 def test_the_loss_of_a_jump_is_no_likelihood():

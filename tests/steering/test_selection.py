@@ -82,3 +82,10 @@ def test_the_effective_number_is_one_where_one_weighs_all_and_n_where_all_weigh_
     assert effective_number(torch.zeros(2, 8), 1.0).tolist() == [8, 8]
     assert effective_number(torch.tensor([0.0, 100.0]), 1.0).item() == pytest.approx(1)
     assert effective_number(torch.tensor([0.0, 100.0]), 0.0).item() == 1
+
+
+@pytest.mark.parametrize("worst", [-math.inf, math.nan])
+@pytest.mark.parametrize(("temperature", "number"), [(0.0, 1), (1.0, 2), (math.inf, 2)])
+def test_the_effective_number_counts_what_can_be_chosen(worst, temperature, number):
+    scores = torch.tensor([[0.5, worst, 0.5], [worst, worst, worst]])
+    assert effective_number(scores, temperature).tolist() == pytest.approx([number, 1])

@@ -4,24 +4,31 @@ import json
 
 import pytest
 import torch
-from policies.test_policies import POLICIES, make, obs
+from policies.test_policies import NETS, POLICIES, make, obs
 from steering.known import LinearConfig, NearConfig, gaussian, observe
 
 from robopol.checkpoint import load_policy, save_part
+from robopol.config import parse
 from robopol.envs import make_env
-from robopol.errors import CheckpointError, ConfigError
+from robopol.errors import CheckpointError, ConfigError, ShapeError
 from robopol.evaluation import evaluate
 from robopol.evaluation.report import show
+from robopol.execution.executor import Executor
+from robopol.policies import Previous
 from robopol.policies.observation import LowDimObservation
+from robopol.policies.resampling import Resampling
 from robopol.steering import (
     BestOfConfig,
     CompositionConfig,
     GuideConfig,
     InnerStepsConfig,
+    RealTimeChunkingConfig,
     SteeredPolicy,
     WarmStartConfig,
 )
 from robopol.steering.composition import Composition
+from robopol.steering.objectives.motion import Motion
+from robopol.steering.objectives.point import PointConfig
 
 
 def rng(seed=0):
@@ -52,6 +59,17 @@ def test_a_steered_policy_is_saved_whole(tmp_path, member):
     assert torch.equal(again.plan(obs(4), 2, rng()), expected)
     assert again.spec == steered.spec
     assert str(member) not in (folder / "config.json").read_text()
+
+
+def test_a_base_that_is_walked_otherwise_is_saved_so(tmp_path):
+    steered = make(POLICIES["diffusion-mlp"], guidance={"keys": ["aux"]}).steered(BestOfConfig(n=2))
+    parse(Resampling, {"sampler": "ddim", "steps": 3}).apply(steered)
+    steered.inner().guide(2.0)
+    save_part(steered, tmp_path)
+    again = load_policy(tmp_path)
+    assert again.config == steered.config
+    assert again.inner().config == steered.inner().config
+    assert torch.equal(again.plan(obs(4), 2, rng()), steered.plan(obs(4), 2, rng()))
 
 
 def test_steering_twice_is_steering_by_both(member):
@@ -91,6 +109,11 @@ def test_a_constraint_comes_before_the_objective():
     allowed = torch.where(margin >= 0, nearness, -torch.inf)
     row = torch.where((margin >= 0).any(-1), allowed.argmax(-1), margin.argmax(-1))
     torch.testing.assert_close(found, proposals[torch.arange(64), row])
+    safe = base.steered(BestOfConfig(constraint=LinearConfig(), n=16))
+    assert (safe.plan(observe(64), 1, rng()).flatten(2).sum(-1)[:, 0] >= 0).sum() == (margin >= 0).any(-1).sum()
+    assert safe.log.means()["best_of/effective_number"] == pytest.approx(
+        (margin >= 0).sum(-1).clamp(min=1).double().mean().item()
+    )
     none = BestOfConfig(objective=NearConfig(), constraint=LinearConfig(slope=-1), n=1)
     assert base.steered(none).plan(observe(3)).isfinite().all()
 
@@ -104,6 +127,63 @@ def test_a_row_depends_on_its_own_generator_alone():
     several = base.plan(observe(6), 2, [rng(seed) for seed in range(6)])
     swapped = base.plan(observe(6), 2, [rng(seed) for seed in (5, 1, 2, 3, 4, 0)])
     torch.testing.assert_close(swapped[[5, 1, 2, 3, 4, 0]], several)
+
+
+@pytest.mark.parametrize("name", ["flow-mlp", "gmm"])
+def test_what_does_not_go_with_the_rows_is_refused(name):
+    steered = make(POLICIES[name]).steered(BestOfConfig(n=2))
+    with pytest.raises(ShapeError, match="2 generators for 4 rows"):
+        steered.plan(obs(4), 1, [rng(), rng()])
+    with pytest.raises(ShapeError, match="1 last plans for 3 rows"):
+        steered.plan(obs(3), 1, None, [None])
+    with pytest.raises(ShapeError, match="the observation lacks 'state'; it has nothing"):
+        steered.plan({})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_rows_that_are_not_meant_draw_where_the_others_do():
+    steered, old = make(POLICIES["flow-mlp"]).to("cuda").steered(WarmStartConfig(steps=2)), torch.zeros(8, 3)
+    seen = {key: value.cuda() for key, value in obs(2).items()}
+    sources = [torch.Generator("cuda").manual_seed(row) for row in range(2)]
+    assert steered.plan(seen, 1, sources, [Previous(old, 1), None]).isfinite().all()
+
+
+@pytest.mark.parametrize("net", [*NETS.values(), {"kind": "film_mlp", "width": 16, "features": 8}])
+def test_gradients_steer_in_inference_mode_too(net):
+    base = make(POLICIES["flow-mlp"], net=net)
+    near = PointConfig(point=(0.3, -0.2), motion=Motion(actions=(0, 1), means="delta", start=(0, 1)))  # of the state
+    guides = [GuideConfig(objective=near, at=at) for at in ("x0", "backprop", "noisy")]
+    for steering in (*guides, RealTimeChunkingConfig(delay=1), RealTimeChunkingConfig(delay=1, jacobian=False)):
+        steered = base.steered(steering)
+        plans = []
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                seen = {key: value.clone() for key, value in obs(3).items()}
+                old = base.plan(seen, 1, rng(1))[:, 0]
+                plans.append(steered.plan(seen, 1, rng(), [Previous(window, 1) for window in old]))
+        assert torch.equal(*plans)
+
+
+def test_statistics_count_no_row_that_fills_up_a_batch():
+    steered = make(POLICIES["flow-mlp"]).steered(BestOfConfig(objective=LinearConfig(), n=3))
+    executor = Executor(steered, 4, 0)
+    executor.reset([0, 1], [3, 4])
+    seen = {key: rows[:, 0] for key, rows in obs(2).items()}
+    executor.act([0, 1], seen)
+    found = steered.log.means()
+    steered.plan({key: torch.stack([rows, rows], 1) for key, rows in seen.items()}, 1, [rng(3), rng(4)])
+    assert found == pytest.approx(steered.log.means(), rel=1e-4)
+
+
+def test_statistics_count_a_row_where_it_begins():
+    """A started row walks 2 steps and a fresh one 4, each in a batch with the other."""
+    steered = make(POLICIES["flow-mlp"]).steered(GuideConfig(objective=LinearConfig()), WarmStartConfig(steps=2))
+    old, alone = Previous(torch.tensor([10.5, -19.5, 0.5]).expand(8, 3), 1), []
+    for row, previous in enumerate([old, None]):
+        steered.plan({key: rows[row : row + 1] for key, rows in obs(2).items()}, 1, [rng(row)], [previous])
+        alone.append(steered.log.means()["guide/score"])
+    steered.plan(obs(2), 1, [rng(0), rng(1)], [old, None])
+    assert steered.log.means()["guide/score"] == pytest.approx((2 * alone[0] + 4 * alone[1]) / 6, rel=1e-4)
 
 
 def test_two_kernels_or_two_starts_are_refused():

@@ -206,6 +206,8 @@ def test_smooth_robustness_spreads_the_gradient():
         ("distance(1, 2) <= x", "a distance compared with a number"),
         ("(x >= 1", "expected ')'"),
         ("x >= 1 y >= 1", "the end, or one of and, or, until"),
+        ("x <= 2*0.3", "character 8: expected one of x, y, found '0.3'"),
+        ("x <= 0.5 * 0.1 y", "character 12: expected one of x, y, found '0.1 y'"),
         ("(" * 60 + "x >= 1" + ")" * 60, "nested more than 50 deep"),
         ("not " * 60 + "x >= 1", "nested more than 50 deep"),
         ("x >= 1 " * 400, "at most 2000 characters"),

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from robopol.config import Config, parse
 from robopol.envs.spec import EnvSpec
-from robopol.errors import ConfigError, MessageError, RemoteError, SeedWarning, ShapeError
+from robopol.errors import ConfigError, MessageError, RemoteError, SeedWarning
 from robopol.policies.part import PolicySpec
 from robopol.policies.plan_only import PlanOnlyPolicy, box_units, contract, count, in_blocks, row_seeds
-from robopol.policies.policy import Generators, Previous, fingerprint, standard_normal
+from robopol.policies.policy import Generators, Previous, check_noise, fingerprint, standard_normal
 from robopol.policies.remote.connection import Connection
-from robopol.policies.remote.protocol import NOISE, PASSED, PREVIOUS, SEEDS, Metadata, Request, read_answer
+from robopol.policies.remote.protocol import DELAY, NOISE, PASSED, PREVIOUS, SEEDS, Metadata, Request, read_answer
 
 
 class RemoteOptions(Config):
@@ -185,19 +185,21 @@ class RemotePolicy(PlanOnlyPolicy):
         server, rows = self._server(), count(inputs)
         if server is None:
             return self._one_by_one(inputs, n, generator)
-        if server.goes_on and previous is not None:
-            inputs |= self._plans(previous)
+        inputs |= self._plans(server, previous)
         if server.noise_shape is not None:
             return self._together(server, inputs | {NOISE: _noise(rows, n, server.noise_shape, generator)}, n)
         return self._together(server, inputs | {SEEDS: row_seeds(rows, 1, generator)[:, 0]}, n)
 
     @torch.no_grad()
-    def plan_from(self, obs: Mapping[str, Tensor], noise: Tensor) -> Tensor:
+    def plan_from(
+        self, obs: Mapping[str, Tensor], noise: Tensor, previous: Sequence[Previous | None] | None = None
+    ) -> Tensor:
         """Propose windows made from given noise.
 
         Args:
             obs: As for `plan`.
             noise: (B, n, *noise_shape).
+            previous: As for `plan`.
 
         Returns:
             (B, n, Tp, A) float32 in environment units.
@@ -213,12 +215,8 @@ class RemotePolicy(PlanOnlyPolicy):
                 f"the policy at {self.config.url} takes no noise from outside, so it cannot be steered by its noise: "
                 "rank its proposals, or serve it by a server that takes noise"
             )
-        if noise.dim() < 2 or tuple(noise.shape) != (count(inputs), noise.shape[1], *server.noise_shape):
-            raise ShapeError(
-                f"the noise has shape {tuple(noise.shape)}, needed ({count(inputs)}, n, "
-                f"{', '.join(map(str, server.noise_shape))})"
-            )
-        return self._together(server, inputs | {NOISE: noise.float()}, noise.shape[1])
+        check_noise(noise, count(inputs), server.noise_shape)
+        return self._together(server, inputs | self._plans(server, previous) | {NOISE: noise.float()}, noise.shape[1])
 
     def close(self) -> None:
         """Close the connection; the next plan opens it again."""
@@ -243,18 +241,25 @@ class RemotePolicy(PlanOnlyPolicy):
 
         def ask(block: Mapping[str, Tensor]) -> Tensor:
             obs = {key: value.cpu().numpy() for key, value in block.items()}
-            noise, seeds, previous, passed = (obs.pop(key, None) for key in (NOISE, SEEDS, PREVIOUS, PASSED))
-            request = Request(obs, n, noise, seeds, previous, passed)
+            noise, seeds = obs.pop(NOISE, None), obs.pop(SEEDS, None)
+            previous, passed, delay = (obs.pop(key, None) for key in (PREVIOUS, PASSED, DELAY))
+            request = Request(obs, n, noise, seeds, previous, passed, delay)
             return self._answer(request.message(), (count(block), n))
 
         return ask(inputs) if count(inputs) <= server.batch else in_blocks(inputs, server.batch, ask)
 
-    def _plans(self, previous: Sequence[Previous | None]) -> dict[str, Tensor]:
-        """Return what a request says of the plans that there are; where there is none, zeros."""
-        nothing = torch.zeros(self.spec.horizon, self.spec.action_dim)
-        windows = [nothing if old is None else old.window.float().cpu() for old in previous]
-        passed = [-1 if old is None else old.passed for old in previous]
-        return {PREVIOUS: torch.stack(windows), PASSED: torch.tensor(passed, dtype=torch.int64)}
+    def _plans(self, server: Metadata, previous: Sequence[Previous | None] | None) -> dict[str, Tensor]:
+        """Return what a request says of the plans that there are, if the server asks; where there is none, zeros."""
+        if previous is None or not server.goes_on:
+            return {}
+        nothing = Previous(torch.zeros(self.spec.horizon, self.spec.action_dim), -1)
+        plans = [old or nothing for old in previous]
+        told = {
+            PREVIOUS: torch.stack([old.window.float().cpu() for old in plans]),
+            PASSED: torch.tensor([old.passed for old in plans], dtype=torch.int64),
+        }
+        delays = [-1 if old.delay is None else min(old.delay, self.spec.horizon) for old in plans]
+        return told | ({DELAY: torch.tensor(delays, dtype=torch.int64)} if max(delays) >= 0 else {})
 
     def _one_by_one(self, inputs: Mapping[str, Tensor], n: int, generator: Generators) -> Tensor:
         """Ask a server that knows nothing of rows, proposals and noise."""

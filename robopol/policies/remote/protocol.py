@@ -25,7 +25,7 @@ KEY = "robopol"
 """Where a server of robopol describes itself in its first message."""
 ACTIONS, PAST = "actions", "past"
 """The answer: actions from now on, and those that a window has before now."""
-N, NOISE, SEEDS, PREVIOUS, PASSED = "n", "noise", "seeds", "previous", "passed"
+N, NOISE, SEEDS, PREVIOUS, PASSED, DELAY = "n", "noise", "seeds", "previous", "passed", "delay"
 """What a request may hold beside observations, whose names these cannot be."""
 MAX_PROPOSALS = 1024
 """Most proposals for a row in one request."""
@@ -56,7 +56,7 @@ class Metadata(Config):
 
     @model_validator(mode="after")
     def _servable(self) -> Self:
-        shape, taken = self.noise_shape, {N, NOISE, SEEDS, PREVIOUS, PASSED} & self.spec.obs_shapes.keys()
+        shape, taken = self.noise_shape, {N, NOISE, SEEDS, PREVIOUS, PASSED, DELAY} & self.spec.obs_shapes.keys()
         if taken:
             raise ValueError(f"an observation cannot be called {', '.join(sorted(taken))}: a request needs the name")
         if shape is not None and (len(shape) not in (2, 3) or min(shape) < 1):
@@ -98,6 +98,8 @@ class Request(NamedTuple):
             seeds the server draws as it likes.
         previous: The plan that the episode of each row has, (B, Tp, A) in environment units.
         passed: (B,) int64: control steps since the observation that it was asked for with; -1 where there is none.
+        delay: (B,) int64: how many of its actions will be over before the answer can be executed; -1, and without it
+            all, where that is what the policy was told once and for all.
         rows: Whether the observations came with the axis B, which the answer then has too.
         proposals: The same of the axis n.
     """
@@ -108,13 +110,15 @@ class Request(NamedTuple):
     seeds: NDArray[np.int64] | None = None
     previous: NDArray[np.float32] | None = None
     passed: NDArray[np.int64] | None = None
+    delay: NDArray[np.int64] | None = None
     rows: bool = True
     proposals: bool = True
 
     def message(self) -> dict[str, Any]:
         """Return the message of a request with rows and proposals."""
-        more = {NOISE: self.noise, SEEDS: self.seeds, PREVIOUS: self.previous, PASSED: self.passed}
-        return {**self.obs, N: self.n, **{key: value for key, value in more.items() if value is not None}}
+        more = (self.noise, self.seeds, self.previous, self.passed, self.delay)
+        told = zip((NOISE, SEEDS, PREVIOUS, PASSED, DELAY), more, strict=True)
+        return {**self.obs, N: self.n, **{key: value for key, value in told if value is not None}}
 
     @classmethod
     def read(cls, message: Mapping[str, Any], metadata: Metadata) -> "Request":
@@ -153,9 +157,8 @@ class Request(NamedTuple):
         if type(n) is not int or not 1 <= n <= metadata.proposals:
             raise MessageError(f"n is a number of proposals from 1 to {metadata.proposals}, not {n!r:.80}")
         made = cls(obs, n, rows=extra == {2}, proposals=N in message)
-        previous, passed = made._plans(message, metadata, rows)
         noise, seeds = made._noise(message, metadata, rows), made._seeds(message, rows)
-        return made._replace(noise=noise, seeds=seeds, previous=previous, passed=passed)
+        return made._replace(noise=noise, seeds=seeds)._with_plans(message, metadata, rows)
 
     def _noise(self, message: Mapping[str, Any], metadata: Metadata, rows: int) -> NDArray[np.float32] | None:
         if NOISE not in message:
@@ -176,21 +179,19 @@ class Request(NamedTuple):
             raise MessageError(f"the seeds are {seeds.dtype} {seeds.shape}, needed int64 ({rows},), at least 0")
         return seeds
 
-    def _plans(
-        self, message: Mapping[str, Any], metadata: Metadata, rows: int
-    ) -> tuple[NDArray[np.float32] | None, NDArray[np.int64] | None]:
+    def _with_plans(self, message: Mapping[str, Any], metadata: Metadata, rows: int) -> "Request":
+        """Return the request with the plans that there are and what is said of them, if the policy looks at them."""
         if PREVIOUS not in message or not metadata.goes_on:
-            return None, None
-        told = message.get(PASSED)
-        windows, passed = _real(message, PREVIOUS), np.atleast_1d(told if isinstance(told, np.ndarray | int) else "")
+            return self
+        windows = _real(message, PREVIOUS)
         if not self.rows:
             windows = windows[None]
-        shape, longest = (rows, metadata.spec.horizon, metadata.spec.action_dim), metadata.spec.horizon - 1
+        shape = (rows, metadata.spec.horizon, metadata.spec.action_dim)
         if windows.shape != shape or not np.isfinite(windows).all():
             raise MessageError(f"the previous plans are {windows.shape}, needed {shape}, all of it finite")
-        if passed.shape != (rows,) or passed.dtype != np.int64 or passed.min() < -1 or passed.max() > longest:
-            raise MessageError(f"'passed' is {passed.dtype} {passed.shape}, needed int64 ({rows},), -1 to {longest}")
-        return windows, passed
+        passed = _steps(message, PASSED, rows, metadata.spec.horizon - 1)
+        delay = _steps(message, DELAY, rows, metadata.spec.horizon) if DELAY in message else None
+        return self._replace(previous=windows, passed=passed, delay=delay)
 
     def _aligned(self, array: NDArray[Any], inner: int, name: str) -> NDArray[Any]:
         """Give an array the axes B and n that it came without."""
@@ -257,6 +258,15 @@ def _real(message: Mapping[str, Any], name: str, image: bool = False) -> NDArray
     if image and array.dtype != np.uint8:
         raise MessageError(f"'{name}' is a picture and needs bytes (uint8), not {array.dtype}")
     return array if image else array.astype(np.float32)
+
+
+def _steps(message: Mapping[str, Any], name: str, rows: int, most: int) -> NDArray[np.int64]:
+    """Return numbers of control steps, one for each row, -1 where there is none."""
+    told = message.get(name)
+    steps: NDArray[Any] = np.atleast_1d(told if isinstance(told, np.ndarray | int) else "")
+    if steps.shape != (rows,) or steps.dtype != np.int64 or steps.min() < -1 or steps.max() > most:
+        raise MessageError(f"'{name}' is {steps.dtype} {steps.shape}, needed int64 ({rows},), -1 to {most}")
+    return steps
 
 
 def _array(message: Mapping[str, Any], name: str) -> NDArray[Any]:

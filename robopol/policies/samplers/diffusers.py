@@ -64,6 +64,7 @@ class Diffusers(Sampler[Visit]):
         if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
             raise ConfigError(f"diffusers has no scheduler '{config.scheduler}'{nearest(config.scheduler, names)}")
         self._class: Any = found
+        self._seeded = "generator" in inspect.signature(self._class.step).parameters
         self._flows = config.scheduler.startswith("FlowMatch")
         if not self._flows and "trained_betas" not in inspect.signature(self._class.__init__).parameters:
             raise self._unfit("cannot be told a chain of noising steps")
@@ -75,6 +76,17 @@ class Diffusers(Sampler[Visit]):
         """See `Sampler.times`."""
         told = torch.as_tensor(self._scheduler(path).timesteps, dtype=torch.float64)
         return path.time_of(_share_to_kappa(told / FLOW_TIME)) if self._flows else told
+
+    def draws_itself(self, path: Path) -> bool:
+        """See `Sampler.draws_itself`; many a step takes a generator and draws only with some of the options."""
+        if not self._seeded:
+            return False
+        scheduler, source, state = self._scheduler(path), torch.Generator().manual_seed(0), torch.zeros(1, 1, 1)
+        before = source.get_state()
+        for t in scheduler.timesteps:
+            x = state if self._flows else scheduler.scale_model_input(state, t)
+            state = scheduler.step(x, t, state, generator=source).prev_sample
+        return not torch.equal(source.get_state(), before)
 
     def sample(
         self,
@@ -91,7 +103,7 @@ class Diffusers(Sampler[Visit]):
         table = self.table(field)
         network, visits = field.prepare(table.schedule, cond), table.rows
         more: dict[str, Any] = {}
-        if "generator" in inspect.signature(scheduler.step).parameters:
+        if self._seeded:
             bits = draw().flatten(1)[:, 0].contiguous().view(torch.int32).tolist()
             more["generator"] = [torch.Generator(noise.device).manual_seed(seed & 0xFFFFFFFF) for seed in bits]
         state = noise if self._flows else noise * scheduler.init_noise_sigma

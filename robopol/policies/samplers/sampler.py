@@ -260,6 +260,14 @@ class Sampler(ABC, Generic[RowT]):
         """
         return path.grid(self.config.steps, self.config.spacing)
 
+    def draws_itself(self, path: Path) -> bool:
+        """Return whether its steps draw noise of their own, beside what `Draw` gives them.
+
+        Raises:
+            ConfigError: If the path cannot be walked so.
+        """
+        return False
+
     def _looks(self, times: Tensor, rows: list[RowT]) -> Tensor:
         """Return the path times at which the field is evaluated, float64: one a step, where nothing else is said."""
         return times

@@ -175,17 +175,17 @@ class _Reader:
         sign = -1.0 if self._take("-") else 1.0
         while True:
             word, at = self.tokens.pop(0)
-            factor = 1.0
+            factor, starred = 1.0, False
             if _is_number(word):
-                factor = float(word)
-                if self._take("*") or self.tokens[0][0] in self.signals:
+                factor, starred = float(word), self._take("*")
+                if starred or self.tokens[0][0] in self.signals:
                     word, at = self.tokens.pop(0)
             if word in self.signals:
                 weights[self.signals.index(word)] += sign * factor
-            elif _is_number(word):
+            elif _is_number(word) and not starred:
                 constant += sign * factor
             else:
-                raise self._fault(at, f"a number or one of {', '.join(self.signals)}")
+                raise self._fault(at, f"{'' if starred else 'a number or '}one of {', '.join(self.signals)}")
             if self._take("+"):
                 sign = 1.0
             elif self._take("-"):
