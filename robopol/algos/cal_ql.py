@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from robopol.algos.critics import usable
+from robopol.algos.drawing import drawing
 from robopol.algos.value_critics import ValueCritics, ValueCriticsConfig, value_model
 from robopol.data.windows import newest
 from robopol.errors import ConfigError
@@ -42,8 +43,8 @@ class CalQLConfig(ValueCriticsConfig):
     Attributes:
         alpha: How much Q is pushed down at candidates; 0 learns from the transitions alone.
         candidates: n. 10 as published, 4 for V-GPS.
-        noise: Standard deviation of the noise on proposals, in normalised units. A policy that acts with its mean
-            proposes the same n times.
+        noise: Standard deviation of the noise on proposals, in normalised units. A policy without any chance
+            would propose the same n times.
         calibrated: Whether candidates of the policy are kept above the recorded return; False is CQL (Kumar et al.
             2020).
     """
@@ -126,7 +127,7 @@ class CalQL(ValueCritics):
     def propose(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """Return candidates of the averaged policy, (B, n, h, A), in environment units and within the bounds."""
         assert self.cloning is not None
-        policy, spec, scale = self.cloning.deployed(), self.model.spec, self.model.action_normalizer.unscale
+        policy, spec, scale = drawing(self.cloning.deployed()), self.model.spec, self.model.action_normalizer.unscale
         told = newest(obs, policy.spec.n_obs_steps)
         chunks = policy.act(told, self.config.candidates, generator)[:, :, : spec.chunk]
         noise = torch.randn(chunks.shape, generator=generator, device=chunks.device)

@@ -228,7 +228,7 @@ class Distill(BC):
 
     @property
     def beside(self) -> dict[str, nn.Module | Remembers]:
-        """See `Algorithm.beside`; a resumed run asks the teacher it had, whatever became of its folder since."""
+        """See `Algorithm.beside`; a resumed run asks the teacher it had, also if its folder holds another by then."""
         return super().beside | {"teacher": self.teacher}
 
     def losses(self, batch: Mapping[str, Any], step: int, generator: Generator) -> Tensor:

@@ -24,7 +24,7 @@ class DPPOConfig(PPOConfig):
         epochs: As there.
         scale_rewards: As there.
         clip_norm: As there: the gradient is not clipped.
-        target_kl: As there.
+        target_kl: As there; but here passes end before the step at 1.5 of it, theirs after the one that went beyond it.
         warmup: First updates that move V alone.
     """
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Generator, Tensor
 
+from robopol.algos.algorithm import Explored
 from robopol.algos.latent import LatentSAC, LatentSACConfig, noise_spec
 from robopol.data.windows import Transition, narrowed
 from robopol.errors import ConfigError
@@ -57,6 +58,14 @@ class DSRLSAC(LatentSAC):
         config = self.model.config
         taken = Transition(self.base.spec.n_action_steps, config.discount, whole=config.discounted == "decision")
         return Needs(transition=taken, trace={"noise": (self.model.spec.action_dim,)})
+
+    def warm_up(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
+        """See `robopol.algos.algorithm.WarmsUp`; the base policy, its noise clipped to what the actor can choose.
+
+        As released: of other noises the critics would learn what the actor never asks.
+        """
+        noise = self.normal(len(next(iter(obs.values()))), generator)
+        return self._tries(obs, noise.clamp(-self.config.magnitude, self.config.magnitude))
 
     def update(self, batch: Mapping[str, Any], step: int, generator: Generator) -> dict[str, Tensor]:
         """See `Algorithm.update`; as SAC's, of noises."""

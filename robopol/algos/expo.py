@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Explored, Remembers, Trained, owned
 from robopol.algos.bc import BC, BESIDE, BCConfig
+from robopol.algos.drawing import drawing
 from robopol.algos.editors import editing
 from robopol.algos.sharing import executed, sharing
 from robopol.algos.soft import SAMPLING, Soft, SoftConfig
@@ -86,7 +87,7 @@ class EXPO(Soft):
     """See `EXPOConfig`.
 
     Attributes:
-        base: The policy that imitates, as it stands.
+        base: The policy that imitates, as it stands, by samples.
         cloning: What trains it, and averages it.
         policy: The editor.
     """
@@ -101,11 +102,11 @@ class EXPO(Soft):
         # without edits nobody asks the editor
         editor = editing(config.editor, base, spec.n_action_steps, max(config.edit, 1e-3))
         super().__init__(config, editor, sharing(critics, base, spec), total_updates, runtime)
-        self.base = base
+        self.base = drawing(base)  # of several proposals that are one there is nothing to choose
         self.cloning = BC(config.cloning, base, max(1, total_updates // config.delay), runtime)
-        averaged, weight = self.cloning.deployed(), float(config.edit > 0)
-        chosen = LearnedEdit(editor, self.target, averaged, config.proposals, weight)
-        self._steered = SteeredPolicy(averaged, [chosen]).eval()
+        self._averaged, weight = drawing(self.cloning.deployed()), float(config.edit > 0)
+        chosen = LearnedEdit(editor, self.target, self._averaged, config.proposals, weight)
+        self._steered = SteeredPolicy(self._averaged, [chosen]).eval()
         low, high = torch.tensor([base.spec.action_low, base.spec.action_high], device=base.device)
         self.low, self.high = low, high
 
@@ -173,14 +174,14 @@ class EXPO(Soft):
     def tried(self, obs: Mapping[str, Tensor], generator: Generator) -> Tensor:
         """See `OffPolicy.tried`; the best candidate of the averaged policy."""
         obs = newest(obs, self.base.spec.n_obs_steps)
-        candidates = self.candidates(self.cloning.deployed(), obs, generator)
+        candidates = self.candidates(self._averaged, obs, generator)
         best = self.target.q(obs, candidates).amin(0).argmax(-1)
         return candidates[torch.arange(len(best), device=best.device), best]
 
     def warm_up(self, obs: Mapping[str, Tensor], generator: Generator) -> Explored:
         """See `robopol.algos.algorithm.WarmsUp`; the base policy."""
         seen = newest(obs, self.base.spec.n_obs_steps)
-        chunk = self.cloning.deployed().act(seen, 1, generator)[:, 0, : self.model.spec.chunk]
+        chunk = self._averaged.act(seen, 1, generator)[:, 0, : self.model.spec.chunk]
         return Explored(self.within(chunk).float())
 
     def deployed(self) -> Policy:

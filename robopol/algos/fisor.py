@@ -109,7 +109,7 @@ class FISOR(Critics[FeasibilityModel]):
 
     @property
     def beside(self) -> dict[str, nn.Module | Remembers]:
-        """See `Algorithm.beside`; a resumed run asks the value it had, whatever became of its folder since."""
+        """See `Algorithm.beside`; a resumed run asks the value it had, also if its folder holds another by then."""
         return super().beside | ({} if self.value is None else {"value": self.value})
 
     @property

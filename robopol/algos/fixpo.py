@@ -33,7 +33,9 @@ class FixPOConfig(PPOConfig):
         beta: Weight of the divergence to begin with.
         beta_lr: Its learning rate.
         patience: Passes of mending until the policy goes back.
-        normalize_advantage: As in the authors' code, advantages stay as they are, and rewards are scaled.
+        normalize_advantage: As in the authors' code, advantages do not get standard deviation 1.
+        scale_rewards: Advantages are of scaled rewards here, theirs of rewards as they are, and only what V is taught
+            is scaled: beta weighs more here against r A, by the spread of the returns, until it is adapted.
     """
 
     kind: Literal["fixpo"] = "fixpo"  # type: ignore[assignment]

@@ -172,12 +172,17 @@ def noise_spec(base: Policy, config: LatentSACConfig) -> PolicySpec:
     """Return the contract of what chooses the noise of a policy: every entry of it is one of an action.
 
     Raises:
-        ConfigError: If the policy begins from no noise.
+        ConfigError: If the policy begins from no noise, or does not look at it.
     """
     if base.noise_shape is None:
         raise ConfigError(
             f"algo={config.tree()['kind']} chooses the noise that a policy begins from, and a "
             f"{base.config.tree()['kind']} policy begins from none: fine-tune a diffusion or a flow policy"
+        )
+    if getattr(base.config, "deterministic", False):
+        raise ConfigError(
+            f"algo={config.tree()['kind']} chooses the noise that a policy begins from, and this one acts with its "
+            "mean whatever the noise is: save it with deterministic=false"
         )
     size = math.prod(base.noise_shape)
     told = {

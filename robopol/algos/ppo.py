@@ -96,6 +96,12 @@ class PPO(OnPolicy):
         """See `Algorithm.beside`."""
         return super().beside | {"policy_optimizer": self.policy_optimizer}
 
+    def say(self, lesson: Lesson) -> Said:
+        """See `OnPolicy.say`; in the run's precision, so that ratios are 1 until the weights have moved."""
+        with self.runtime.autocast():
+            said = super().say(lesson)
+        return {name: rows.float() for name, rows in said.items()}
+
     def improve(self, lesson: Lesson, step: int, generator: Generator, minibatch: int) -> dict[str, Tensor]:
         """See `OnPolicy.improve`."""
         told: list[dict[str, Tensor]] = []

@@ -114,7 +114,10 @@ class Repair(Regression):
     @property
     def beside(self) -> dict[str, nn.Module | Remembers]:
         """See `Algorithm.beside`."""
-        return super().beside | {"base": self.base}
+        judges = {"objective": self.repair.objective, "smooth": self.smooth}
+        if self.smooth is self.repair.objective:
+            del judges["smooth"]
+        return super().beside | {"base": self.base} | judges
 
     @property
     def needs(self) -> Needs:

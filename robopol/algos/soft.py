@@ -3,10 +3,10 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Remembers, Trained
@@ -40,6 +40,16 @@ class SoftConfig(OffPolicyConfig):
     alpha_lr: float = Field(3e-4, gt=0)
     delay: int = Field(1, ge=1)
     trusts: Literal["least", "mean"] = "least"
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        usual = type(self).model_fields["entropy_per_entry"].default
+        if self.target_entropy is not None and self.entropy_per_entry != usual:
+            raise ValueError(
+                f"entropy_per_entry counts where target_entropy is null, and it is {self.target_entropy}: say one of "
+                "them only"
+            )
+        return self
 
 
 class Soft(OffPolicy[SquashedGaussianPolicy]):

@@ -17,6 +17,7 @@ class SPOConfig(PPOConfig):
         value_clip: V moves at most so far, in the unit of scaled returns.
         scale_rewards: As there.
         anneal: As there.
+        value_weight: As there, where the squares are halved once more.
     """
 
     kind: Literal["spo"] = "spo"  # type: ignore[assignment]
@@ -24,3 +25,4 @@ class SPOConfig(PPOConfig):
     value_clip: float | None = Field(0.2, gt=0)
     scale_rewards: bool = True
     anneal: bool = True
+    value_weight: float = Field(0.25, gt=0)

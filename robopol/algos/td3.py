@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 
 from robopol.algos.algorithm import Remembers
@@ -41,6 +41,12 @@ class TD3Config(OffPolicyConfig):
     target_noise: float = Field(0.2, ge=0)
     noise_clip: float = Field(0.5, ge=0)
     delay: int = Field(2, ge=1)
+
+    @model_validator(mode="after")
+    def _clips_what_is_drawn(self) -> Self:
+        if self.target_noise == 0 and self.noise_clip != type(self).model_fields["noise_clip"].default:
+            raise ValueError("noise_clip is the largest size of noise that target_noise=0 does not draw: leave it out")
+        return self
 
     def build(self, policy: Policy, model: Model, total_updates: int, runtime: Runtime) -> "TD3":
         """Return the algorithm.

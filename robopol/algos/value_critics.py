@@ -1,6 +1,5 @@
 """What IQL and Cal-QL share: a value that says what is imitated, and, while acting, which proposal is tried."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Generator, Tensor
 
 from robopol.algos.algorithm import Explored
 from robopol.algos.critics import Critics, CriticsConfig, exponential_weights
+from robopol.algos.drawing import drawing
 from robopol.checkpoint import describe
 from robopol.data.windows import newest
 from robopol.errors import ConfigError
@@ -64,9 +64,7 @@ class ValueCritics(Critics[ValueModel]):
 
     def _actors(self, averaged: Policy) -> tuple[Policy, Policy]:
         """Return who acts to learn, and who is deployed."""
-        sampling: Any = copy.copy(averaged)  # the same weights
-        if "deterministic" in type(averaged.config).model_fields:
-            sampling.config = averaged.config.model_copy(update={"deterministic": False})
+        sampling = drawing(averaged)
         if self.config.proposals == 1:
             return sampling, averaged
         if averaged.spec.chunk < self.model.spec.chunk:

@@ -113,7 +113,7 @@ class Trainer:
                 continue
             if fitted is not None:
                 parts[group].fit_normalizers(fitted)
-            _check_fitted(group, parts[group])
+            _check_fitted(group, parts[group], any(phase.rollout is not None for phase in config.phases.values()))
         matrices = (p for part in parts.values() for p in part.parameters() if p.ndim > 1)
         self.runtime = config.runtime.build(max((p.shape[-1] for p in matrices), default=1), config.batch_size)
         chosen_by_leader = self.team.agree(self.runtime.pins().tree())
@@ -440,13 +440,24 @@ def _check_phases(config: TrainConfig, algo: Algorithm) -> None:
             )
 
 
-def _check_fitted(group: str, part: nn.Module) -> None:
+def _check_fitted(group: str, part: nn.Module, rollouts: bool) -> None:
     """Check that a part's normalisers are known, before anything is learned with them.
 
+    Args:
+        group: The part's group.
+        part: The part.
+        rollouts: Whether there will be rollouts, which running ones take note of.
+
     Raises:
-        ConfigError: If one is to be fitted to data that there are not.
+        ConfigError: If one is to be fitted to data or to rollouts that there are not.
     """
-    if any(isinstance(module, Normalizer) and not module.fitted for module in part.modules()):
+    scales = [module for module in part.modules() if isinstance(module, Normalizer)]
+    if not rollouts and any(scale.mode == "running" and scale.count == 0 for scale in scales):
+        raise ConfigError(
+            f"{group}.obs_normalization=running takes note of rollouts (ppo and its like), and this run has neither "
+            f"those nor data: set {group}.obs_normalization=identity"
+        )
+    if any(not scale.fitted for scale in scales):
         raise ConfigError(
             f"the normalisers of the {group} are fitted to data, and this run has none: name the policy that is to "
             f"become better, checkpoint=DIR, or data; or, to begin with nothing, set "

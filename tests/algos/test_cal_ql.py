@@ -49,6 +49,14 @@ def test_the_losses_are_those_of_the_text():
     torch.testing.assert_close(losses["train/v_loss"], v_loss)
 
 
+def test_candidates_are_samples_of_what_is_deployed_with_its_mean():
+    made = learner(noise=0.0)
+    batch, policy = made.batch(0), made.algo.cloning.deployed()
+    assert policy.config.deterministic
+    proposed = made.algo.propose(batch["obs"], torch.Generator().manual_seed(5))
+    assert proposed.std(1).min() > 1e-3
+
+
 def test_a_floor_far_below_is_cql_and_one_far_above_silences_the_proposals():
     def gradients(floor: float, **changes) -> list[torch.Tensor]:
         made = learner(**changes)

@@ -24,6 +24,8 @@ SAMPLER = {"kind": "euler", "steps": 4, "clip": "never"}
 FINE = {"kind": "euler", "steps": 12, "clip": "never"}
 RING = [(0.8 * math.cos(i * math.pi / 4), 0.8 * math.sin(i * math.pi / 4)) for i in range(8)]
 GAMMA, ROWS = 0.9, 12
+MEAN = {"kind": "squashed_gaussian", "hidden": [8], "n_obs_steps": 2, "horizon": 8, "n_action_steps": 4}
+MEAN |= {"obs_normalization": "identity"}
 
 
 def base(means=((0.5,), (-0.5,)), horizon=1, past=0, taken=1, seed=0, **tree):
@@ -90,8 +92,13 @@ def test_in_the_warm_up_the_base_policy_acts(kind):
     algo = build(base(None, horizon=4, past=1, taken=2), kind=kind)
     assert isinstance(algo, WarmsUp)
     obs = {"state": torch.randn(6, 2, 1, generator=rng())}
-    chosen = algo.warm_up(obs, rng(4)).action
-    assert torch.equal(chosen, algo.base.act(obs, 1, rng(4))[:, 0, :2].clamp(-1, 1))
+    warm, own = algo.warm_up(obs, rng(4)), algo.normal(6, rng(4))
+    assert torch.equal(algo.decode(obs, own), algo.base.act(obs, 1, rng(4))[:, 0, :2].clamp(-1, 1))
+    if kind == "dsrl_sac":  # of noises that its actor cannot choose its critics learn nothing
+        assert own.abs().max() > 1.5
+        own = own.clamp(-1.5, 1.5)
+    assert torch.equal(warm.trace["noise"], own[:, 0])
+    assert torch.equal(warm.action, algo.decode(obs, own))
     tried = algo.explore(obs, rng(4))
     assert tried.action.shape == (6, 2, 1)
     assert torch.equal(tried.action, algo.decode(obs, tried.trace["noise"][:, None])), "the trace is the noise"
@@ -279,6 +286,7 @@ def test_its_state_is_all_that_further_updates_depend_on(kind):
     ("frozen", "model", "words"),
     [
         (lambda: make(POLICIES["gmm"]), "q", "a gmm policy begins from none"),
+        (lambda: make(MEAN), "q", "acts with its mean whatever the noise is"),
         (lambda: base(sampler={"kind": "ddpm", "steps": 4, "clip": "never"}), "q", "choose ddim or euler"),
         (base, "value", "set model=q"),
     ],

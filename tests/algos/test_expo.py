@@ -50,6 +50,20 @@ def test_candidates_are_proposals_and_edits_within_their_reach():
     assert torch.equal(build(edit=0.0).candidates(algo.base, obs, rng(1)), plain)
 
 
+def test_a_base_that_is_deployed_with_its_mean_proposes_samples():
+    torch.manual_seed(0)
+    told = {"kind": "gmm", "modes": 1, "hidden": [8], "obs_normalization": "identity", "action_normalization": "bounds"}
+    contract = spec(["x"], horizon=3, n_obs_steps=2, n_action_steps=2, action_low=(-1.0,), action_high=(1.0,))
+    sizes = {"n_obs_steps": 2, "horizon": 3, "n_action_steps": 2}
+    policy = parse(lookup("policy", "gmm"), told | sizes).build(contract).eval()
+    assert policy.config.deterministic
+    algo, obs = build(policy, edit=0.0), {"state": torch.randn(20, 2, 1, generator=rng())}
+    assert algo.candidates(algo.base, obs, rng(1)).std(1).min() > 1e-3
+    assert algo.deployed().plan(obs, 4, rng(1)).std(1).min() > 1e-3
+    assert all(one is other for one, other in zip(algo.base.parameters(), policy.parameters(), strict=True))
+    assert policy.config.deterministic, "the policy itself is left as it was"
+
+
 def farther(**tree):
     """Proposes beyond the bounds too, of which each action entry has its own."""
     size = {"horizon": 3, "n_obs_steps": 2, "n_action_steps": 2}

@@ -10,6 +10,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from robopol.algos.algorithm import Explores
 from robopol.config import parse
 from robopol.errors import ConfigError
+from robopol.networks.precision import RuntimeConfig
 from robopol.registry import lookup
 
 ALGOS = ["ppo", "spo", "trpo", "fixpo"]
@@ -35,6 +36,16 @@ def test_before_the_first_step_every_ratio_is_one(name):
     part_ = lesson.rows(torch.tensor([3, 7, 20]))  # other rows beside it change no more than rounding
     again = algo.scoring.log_ratio(algo.say(part_), part_.old, part_.trace)
     torch.testing.assert_close(again, torch.zeros_like(again), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_so_it_is_in_bfloat16(name):
+    algo = build("ppo", name)
+    algo.runtime = RuntimeConfig(device="cpu", precision="bf16", threads=1, matmul="highest").build()
+    lesson, _ = algo.lesson(rollout(algo))
+    with algo.runtime.autocast():  # as losses are computed
+        log_ratio = algo.scoring.log_ratio(algo.say(lesson), lesson.old, lesson.trace)
+    assert torch.equal(log_ratio, torch.zeros_like(log_ratio))
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -149,6 +149,12 @@ def test_its_state_is_all_that_further_updates_depend_on():
     assert all(torch.equal(value, state[name]) for name, value in algo.state().items())
 
 
+def test_what_judges_is_saved_with_it():
+    owners = build(smooth=ABOVE).beside
+    assert {"base", "objective", "smooth"} <= owners.keys()
+    assert "smooth" not in build().beside, "one that is both is saved once"
+
+
 def test_what_cannot_be_repaired_is_refused_in_words():
     algo = build()
     with pytest.raises(ConfigError, match="repaired by a deterministic policy, not a flow one"):

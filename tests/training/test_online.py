@@ -370,6 +370,12 @@ def test_a_point_learns_to_reach_a_goal(tmp_path, words):
         ),
         (["algo=sac", *SHORT, "env=none"], "name an env, or data"),
         (["algo=sac", *SHORT, "policy.obs_normalization=minmax"], "policy are fitted to data, and this run has none"),
+        (
+            ["algo=sac", *SHORT, "policy.obs_normalization=running"],
+            "policy.obs_normalization=running takes note of rollo",
+        ),
+        (["algo=sac", *SHORT, "algo.entropy_per_entry=-2", "algo.target_entropy=-1"], "say one of them only"),
+        (["algo=td3", *SHORT, "algo.target_noise=0", "algo.noise_clip=0.1"], "target_noise=0 does not draw"),
         (["algo=sac", *SHORT, "data.demos.uri=nowhere.hdf5"], "no phase draws from data.demos"),
         (["algo=sac", *SHORT, "model.action_normalization=zscore"], "model are fitted to data, and this run has none"),
         (["algo=bc", "schedule=online", "policy=squashed_gaussian", *SHORT], "algo=bc learns from records only"),
