@@ -62,7 +62,7 @@ class PPOConfig(OnPolicyConfig):
             runtime: Precision of the matrix products; the weights stay float32.
 
         Raises:
-            ConfigError: If the policy cannot be scored so, or the model is no value of states.
+            ConfigError: If the policy cannot be scored so or would never be moved, or the model is no value of states.
         """
         return PPO(self, policy, model, total_updates, runtime)
 
@@ -78,6 +78,11 @@ class PPO(OnPolicy):
         """See `PPOConfig.build`."""
         super().__init__(config, policy, model, runtime)
         self.config, self.total_updates = config, total_updates
+        if 0 < total_updates <= config.warmup:
+            raise ConfigError(
+                f"algo.warmup={config.warmup} leaves the policy none of the {total_updates} rollouts to learn from: "
+                "set it lower, or let the run be longer"
+            )
         self.policy_optimizer = AdamW(self.actor_weights, (0.9, 0.999), 0.0, config.adam_eps)
         if config.entropy_weight > 0 and not self.scoring.has_entropy:
             raise ConfigError(

@@ -164,14 +164,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_begins_from_a_saved_policy(tmp_path, base):
     run = tmp_path / "run"
-    said = ["algo=dppo", "algo.scoring.steps=3", "algo.epochs=1", "algo.warmup=3", *SMALL, *SHORT, f"run={run}"]
-    assert verb.run([f"checkpoint={base}", *said]) == 0
-    one, other = load_policy(base), load_policy(run)
+    said = ["algo=dppo", "algo.scoring.steps=3", "algo.epochs=1", "algo.warmup=2", *SMALL, *SHORT, f"run={run}"]
+    assert verb.run([f"checkpoint={base}", *said, "checkpoint.every=20", "checkpoint.keep=5"]) == 0
+    one, other = load_policy(base), load_policy(run / "checkpoints" / "00000040")
     obs = {"state": torch.randn(4, 2, 2)}
     assert torch.equal(
         one.plan(obs, generator=torch.Generator().manual_seed(0)),
         other.plan(obs, generator=torch.Generator().manual_seed(0)),
     ), "in a warm-up the policy stays what it was"
+    with pytest.raises(ConfigError, match="leaves the policy none of the 3 rollouts"):
+        verb.run([f"checkpoint={base}", *said, "algo.warmup=3", f"run={tmp_path / 'idle'}"])
     tree = json.loads((run / "config.json").read_text())
     assert tree["start"] == str(base)
     assert tree["policy"] == other.config.tree()
